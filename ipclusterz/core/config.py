@@ -1,0 +1,77 @@
+"""What a controller and an agent are told at their start: plain values, already decided.
+
+The applications fill these in from flags and config files; nothing here reads anything.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+CHANNEL_NAMES: tuple[str, ...] = (
+    "registration",
+    "heartbeat",
+    "query",
+    "direct",
+    "task",
+    "control",
+    "iopub",
+)
+"""Names of the seven channels, in the order of :class:`ipclusterz.core.message.Channel`."""
+
+
+@dataclass
+class ControllerConfig:
+    """A controller: where it listens, what it writes, how long it waits.
+
+    ``ports`` maps channel names to TCP ports; a missing name or 0 means any free port.
+    ``transport`` is ``tcp`` (loopback sockets as well) or ``ipc`` (no TCP port at all).
+    ``exec_key`` is the cluster's secret of at least 16 bytes, or None for a fresh one.
+    ``runtime`` is an existing owner-only folder for UNIX sockets; empty: made and removed.
+    ``lease`` and ``heartbeat`` are seconds.  ``hwm`` bounds the tasks given to an engine
+    ahead of time; 0 lets measured durations decide.
+    """
+
+    client_file: str
+    engine_file: str
+    ip: str = "127.0.0.1"
+    ports: dict[str, int] = field(default_factory=dict)
+    transport: str = "tcp"
+    location: str = ""
+    ssh: str = ""
+    enginessh: str = ""
+    exec_key: bytes | None = None
+    reuse: bool = False
+    runtime: str = ""
+    log_dir: str = ""
+    log_level: str = "INFO"
+    cluster_id: str = ""
+    lease: float = 600.0
+    heartbeat: float = 1.0
+    scheme: str = "leastload"
+    hwm: int = 0
+
+
+@dataclass
+class AgentConfig:
+    """An agent and its ``n`` engines.
+
+    Either ``connector_text`` holds the engine connector's JSON or ``connector_file`` names
+    a file to wait for.  ``python`` is the interpreter of the engines (empty: ours),
+    ``preload`` modules imported once before engines are forked, ``command`` code and
+    ``startup`` a script that each engine runs first.  ``lease`` (seconds; 0: as the
+    controller says) is how long engines outlive a controller that is gone.
+    """
+
+    connector_text: str | None = None
+    connector_file: str = ""
+    n: int = 1
+    log_dir: str = ""
+    log_level: str = "INFO"
+    cluster_id: str = ""
+    python: str = ""
+    preload: list[str] = field(default_factory=list)
+    work_dir: str = ""
+    command: str = ""
+    startup: str = ""
+    lease: float = 0.0
+    env: dict[str, str] = field(default_factory=dict)

@@ -1,0 +1,596 @@
+"""Every message that passes between the parts of a cluster, and nothing else.
+
+Messages are msgspec structs, array-like and tagged, in msgpack: decoding one checks its
+shape.  Which messages a peer may send on a channel is a union type (:data:`FROM`), so a
+message that its sender's role does not permit fails to decode and reaches no handler.
+
+Payloads are opaque bytes here: nothing in the hub or the schedulers unpickles anything.
+
+A task's ``key`` is one integer: the client's number in the upper 24 bits, its counter in
+the lower 40 (:func:`make_key`).  Client numbers are never given out twice.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import Any, Union
+
+import msgspec
+
+PROTOCOL = 1
+"""Version of what is said on the wire; peers that differ are refused with both numbers."""
+
+INLINE = 64 * 1024
+"""Payloads up to this many bytes ride in batches; larger ones become a :class:`Body`."""
+
+CHUNK = 4 * 1024 * 1024
+"""The largest piece of a body that travels at once, in bytes."""
+
+COUNTER_BITS = 40
+
+
+class Channel(IntEnum):
+    """The seven doors of a controller, in the order of ``--ports``."""
+
+    REGISTRATION = 0
+    HEARTBEAT = 1
+    QUERY = 2
+    DIRECT = 3
+    TASK = 4
+    CONTROL = 5
+    IOPUB = 6
+
+
+CHANNELS: tuple[Channel, ...] = tuple(Channel)
+
+
+class Role(IntEnum):
+    """What a peer may do; proven by the key in its connector file."""
+
+    CLIENT = 0
+    ENGINE = 1
+
+
+class Op(IntEnum):
+    """What an engine (below 32) or an agent (from 32) is asked to do."""
+
+    APPLY = 0  # data: pickled (args, kwargs); the function is named by digest
+    MAP = 1  # data: pickled list of argument tuples; result: list of values
+    EXECUTE = 2  # data: pickled (code, silent); result: last expression's repr or None
+    PUSH = 3  # data: pickled dict of names and values
+    PULL = 4  # data: pickled name or list of names
+    CLEAR = 5  # empties the engine's namespace
+    CALL = 6  # data: pickled (function, args, kwargs): functions too large to cache
+
+    INTERRUPT = 32  # interrupt the running task (data: msgpack list of keys, or empty: any)
+    ABORT = 33  # give back what has not begun (data: msgpack list of keys, or empty: all)
+    STOP = 34  # end the engine after what it runs
+    SIGNAL = 35  # data: msgpack signal number
+    INSPECT = 36  # result: msgpack map of the engine's state
+
+
+class Status(IntEnum):
+    """How a task ended."""
+
+    OK = 0  # data: the pickled value
+    ERROR = 1  # data: an encoded :class:`Failure`
+    DIED = 2  # the engine died while it ran; data: an encoded :class:`Failure`
+    ABORTED = 3  # cancelled before it began
+    LOST = 4  # may have run: its engine's agent is gone; data: an encoded :class:`Failure`
+    REFUSED = 5  # could not be given to an engine; data: an encoded :class:`Failure`
+
+
+def make_key(client: int, counter: int) -> int:
+    """Join a client's number and its counter into one task key."""
+    return (client << COUNTER_BITS) | counter
+
+
+def client_of(key: int) -> int:
+    """Return the number of the client that made ``key``."""
+    return key >> COUNTER_BITS
+
+
+class Part(msgspec.Struct, array_like=True, gc=False):
+    """Base of structs that stand inside messages."""
+
+
+class Message(msgspec.Struct, array_like=True):
+    """Base of all messages."""
+
+
+class Body(Part):
+    """A payload too large for a batch: where it lies and how to open it.
+
+    ``id`` is 16 random bytes and, in hexadecimal, the file's name.  ``sizes`` are the
+    bytes of each part: the pickle stream first, then its out-of-band buffers; each part
+    starts at a multiple of 64.  ``folder`` is a path that exists on the sender's host, and
+    ``proof`` the content of its challenge file, by which a receiver knows that it is the
+    same host.  ``key`` seals the chunks when it is not.
+    """
+
+    id: bytes
+    sizes: list[int]
+    folder: str
+    proof: bytes
+    key: bytes = b""
+
+
+class Options(Part):
+    """What few tasks need: kept apart so that the many stay small."""
+
+    retries: int = 0
+    engines: list[int] | None = None
+    timeout: float = 0.0
+    label: str = ""
+
+
+class EngineInfo(Part):
+    """One engine as the hub tells of it."""
+
+    id: int
+    host: str
+    pid: int
+    agent: bytes
+
+
+class Failure(Part):
+    """An error as it travels: text for people, and the pickled exception where possible."""
+
+    name: str
+    text: str
+    traceback: str = ""
+    engine: int = -1
+    pickled: bytes = b""
+
+
+# -- tasks: client -> scheduler ------------------------------------------------------------
+
+
+class Submit(Message, tag=1):
+    """A task for whichever engine is free."""
+
+    key: int
+    op: int
+    fn: bytes
+    data: bytes
+    body: Body | None = None
+    opt: Options | None = None
+
+
+class Request(Message, tag=2):
+    """Work for named engines (or a control request): target ``i`` answers as ``key + i``."""
+
+    key: int
+    targets: list[int]
+    op: int
+    fn: bytes
+    data: bytes
+    body: Body | None = None
+
+
+class Function(Message, tag=3):
+    """A pickled function, sent once per link and named by its digest ever after."""
+
+    digest: bytes
+    data: bytes
+
+
+class NeedFunction(Message, tag=4):
+    """Asks upstream for a function that is not in the cache (any more)."""
+
+    digest: bytes
+
+
+class Cancel(Message, tag=5):
+    """The client no longer wants these; those that have not begun end as aborted."""
+
+    keys: list[int]
+
+
+class Received(Message, tag=6):
+    """The client has these results; whoever keeps them may let go."""
+
+    keys: list[int]
+
+
+# -- tasks: scheduler -> agent -------------------------------------------------------------
+
+
+class Assign(Message, tag=8):
+    """One task for one engine; ``attempt`` tells a retry from what came before."""
+
+    key: int
+    attempt: int
+    engine: int
+    op: int
+    fn: bytes
+    data: bytes
+    body: Body | None = None
+
+
+class Fan(Message, tag=9):
+    """One payload for several engines of one agent: a broadcast travels once."""
+
+    keys: list[int]
+    engines: list[int]
+    op: int
+    fn: bytes
+    data: bytes
+    body: Body | None = None
+
+
+class Recall(Message, tag=10):
+    """Asks an agent to give back tasks of these engines that have not begun: at most ``n``."""
+
+    n: int
+    engines: list[int]
+
+
+class Withdraw(Message, tag=11):
+    """Cancelled by the client: answer as aborted unless it has begun."""
+
+    keys: list[int]
+
+
+# -- tasks: agent -> scheduler -> client ---------------------------------------------------
+
+
+class Result(Message, tag=12):
+    """How one attempt of one task ended.
+
+    ``started`` and ``finished`` are seconds since the epoch on the engine's host; ``out``
+    is the number of characters of output sent on iopub for it.
+    """
+
+    key: int
+    attempt: int
+    engine: int
+    status: int
+    data: bytes
+    body: Body | None
+    started: float
+    finished: float
+    out: int
+
+
+class Returned(Message, tag=13):
+    """Tasks an agent gives back unbegun: as recalled, or because their engine died."""
+
+    tasks: list[tuple[int, int]]
+    engine: int
+    reason: str
+
+
+class Down(Message, tag=14):
+    """An engine has ended; said on each scheduler's own link, after its last results."""
+
+    engine: int
+    reason: str
+
+
+class RollCall(Message, tag=15):
+    """All attempts an agent holds or has finished, told to a scheduler that is new to it."""
+
+    engines: list[int]
+    held: list[tuple[int, int, int]]
+
+
+class Present(Message, tag=16):
+    """The engines of an agent as it joins a scheduler; their tasks may now be sent."""
+
+    engines: list[int]
+
+
+class Waiting(Message, tag=17):
+    """Scheduler to client: why a task cannot progress at the moment."""
+
+    keys: list[int]
+    reason: str
+
+
+# -- output --------------------------------------------------------------------------------
+
+
+class Stream(Message, tag=20):
+    """Text that a task wrote: ``name`` 1 is standard output, 2 standard error."""
+
+    key: int
+    engine: int
+    name: int
+    text: str
+
+
+# -- bodies between hosts ------------------------------------------------------------------
+
+
+class Fetch(Message, tag=24):
+    """Asks a body's owner for a piece.
+
+    ``client`` is the number of the client that owns it, or of the one that asks;
+    ``engine`` names the agent at the other end.
+    """
+
+    client: int
+    engine: int
+    id: bytes
+    offset: int
+    size: int
+
+
+class Chunk(Message, tag=25):
+    """A sealed piece of a body; empty ``data`` with a ``problem`` when there is none."""
+
+    client: int
+    engine: int
+    id: bytes
+    offset: int
+    data: bytes
+    problem: str = ""
+
+
+# -- registration --------------------------------------------------------------------------
+
+
+class Register(Message, tag=30):
+    """A peer makes itself known; an agent asks for ``n`` engine ids or brings its own.
+
+    ``peer`` and ``number`` are empty at first and given when a peer returns to a hub that
+    may have forgotten it.
+    """
+
+    role: int
+    protocol: int
+    version: str
+    host: str
+    boot: str
+    pid: int
+    n: int = 0
+    engines: list[int] = []
+    peer: bytes = b""
+    uuid: str = ""
+
+
+class Registered(Message, tag=31):
+    """The hub's answer: identity, keys and doors; sent when all schedulers know the peer."""
+
+    peer: bytes
+    number: int
+    session: bytes
+    password: bytes
+    engines: list[int]
+    addresses: list[list[str]]
+    cluster_id: str
+    lease: float
+    heartbeat: float
+
+
+class Refused(Message, tag=32):
+    """Registration is not possible, and why."""
+
+    text: str
+
+
+class EnginesUp(Message, tag=33):
+    """Engines that are ready for work."""
+
+    engines: list[EngineInfo]
+
+
+class EngineDown(Message, tag=34):
+    """An engine has ended; ``reason`` is its death certificate for people."""
+
+    engine: int
+    reason: str
+
+
+class Allocate(Message, tag=35):
+    """An agent asks for ``n`` more engine ids."""
+
+    n: int
+
+
+class Allocated(Message, tag=36):
+    """The ids for :class:`Allocate`."""
+
+    engines: list[int]
+
+
+class Goodbye(Message, tag=37):
+    """A peer leaves in good order."""
+
+    reason: str
+
+
+# -- query ---------------------------------------------------------------------------------
+
+
+class Query(Message, tag=40):
+    """A question to the hub."""
+
+    id: int
+    what: str
+    arg: Any = None
+
+
+class Answer(Message, tag=41):
+    """The hub's answer; ``error`` is empty when all is well."""
+
+    id: int
+    value: Any
+    error: str = ""
+
+
+class Engines(Message, tag=42):
+    """Engines that came and went; ``full`` says that ``up`` is the whole list."""
+
+    up: list[EngineInfo]
+    down: list[tuple[int, str]]
+    full: bool = False
+
+
+class Shutdown(Message, tag=43):
+    """The controller ends, and why (also the request of a client that it should)."""
+
+    reason: str
+
+
+# -- liveness ------------------------------------------------------------------------------
+
+
+class Beat(Message, tag=50):
+    """A sign of life, answered in kind."""
+
+    n: int
+
+
+# -- hub <-> schedulers (monitor) ----------------------------------------------------------
+
+
+class Hello(Message, tag=60):
+    """A scheduler joins its hub and says what it already knows (the hub may be new)."""
+
+    channel: int
+    incarnation: bytes
+    peers: list[Admit]
+    engines: list[tuple[int, bytes]]
+
+
+class Admit(Message, tag=61):
+    """A peer that schedulers shall let in."""
+
+    rev: int
+    peer: bytes
+    role: int
+    number: int
+    session: bytes
+    password: bytes
+    label: str
+
+
+class Expel(Message, tag=62):
+    """A peer that is gone, with its engines."""
+
+    rev: int
+    peer: bytes
+    reason: str
+
+
+class Join(Message, tag=63):
+    """Engines that work may be sent to, and the agent they belong to."""
+
+    rev: int
+    agent: bytes
+    engines: list[int]
+
+
+class Ack(Message, tag=64):
+    """A scheduler has acted on everything up to ``rev``."""
+
+    channel: int
+    rev: int
+
+
+class Tally(Message, tag=65):
+    """Counts of one scheduler: per engine (id, outstanding, done, failed), and unassigned."""
+
+    channel: int
+    engines: list[tuple[int, int, int, int]]
+    unassigned: int
+
+
+class Ask(Message, tag=66):
+    """The hub asks a scheduler for its :class:`Tally` now."""
+
+    id: int
+
+
+# -- agent <-> engine (one datagram each) --------------------------------------------------
+
+
+class Work(Part):
+    """One task as an engine gets it; ``fn`` names a function it was given before."""
+
+    key: int
+    op: int
+    fn: bytes
+    data: bytes
+    body: Body | None = None
+
+
+class Batch(Part):
+    """What one datagram to an engine holds: functions that are new to it, then tasks."""
+
+    functions: list[tuple[bytes, bytes]]
+    tasks: list[Work]
+
+
+class Outcome(Part):
+    """How an engine ended a task."""
+
+    key: int
+    status: int
+    data: bytes
+    body: Body | None
+    started: float
+    finished: float
+
+
+class Say(Part):
+    """What one datagram from an engine holds.
+
+    The first has ``pid`` set; ``missing`` names functions the engine did not have (the
+    tasks that need them come back in ``undone``).
+    """
+
+    pid: int
+    outcomes: list[Outcome]
+    missing: list[bytes] = []
+    undone: list[int] = []
+
+
+class Fork(Part):
+    """The agent asks the zygote for one engine; its descriptors ride with the datagram.
+
+    Descriptors, in order: the engine's end of its task socket, standard output, standard
+    error, the shared page.
+    """
+
+    engine: int
+    index: int
+    bodies: str
+    proof: bytes
+    token: bytes
+    env: dict[str, str]
+    cwd: str = ""
+
+
+class ZygoteSay(Part):
+    """The zygote is ready (``problem`` empty), or cannot be; ``threads`` counts its threads."""
+
+    problem: str
+    threads: int
+    modules: int
+
+
+# -- packets -------------------------------------------------------------------------------
+
+FromClientQuery = Union[Query, Shutdown]
+ToClientQuery = Union[Answer, Engines, Shutdown]
+FromClientTask = Union[Submit, Function, Cancel, Received, Fetch, Chunk]
+FromClientDirect = Union[Request, Function, Cancel, Received, Fetch, Chunk]
+ToClientWork = Union[Result, NeedFunction, Waiting, Fetch, Chunk]
+FromAgentWork = Union[Result, Returned, Down, RollCall, Present, NeedFunction, Fetch, Chunk]
+ToAgentWork = Union[Assign, Fan, Function, Recall, Withdraw, Received, Fetch, Chunk]
+FromRegistration = Union[Register, EnginesUp, EngineDown, Allocate, Goodbye]
+ToRegistration = Union[Registered, Refused, Allocated, Shutdown]
+FromScheduler = Union[Hello, Ack, Tally]
+ToScheduler = Union[Admit, Expel, Join, Ask]
+FromAgentStream = Stream
+
+
+def encode(message: Any) -> bytes:
+    """Encode a message or part."""
+    return _encoder.encode(message)
+
+
+_encoder = msgspec.msgpack.Encoder()

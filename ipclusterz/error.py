@@ -1,0 +1,255 @@
+"""Every error a user can meet, as one tree.
+
+::
+
+    KernelError
+    ├── ClusterError              a cluster or a part of it could not be started or stopped
+    │   └── LaunchError           a process could not be started, or ended too early
+    ├── ConnectorError            a connector file that cannot be used, with the remedy
+    ├── AuthenticationError       the controller does not accept the key (or we not its)
+    ├── ControllerLost            the controller is gone for good
+    ├── TimeoutError              also a built-in TimeoutError
+    ├── EngineError               an engine died, with its death certificate
+    │   └── TaskLost              … or cannot be reached: the task may have run
+    ├── NoEnginesRegistered       there is nothing to run on
+    ├── TaskAborted               cancelled before it began
+    ├── TaskTimeout
+    ├── UnmetDependency
+    │   └── ImpossibleDependency
+    │       ├── InvalidDependency
+    │       └── DependencyTimeout
+    ├── SerializationError        something cannot be pickled or unpickled
+    └── RemoteError               user code failed on an engine
+        └── CompositeError        … on several
+
+A :class:`RemoteError` made by :func:`remote_error` is also an instance of the original
+exception's type, so ``except ValueError`` works across processes.
+"""
+
+from __future__ import annotations
+
+import builtins
+import pickle
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+
+class KernelError(Exception):
+    """Base of all errors of ipclusterz."""
+
+
+class ClusterError(KernelError):
+    """A cluster, or a part of it, could not be started, found or stopped."""
+
+
+class LaunchError(ClusterError):
+    """A process could not be started, or ended before it was ready."""
+
+
+class ConnectorError(KernelError):
+    """A connector file is missing, damaged or not private; the message says what to do."""
+
+
+class AuthenticationError(KernelError):
+    """The controller refused our key, or could not prove its own."""
+
+
+class ControllerLost(KernelError):
+    """The controller is gone and cannot come back with the keys we hold."""
+
+
+class TimeoutError(KernelError, builtins.TimeoutError):  # noqa: A001 - the field's name
+    """Something took longer than the caller allowed; it may still come."""
+
+
+class EngineError(KernelError):
+    """An engine died; the message is its death certificate."""
+
+
+class TaskLost(EngineError):
+    """The engine's host cannot be reached: the task may have run, or may not."""
+
+
+class NoEnginesRegistered(KernelError):
+    """There is no engine to do the work."""
+
+
+class TaskAborted(KernelError):
+    """The task was cancelled before it began."""
+
+
+class TaskTimeout(KernelError):
+    """The task was not started or finished within its time."""
+
+
+class UnmetDependency(KernelError):
+    """A dependency of the task is not met here."""
+
+
+class ImpossibleDependency(UnmetDependency):
+    """A dependency of the task can never be met."""
+
+
+class InvalidDependency(ImpossibleDependency):
+    """The dependency is not one: unknown task or wrong type."""
+
+
+class DependencyTimeout(ImpossibleDependency):
+    """The dependency was not met in time."""
+
+
+class SerializationError(KernelError):
+    """An object cannot be sent: it cannot be pickled here or unpickled there."""
+
+
+class RemoteError(KernelError):
+    """User code raised on an engine.
+
+    ``ename`` and ``evalue`` are the original exception's type and text, ``traceback`` the
+    engine's formatted traceback, ``engine_id`` where it happened (-1: nowhere in
+    particular).
+    """
+
+    ename: str
+    evalue: str
+    traceback: str
+    engine_id: int
+
+    def __init__(
+        self, ename: str, evalue: str, traceback: str = "", engine_id: int = -1
+    ) -> None:
+        Exception.__init__(self, ename, evalue)
+        self.ename = ename
+        self.evalue = evalue
+        self.traceback = traceback
+        self.engine_id = engine_id
+
+    def render_traceback(self) -> list[str]:
+        """Return the remote traceback's lines."""
+        return (self.traceback or f"{self.ename}: {self.evalue}").splitlines()
+
+    def print_traceback(self) -> None:
+        """Print the remote traceback to standard output."""
+        print("\n".join(self.render_traceback()))
+
+    def __str__(self) -> str:
+        where = f"[engine {self.engine_id}] " if self.engine_id >= 0 else ""
+        head = f"{where}{self.ename}: {self.evalue}"
+        if not self.traceback:
+            return head
+        return f"{head}\n\n{self.traceback.rstrip()}"
+
+    def __repr__(self) -> str:
+        return f"<RemoteError[{self.engine_id}]: {self.ename}({self.evalue})>"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # The dynamic subclasses of remote_error cannot be found by name; travel as the base.
+        return (RemoteError, (self.ename, self.evalue, self.traceback, self.engine_id))
+
+
+class CompositeError(RemoteError):
+    """Several engines failed: ``elist`` holds (ename, evalue, traceback, engine_id) of each."""
+
+    msg: str
+    elist: list[tuple[str, str, str, int]]
+
+    def __init__(self, msg: str, elist: Sequence[tuple[str, str, str, int]]) -> None:
+        super().__init__("CompositeError", msg)
+        self.msg = msg
+        self.elist = list(elist)
+
+    def render_traceback(self) -> list[str]:
+        lines: list[str] = []
+        for ename, evalue, traceback, engine in self.elist:
+            lines.append(f"[engine {engine}] {ename}: {evalue}")
+            lines.extend("  " + line for line in traceback.splitlines())
+        return lines
+
+    def raise_exception(self, index: int = 0) -> None:
+        """Raise the error with the given index as a RemoteError of its own."""
+        try:
+            ename, evalue, traceback, engine = self.elist[index]
+        except IndexError:
+            raise IndexError(
+                f"there are {len(self.elist)} errors; {index} is not one of them"
+            ) from None
+        raise RemoteError(ename, evalue, traceback, engine)
+
+    def __str__(self) -> str:
+        shown = [
+            f"[engine {engine}] {ename}: {evalue}" for ename, evalue, _, engine in self.elist[:8]
+        ]
+        if len(self.elist) > 8:
+            shown.append(f"... and {len(self.elist) - 8} more")
+        return "\n".join([self.msg, *shown])
+
+    def __repr__(self) -> str:
+        return f"<CompositeError({len(self.elist)})>"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (CompositeError, (self.msg, self.elist))
+
+
+class _Failure(Protocol):
+    name: str
+    text: str
+    traceback: str
+    engine: int
+    pickled: bytes
+
+
+_mixed: dict[type[BaseException], type[RemoteError]] = {}
+
+
+def remote_error(failure: _Failure) -> KernelError:
+    """Make the exception that a caller sees for a failure that happened elsewhere.
+
+    Errors of our own tree come back as themselves; others as a :class:`RemoteError` that is
+    also an instance of the original type when that could be unpickled here.
+    """
+    original = _unpickle(failure.pickled)
+    if original is None:
+        ours = globals().get(failure.name)
+        if isinstance(ours, type) and issubclass(ours, KernelError) and not failure.traceback:
+            if not issubclass(ours, RemoteError):
+                return ours(failure.text)
+        return RemoteError(failure.name, failure.text, failure.traceback, failure.engine)
+    if isinstance(original, KernelError) and not failure.traceback:
+        return original
+    error = _mix(type(original))
+    made = error.__new__(error)
+    RemoteError.__init__(
+        made, failure.name, failure.text, failure.traceback, failure.engine
+    )
+    made.__dict__.update(
+        {k: v for k, v in vars(original).items() if k not in vars(made)}
+    )
+    made.args = original.args
+    return made
+
+
+def _unpickle(data: bytes) -> BaseException | None:
+    if not data:
+        return None
+    try:
+        original = pickle.loads(data)
+    except Exception:  # noqa: BLE001 - foreign classes may fail in any way; text remains
+        return None
+    return original if isinstance(original, BaseException) else None
+
+
+def _mix(kind: type[BaseException]) -> type[RemoteError]:
+    """Return a subclass of both RemoteError and ``kind`` (RemoteError where impossible)."""
+    made = _mixed.get(kind)
+    if made is None:
+        try:
+            made = type(
+                kind.__name__,
+                (RemoteError, kind),
+                {"__module__": kind.__module__, "__doc__": kind.__doc__},
+            )
+            made.__new__(made)
+        except TypeError:  # incompatible layouts, or a __new__ with demands of its own
+            made = RemoteError
+        _mixed[kind] = made
+    return made
