@@ -197,11 +197,15 @@ class Received(Message, tag=6):
 
 
 class Assign(Message, tag=8):
-    """One task for one engine; ``attempt`` tells a retry from what came before."""
+    """One task for one engine; ``attempt`` tells a retry from what came before.
+
+    Unless ``fixed``, the agent may give it to another of its engines that is idle.
+    """
 
     key: int
     attempt: int
     engine: int
+    fixed: bool
     op: int
     fn: bytes
     data: bytes
@@ -212,6 +216,7 @@ class Fan(Message, tag=9):
     """One payload for several engines of one agent: a broadcast travels once."""
 
     keys: list[int]
+    attempt: int
     engines: list[int]
     op: int
     fn: bytes
@@ -275,17 +280,16 @@ class RollCall(Message, tag=15):
     held: list[tuple[int, int, int]]
 
 
-class Present(Message, tag=16):
-    """The engines of an agent as it joins a scheduler; their tasks may now be sent."""
-
-    engines: list[int]
-
-
 class Waiting(Message, tag=17):
-    """Scheduler to client: why a task cannot progress at the moment."""
+    """Scheduler to client: why tasks cannot progress at the moment (empty: they can)."""
 
-    keys: list[int]
     reason: str
+
+
+class Resumed(Message, tag=18):
+    """Client to a scheduler new to it: all counters up to ``upto`` are being sent again."""
+
+    upto: int
 
 
 # -- output --------------------------------------------------------------------------------
@@ -450,7 +454,7 @@ class Hello(Message, tag=60):
     """A scheduler joins its hub and says what it already knows (the hub may be new)."""
 
     channel: int
-    incarnation: bytes
+    generation: int
     peers: list[Admit]
     engines: list[tuple[int, bytes]]
 
@@ -498,10 +502,19 @@ class Tally(Message, tag=65):
     unassigned: int
 
 
-class Ask(Message, tag=66):
-    """The hub asks a scheduler for its :class:`Tally` now."""
+class Roster(Message, tag=66):
+    """The hub has told a scheduler everything it knew: these agents will call the roll."""
 
-    id: int
+    rev: int
+    agents: list[bytes]
+
+
+class Absent(Message, tag=67):
+    """An agent does not answer (or does again): send it nothing new meanwhile."""
+
+    rev: int
+    agent: bytes
+    absent: bool
 
 
 # -- agent <-> engine (one datagram each) --------------------------------------------------
@@ -576,15 +589,15 @@ class ZygoteSay(Part):
 
 FromClientQuery = Union[Query, Shutdown]
 ToClientQuery = Union[Answer, Engines, Shutdown]
-FromClientTask = Union[Submit, Function, Cancel, Received, Fetch, Chunk]
-FromClientDirect = Union[Request, Function, Cancel, Received, Fetch, Chunk]
+FromClientTask = Union[Submit, Function, Cancel, Received, Resumed, Fetch, Chunk]
+FromClientDirect = Union[Request, Function, Cancel, Received, Resumed, Fetch, Chunk]
 ToClientWork = Union[Result, NeedFunction, Waiting, Fetch, Chunk]
-FromAgentWork = Union[Result, Returned, Down, RollCall, Present, NeedFunction, Fetch, Chunk]
+FromAgentWork = Union[Result, Returned, Down, RollCall, NeedFunction, Fetch, Chunk]
 ToAgentWork = Union[Assign, Fan, Function, Recall, Withdraw, Received, Fetch, Chunk]
 FromRegistration = Union[Register, EnginesUp, EngineDown, Allocate, Goodbye]
 ToRegistration = Union[Registered, Refused, Allocated, Shutdown]
 FromScheduler = Union[Hello, Ack, Tally]
-ToScheduler = Union[Admit, Expel, Join, Ask]
+ToScheduler = Union[Admit, Expel, Join, Roster, Absent]
 FromAgentStream = Stream
 
 

@@ -1,0 +1,179 @@
+"""A link: a reliable, ordered stream of messages over connections that come and go.
+
+What was put in while the loop was busy leaves as one packet.  Packets are numbered, kept
+until the other side acknowledges them, and sent again on the next connection.  A link ends
+when either side is a new incarnation; then the layers above tell each other what they know.
+
+A packet is 16 bytes of numbers (its own, and the last one received) and a msgpack array of
+messages.  Packet number 0 carries acknowledgements only and is never kept.
+
+This module knows neither sockets nor keys nor time.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from struct import Struct
+from typing import Any
+
+import msgspec
+
+_NUMBERS = Struct("<QQ")
+_HEAD = _NUMBERS.size
+_encode = msgspec.msgpack.Encoder().encode
+
+MAX_ITEMS = 2000
+"""Messages in one packet: enough to make the packet's own cost vanish."""
+
+MAX_BYTES = 1024 * 1024
+"""Payload bytes after which a packet is closed; one message may go beyond it."""
+
+WINDOW = 64 * 1024 * 1024
+"""Bytes that may wait for an acknowledgement before a link stops sending."""
+
+ACK_EVERY = 32
+"""Packets after which an acknowledgement is sent although nothing else is."""
+
+
+class LinkError(Exception):
+    """The other side broke the rules of the link; the connection is not to be trusted."""
+
+
+class Link:
+    """One end of a link that receives messages of the type ``accepts``."""
+
+    __slots__ = (
+        "_decode",
+        "_kept",
+        "_kept_bytes",
+        "_next",
+        "_owed",
+        "_queue",
+        "received",
+    )
+
+    def __init__(self, accepts: Any) -> None:
+        self._decode = msgspec.msgpack.Decoder(list[accepts]).decode
+        self._queue: list[Any] = []
+        self._kept: deque[tuple[int, bytes]] = deque()
+        self._kept_bytes = 0
+        self._next = 1
+        self._owed = 0  # packets received since we last said so
+        self.received = 0
+
+    # -- sending ---------------------------------------------------------------------------
+
+    def put(self, message: Any) -> None:
+        """Queue one message; it leaves with the next packet."""
+        self._queue.append(message)
+
+    def extend(self, messages: Iterable[Any]) -> None:
+        """Queue several messages."""
+        self._queue.extend(messages)
+
+    @property
+    def waiting(self) -> int:
+        """How many messages have not left yet."""
+        return len(self._queue)
+
+    @property
+    def unacknowledged(self) -> int:
+        """Bytes that left and were not acknowledged."""
+        return self._kept_bytes
+
+    def take(self) -> list[bytes]:
+        """Return the packets that may leave now."""
+        queue = self._queue
+        if not queue:
+            return []
+        if self._kept_bytes >= WINDOW:
+            return []
+        packets: list[bytes] = []
+        if len(queue) <= 8:  # the common lone task: no bookkeeping of sizes
+            packets.append(self._close(_encode(queue)))
+            self._queue = []
+            return packets
+        start = 0
+        while start < len(queue) and self._kept_bytes < WINDOW:
+            end = self._fit(queue, start)
+            packets.append(self._close(_encode(queue[start:end])))
+            start = end
+        del queue[:start]
+        return packets
+
+    def _fit(self, queue: list[Any], start: int) -> int:
+        size = 0
+        stop = min(len(queue), start + MAX_ITEMS)
+        for index in range(start, stop):
+            data = getattr(queue[index], "data", b"")
+            size += 64 + len(data)
+            if size > MAX_BYTES:
+                return index + 1
+        return stop
+
+    def _close(self, payload: bytes) -> bytes:
+        packet = _NUMBERS.pack(self._next, self.received) + payload
+        self._kept.append((self._next, packet))
+        self._kept_bytes += len(packet)
+        self._next += 1
+        self._owed = 0
+        return packet
+
+    def acknowledgement(self, force: bool = False) -> bytes | None:
+        """Return a packet that only acknowledges, when one is due (or owed and forced)."""
+        if self._owed >= ACK_EVERY or (force and self._owed):
+            self._owed = 0
+            return _NUMBERS.pack(0, self.received)
+        return None
+
+    # -- receiving -------------------------------------------------------------------------
+
+    def feed(self, packet: bytes) -> list[Any]:
+        """Take a packet in and return its new messages; a packet seen before has none.
+
+        Raises :class:`LinkError` for a gap, an impossible acknowledgement, or messages that
+        do not belong here.
+        """
+        if len(packet) < _HEAD:
+            raise LinkError(f"a packet of {len(packet)} bytes")
+        number, ack = _NUMBERS.unpack_from(packet)
+        self._acknowledged(ack)
+        if number == 0 or number <= self.received:
+            return []
+        if number != self.received + 1:
+            raise LinkError(f"packet {number} came after packet {self.received}")
+        try:
+            messages: list[Any] = self._decode(memoryview(packet)[_HEAD:])
+        except msgspec.MsgspecError as error:
+            raise LinkError(f"a message that does not belong here: {error}") from None
+        self.received = number
+        self._owed += 1
+        return messages
+
+    def _acknowledged(self, number: int) -> None:
+        if number >= self._next:
+            raise LinkError(f"acknowledged packet {number}, sent only {self._next - 1}")
+        kept = self._kept
+        while kept and kept[0][0] <= number:
+            self._kept_bytes -= len(kept.popleft()[1])
+
+    # -- a new connection ------------------------------------------------------------------
+
+    def resume(self, received: int) -> list[bytes]:
+        """Return the packets to send again when the other side has ``received`` so many."""
+        self._acknowledged(received)
+        head = self.received
+        self._owed = 0
+        return [
+            _NUMBERS.pack(number, head) + packet[_HEAD:] for number, packet in self._kept
+        ]
+
+    def reset(self) -> None:
+        """Forget both directions: the other side is a new incarnation and starts at 1."""
+        self._queue = []
+        self._kept.clear()
+        self._kept_bytes = 0
+        self._next = 1
+        self._owed = 0
+        self.received = 0
