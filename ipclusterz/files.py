@@ -1,0 +1,171 @@
+"""Owner-only files and folders: written whole or not at all, read only when private.
+
+A connector file is as good as a password, so it gets the care an SSH key gets: a folder of
+mode 0700, a file that was never readable by anyone else for an instant, and readers that
+refuse one that is open to others rather than trust it.
+
+Knows the file system only: neither what the bytes mean nor which folder is whose.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+
+from ipclusterz.error import ConnectorError
+
+LIMIT = 4 * 1024 * 1024
+"""The largest file that is read, in bytes; ours have one or two thousand."""
+
+_NOFOLLOW: int = getattr(os, "O_NOFOLLOW", 0)
+_NONBLOCK: int = getattr(os, "O_NONBLOCK", 0)  # opening a fifo must not wait for a writer
+_CLOEXEC: int = getattr(os, "O_CLOEXEC", 0)
+_POSIX = os.name == "posix"
+
+
+def write_private(path: str, data: bytes) -> None:
+    """Write ``data`` to ``path`` so that readers find the old file or the whole new one.
+
+    The file is made under a private name in the same folder with mode 0600, flushed to
+    disk and renamed.  Raises ConnectorError naming ``path`` when that is not possible.
+    """
+    folder, name = os.path.split(path)
+    made = os.path.join(folder, f".{name}.{os.urandom(8).hex()}.tmp")
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NOFOLLOW | _CLOEXEC
+    try:
+        fd = os.open(made, flags, 0o600)
+    except OSError as error:
+        raise ConnectorError(
+            f"cannot write {path}: {error.strerror}; the folder {folder or '.'} must exist"
+            " and be yours"
+        ) from None
+    try:
+        try:
+            _write_all(fd, data)
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+        os.replace(made, path)
+    except OSError as error:
+        remove(made)
+        raise ConnectorError(f"cannot write {path}: {error.strerror}") from None
+
+
+def read_private(path: str) -> bytes:
+    """Return the content of ``path``, refusing a file that others could read or replace.
+
+    Raises FileNotFoundError when there is none (callers know what that means), and
+    ConnectorError when it is a link, no regular file, another user's, or open to others;
+    the message holds the command that puts it right.
+    """
+    try:
+        fd = os.open(path, os.O_RDONLY | _NOFOLLOW | _NONBLOCK | _CLOEXEC)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        if os.path.islink(path):
+            raise ConnectorError(
+                f"{path} is a symbolic link, which is not followed for a file that holds a"
+                f" key: name the file itself ({os.path.realpath(path)})"
+            ) from None
+        raise ConnectorError(f"cannot read {path}: {error.strerror}") from None
+    try:
+        _check_file(path, os.fstat(fd))
+        return _read_all(fd, path)
+    except OSError as error:
+        raise ConnectorError(f"cannot read {path}: {error.strerror}") from None
+    finally:
+        os.close(fd)
+
+
+def private_dir(path: str) -> str:
+    """Make the folder ``path`` (and missing parents) with mode 0700, or check that it is so.
+
+    Returns ``path``; raises ConnectorError when it is another user's or open to others.
+    """
+    missing: list[str] = []
+    probe = os.path.abspath(path)
+    while not os.path.isdir(probe):
+        missing.append(probe)
+        parent = os.path.dirname(probe)
+        if parent == probe:
+            break
+        probe = parent
+    for folder in reversed(missing):
+        try:
+            os.mkdir(folder, 0o700)
+        except FileExistsError:
+            if not os.path.isdir(folder):
+                raise ConnectorError(f"{folder} is in the way: it is no folder") from None
+        except OSError as error:
+            raise ConnectorError(f"cannot make {folder}: {error.strerror}") from None
+    _check_folder(path)
+    return path
+
+
+def remove(path: str) -> bool:
+    """Delete ``path`` if it is there; tell whether it was."""
+    try:
+        os.unlink(path)
+    except OSError:
+        return False
+    return True
+
+
+def quote(text: str) -> str:
+    """Return ``text`` as a shell takes it literally, for commands shown in messages."""
+    safe = "@%+=:,./-_"
+    if text and all(c.isascii() and (c.isalnum() or c in safe) for c in text):
+        return text
+    return "'" + text.replace("'", "'\"'\"'") + "'"
+
+
+def _check_file(path: str, facts: os.stat_result) -> None:
+    if not stat.S_ISREG(facts.st_mode):
+        raise ConnectorError(f"{path} is not a regular file: name the connector file itself")
+    if not _POSIX:
+        return
+    if facts.st_uid != os.geteuid():
+        raise ConnectorError(
+            f"{path} belongs to user {facts.st_uid}, not to you (user {os.geteuid()}): copy it"
+            " into your own security folder if you trust where it comes from"
+        )
+    if facts.st_mode & 0o077:
+        raise ConnectorError(
+            f"{path} is open to other users (mode {stat.S_IMODE(facts.st_mode):04o}) and"
+            f" holds a key; make it private with: chmod 600 {quote(path)}"
+        )
+
+
+def _check_folder(path: str) -> None:
+    facts = os.stat(path)
+    if not _POSIX:
+        return
+    if facts.st_uid != os.geteuid():
+        raise ConnectorError(
+            f"the folder {path} belongs to user {facts.st_uid}, not to you (user"
+            f" {os.geteuid()}): move it away, or choose another profile"
+        )
+    if facts.st_mode & 0o077:
+        raise ConnectorError(
+            f"the folder {path} is open to other users (mode"
+            f" {stat.S_IMODE(facts.st_mode):04o}); make it private with:"
+            f" chmod 700 {quote(path)}"
+        )
+
+
+def _write_all(fd: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
+
+
+def _read_all(fd: int, path: str) -> bytes:
+    pieces: list[bytes] = []
+    total = 0
+    while piece := os.read(fd, 65536):
+        total += len(piece)
+        if total > LIMIT:
+            raise ConnectorError(f"{path} has more than {LIMIT} bytes: that is no file of ours")
+        pieces.append(piece)
+    return b"".join(pieces)
