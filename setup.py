@@ -14,7 +14,10 @@ HERE = Path(__file__).resolve().parent
 LINKED = ("ipclusterz/launchers", "ipclusterz/profiles")
 
 for name in LINKED:
-    if not (HERE / name).is_dir():
+    link = HERE / name
+    if link.is_symlink() and not link.is_dir():
+        sys.exit(f"ipclusterz: {name} leads nowhere; restore it: git checkout -- {link.name}")
+    if not link.is_dir():
         sys.exit(
             f"ipclusterz: {name} is not a link: this checkout was made without symbolic"
             " links; clone again with: git clone -c core.symlinks=true <address>"
