@@ -8,7 +8,7 @@ can be repeated.
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict
 from heapq import heappop, heappush
 from typing import Protocol
 
@@ -78,24 +78,21 @@ class LeastRecent:
     """The engine that was not chosen for the longest time."""
 
     def __init__(self) -> None:
-        self._order: deque[int] = deque()
-        self._member: dict[int, None] = {}
+        # An OrderedDict, because moving to the end of a plain dict leaves holes at its front
+        # that the next look has to walk over.
+        self._order: OrderedDict[int, None] = OrderedDict()
 
     def offer(self, engine: int, load: int) -> None:
-        if engine not in self._member:
-            self._member[engine] = None
-            self._order.append(engine)
+        if engine not in self._order:
+            self._order[engine] = None
 
     def withdraw(self, engine: int) -> None:
-        self._member.pop(engine, None)
+        self._order.pop(engine, None)
 
     def pick(self) -> int | None:
-        order = self._order
-        for _ in range(len(order)):
-            engine = order.popleft()
-            if engine in self._member:
-                order.append(engine)
-                return engine
+        for engine in self._order:
+            self._order.move_to_end(engine)
+            return engine
         return None
 
 

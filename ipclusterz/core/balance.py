@@ -1,0 +1,318 @@
+"""The task scheduler: which engine gets which task, and how many ahead of time.
+
+Each engine has a credit: tasks it may hold at once.  Credit starts at one, grows by one with
+each finished task (so it doubles each round trip, as a congestion window does) and is capped
+by what the engine finishes in :data:`AHEAD` seconds at its measured pace.  Long tasks thus go
+one at a time and short ones by the hundred.
+
+Tasks are given out in shares, so that one decision serves many short tasks; the agent may
+move a task between its own engines.  When work is misplaced all the same (an engine idles
+while another agent holds tasks that have not begun), agents are asked to give some back.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any
+
+from ipclusterz.core import message as m
+from ipclusterz.core import policy
+from ipclusterz.core.broker import Agent, Broker, Task
+
+AHEAD = 0.050
+"""Seconds of work an engine may hold."""
+
+MAX_CREDIT = 1000
+"""Tasks an engine may hold, however short."""
+
+RECALL_AFTER = 0.100
+"""Seconds an agent must have been silent before work is recalled from it."""
+
+NO_ENGINE_AFTER = 60.0
+"""Seconds without any engine after which waiting tasks fail instead of waiting on."""
+
+_Allowed = tuple[int, ...]
+
+
+class Engine:
+    """Load and pace of one engine."""
+
+    __slots__ = ("agent", "credit", "id", "load", "pace")
+
+    def __init__(self, id: int, agent: Agent, credit: int) -> None:
+        self.id = id
+        self.agent = agent
+        self.credit = credit
+        self.load = 0
+        self.pace = -1.0  # seconds per task, smoothed; below zero: not known
+
+
+class Balancer(Broker):
+    """Gives tasks to engines by a scheme; ``hwm`` above zero fixes each engine's credit."""
+
+    def __init__(
+        self, generation: int = 0, scheme: str = "leastload", hwm: int = 0, seed: int = 1
+    ) -> None:
+        super().__init__(generation)
+        self.engines: dict[int, Engine] = {}
+        self.queue: deque[Task] = deque()
+        self._groups: dict[_Allowed, deque[Task]] = {}  # tasks that only some may run
+        self._policy = policy.make(scheme, seed)
+        self._hwm = hwm
+        self._heard: dict[bytes, float] = {}  # agent -> last result
+        self._recalled: set[bytes] = set()  # agents asked to give back, and not answered
+        self._dry_since = -1.0  # when the last engine went while tasks wait
+        self._told_dry = False
+        self._last_loss = ""
+        self._handlers[m.Submit] = self._submit
+
+    # -- entering --------------------------------------------------------------------------
+
+    def _submit(self, peer: bytes, message: m.Submit, now: float) -> None:
+        if self.clients.get(peer) != message.key >> m.COUNTER_BITS:
+            return
+        task = Task(message.key, peer, message)
+        if message.opt is not None:
+            task.retries = message.opt.retries
+        self._enter(task, now)
+
+    def _place(self, task: Task) -> None:
+        allowed = self._allowed(task)
+        if allowed is None:
+            self.queue.append(task)
+        elif not allowed:
+            self._refuse(task)
+        else:
+            self._groups.setdefault(allowed, deque()).append(task)
+
+    def _replace(self, task: Task, reason: str) -> None:
+        if self._allowed(task) is None:
+            self.queue.appendleft(task)
+        else:
+            self._place(task)
+
+    def _allowed(self, task: Task) -> _Allowed | None:
+        """Return the engines a task is confined to, or None for any."""
+        opt = task.work.opt
+        if task.excluded:
+            chosen = self.engines if opt is None or opt.engines is None else opt.engines
+            left = tuple(e for e in chosen if e in self.engines and e not in task.excluded)
+            # With nowhere else to go, an engine that failed it before is better than none.
+            return left or tuple(e for e in chosen if e in self.engines)
+        if opt is None or opt.engines is None:
+            return None
+        return tuple(e for e in opt.engines if e in self.engines)
+
+    def _refuse(self, task: Task) -> None:
+        opt = task.work.opt
+        named = opt.engines if opt is not None and opt.engines is not None else "any"
+        text = f"none of the engines this task may run on is there: {named}"
+        self._fail(task, m.Status.REFUSED, m.Failure("NoEnginesRegistered", text))
+
+    def _drop(self, task: Task) -> bool:
+        try:
+            self.queue.remove(task)
+            return True
+        except ValueError:
+            pass
+        for group in self._groups.values():
+            if task in group:
+                group.remove(task)
+                return True
+        lacking = self._lacking.get(task.work.fn if task.work is not None else b"", [])
+        if task in lacking:
+            lacking.remove(task)
+            return True
+        return False
+
+    # -- engines ---------------------------------------------------------------------------
+
+    def _engine_came(self, engine: int, agent: Agent) -> None:
+        made = Engine(engine, agent, self._hwm or 1)
+        made.load = sum(1 for task in agent.held.values() if task.engine == engine)
+        self.engines[engine] = made
+        self._offer(made)
+
+    def _engine_went(self, engine: int) -> None:
+        self.engines.pop(engine, None)
+        self._policy.withdraw(engine)
+        for allowed in [a for a in self._groups if engine in a]:
+            for task in self._groups.pop(allowed):
+                self._place(task)
+
+    def _absence(self, agent: Agent) -> None:
+        for engine in agent.engines:
+            if agent.absent:
+                self._policy.withdraw(engine)
+            else:
+                self._offer(self.engines[engine])
+
+    def _offer(self, engine: Engine) -> None:
+        if engine.load < engine.credit and not engine.agent.absent:
+            self._policy.offer(engine.id, engine.load)
+        else:
+            self._policy.withdraw(engine.id)
+
+    def _adopted(self, task: Task) -> None:
+        engine = self.engines.get(task.engine)
+        if engine is not None:
+            engine.load += 1
+            self._offer(engine)
+
+    # -- giving out ------------------------------------------------------------------------
+
+    def settle(self, now: float) -> None:
+        """Give waiting tasks to engines with room."""
+        if self._groups:
+            self._settle_groups()
+        queue = self.queue
+        if not queue:
+            return
+        pick = self._policy.pick
+        engines = self.engines
+        shares = 2 * len(engines)
+        while queue:
+            chosen = pick()
+            if chosen is None:
+                return
+            engine = engines[chosen]
+            share = min(engine.credit - engine.load, -(-len(queue) // shares))
+            for _ in range(share):
+                self._give(queue.popleft(), engine, False)
+            self._offer(engine)
+
+    def _settle_groups(self) -> None:
+        engines = self.engines
+        for allowed, group in list(self._groups.items()):
+            while group:
+                free = [
+                    e
+                    for e in (engines[i] for i in allowed if i in engines)
+                    if e.load < e.credit and not e.agent.absent
+                ]
+                if not free:
+                    break
+                engine = min(free, key=lambda e: e.load)
+                self._give(group.popleft(), engine, True)
+                self._offer(engine)
+            if not group:
+                del self._groups[allowed]
+
+    def _give(self, task: Task, engine: Engine, fixed: bool) -> None:
+        work = task.work
+        agent = engine.agent
+        attempt = self._hand(task, agent, engine.id)
+        engine.load += 1
+        self.out.append(
+            (
+                agent.peer,
+                m.Assign(
+                    task.key, attempt, engine.id, fixed, work.op, work.fn, work.data, work.body
+                ),
+            )
+        )
+
+    # -- coming back -----------------------------------------------------------------------
+
+    def _finished(self, task: Task, result: m.Result | None, now: float) -> None:
+        engine = self.engines.get(task.engine)
+        if engine is None:
+            return
+        engine.load -= 1
+        if result is not None:
+            self._heard[engine.agent.peer] = now
+            ran = self.engines.get(result.engine, engine)
+            self._pace(ran, result.finished - result.started)
+            if ran is not engine:
+                self._offer(ran)
+        self._offer(engine)
+
+    def _pace(self, engine: Engine, seconds: float) -> None:
+        if self._hwm:
+            return
+        seconds = min(max(seconds, 0.0), 3600.0)
+        # Rise at once, fall slowly: a wrong guess of "short" hurts, one of "long" costs little.
+        if engine.pace < seconds:
+            engine.pace = seconds if engine.pace < 0 else (engine.pace + seconds) / 2
+        else:
+            engine.pace += (seconds - engine.pace) / 8
+        cap = MAX_CREDIT
+        if engine.pace * MAX_CREDIT > AHEAD:
+            cap = max(1, int(AHEAD / engine.pace))
+        engine.credit = min(engine.credit + 1, cap)
+
+    def _returned(self, peer: bytes, message: m.Returned, now: float) -> None:
+        self._recalled.discard(peer)
+        super()._returned(peer, message, now)
+
+    def expel(self, peer: bytes, reason: str, now: float) -> None:
+        self._recalled.discard(peer)
+        self._heard.pop(peer, None)
+        if peer in self.agents:
+            self._last_loss = reason
+        super().expel(peer, reason, now)
+
+    def _down(self, peer: bytes, message: m.Down, now: float) -> None:
+        self._last_loss = message.reason
+        super()._down(peer, message, now)
+
+    # -- by the clock ----------------------------------------------------------------------
+
+    def tick(self, now: float) -> None:
+        super().tick(now)
+        self._judge_dry(now)
+        if not self.queue and not self._groups:
+            self._recall(now)
+
+    def deadline(self) -> float | None:
+        if self._dry_since >= 0:
+            return self._dry_since + NO_ENGINE_AFTER
+        return None
+
+    def _judge_dry(self, now: float) -> None:
+        """Tell clients when nothing can progress, and end it when it has lasted."""
+        dry = bool(self.queue) and not self.engines
+        if not dry:
+            if self._told_dry:
+                self._tell("")
+            self._dry_since = -1.0
+            self._told_dry = False
+            return
+        if self._dry_since < 0:
+            self._dry_since = now
+        why = f"; the last one ended: {self._last_loss}" if self._last_loss else ""
+        if not self._told_dry:
+            self._told_dry = True
+            self._tell(f"no engine is connected{why}")
+        if now - self._dry_since >= NO_ENGINE_AFTER:
+            text = f"no engine for {NO_ENGINE_AFTER:.0f} s, this task never began{why}"
+            while self.queue:
+                task = self.queue.popleft()
+                failure = m.Failure("NoEnginesRegistered", text)
+                self._fail(task, m.Status.REFUSED, failure)
+
+    def _tell(self, reason: str) -> None:
+        for client in self.clients:
+            self.out.append((client, m.Waiting(reason)))
+
+    def _recall(self, now: float) -> None:
+        """Ask for unbegun work back from agents that hold too much while engines idle."""
+        idle = sum(1 for e in self.engines.values() if e.load == 0 and not e.agent.absent)
+        if not idle:
+            return
+        for agent in self.agents.values():
+            surplus = len(agent.held) - len(agent.engines)
+            if surplus <= 0 or agent.peer in self._recalled or agent.absent:
+                continue
+            if now - self._heard.get(agent.peer, 0.0) < RECALL_AFTER:
+                continue
+            wanted = min(idle, surplus)
+            self._recalled.add(agent.peer)
+            self.out.append((agent.peer, m.Recall(wanted, [])))
+            idle -= wanted
+            if idle <= 0:
+                return
+
+    def hint(self) -> Any:
+        """Return a snapshot for tests and status: engines with (load, credit, pace)."""
+        return {e.id: (e.load, e.credit, e.pace) for e in self.engines.values()}

@@ -1,0 +1,519 @@
+"""What both work schedulers do: know peers, keep functions, route results, call the roll.
+
+A broker stands between clients and agents.  It never unpickles anything and never waits.
+Results are forwarded once; the agent keeps each until the client has said that it received
+it, so whichever of the parts dies in between, one of the others still has the result.
+
+After a restart a broker knows nothing.  Clients send again what is outstanding and say so
+(:class:`~ipclusterz.core.message.Resumed`); those tasks stay in limbo until every agent has
+called its roll, because an agent may hold or have finished them.  New tasks flow at once.
+
+Subclasses decide where a task goes (:mod:`ipclusterz.core.balance`,
+:mod:`ipclusterz.core.relay`).
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from ipclusterz.core import message as m
+
+FUNCTION_BYTES = 256 * 1024 * 1024
+"""Bytes of pickled functions kept; beyond it the least recently used are asked for again."""
+
+Out = list[tuple[bytes, Any]]
+
+
+class Task:
+    """One task on its way; ``agent`` is set while an agent holds it."""
+
+    __slots__ = ("agent", "attempt", "client", "engine", "excluded", "key", "retries", "work")
+
+    def __init__(self, key: int, client: bytes, work: Any) -> None:
+        self.key = key
+        self.client = client
+        self.work = work  # Submit or Request; None when only an agent's roll call told of it
+        self.attempt = 0
+        self.agent = b""
+        self.engine = -1
+        self.retries = 0
+        self.excluded: set[int] | None = None
+
+
+class Agent:
+    """What a broker knows of one agent."""
+
+    __slots__ = ("absent", "called", "engines", "functions", "held", "peer")
+
+    def __init__(self, peer: bytes) -> None:
+        self.peer = peer
+        self.engines: set[int] = set()
+        self.functions: set[bytes] = set()
+        self.held: dict[int, Task] = {}
+        self.absent = False
+        self.called = False  # has told what it holds
+
+
+class Functions:
+    """Pickled functions by digest, bounded in bytes, least recently used out first."""
+
+    def __init__(self, limit: int = FUNCTION_BYTES) -> None:
+        self._limit = limit
+        self._bytes = 0
+        self._kept: OrderedDict[bytes, m.Function] = OrderedDict()
+
+    def add(self, function: m.Function) -> None:
+        """Keep a function."""
+        if function.digest in self._kept:
+            self._kept.move_to_end(function.digest)
+            return
+        self._kept[function.digest] = function
+        self._bytes += len(function.data)
+        while self._bytes > self._limit and len(self._kept) > 1:
+            _, old = self._kept.popitem(last=False)
+            self._bytes -= len(old.data)
+
+    def get(self, digest: bytes) -> m.Function | None:
+        """Return the function with this digest if it is still here."""
+        found = self._kept.get(digest)
+        if found is not None:
+            self._kept.move_to_end(digest)
+        return found
+
+    def __contains__(self, digest: bytes) -> bool:
+        return digest in self._kept
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+
+class Broker:
+    """Common state and behaviour of the ``task`` and ``direct`` schedulers.
+
+    ``generation`` counts the starts of this scheduler; attempts of different generations
+    never have the same number.  ``out`` collects (peer, message) pairs for the shell.
+    """
+
+    def __init__(self, generation: int = 0) -> None:
+        self.out: Out = []
+        self.clients: dict[bytes, int] = {}
+        self.numbers: dict[int, bytes] = {}
+        self.agents: dict[bytes, Agent] = {}
+        self.engine_agent: dict[int, Agent] = {}
+        self.tasks: dict[int, Task] = {}
+        self.functions = Functions()
+        self.counts: dict[int, list[int]] = {}  # engine -> [done, failed]
+        self._base = generation << 20
+        self._settling: dict[int, bytes] = {}  # result forwarded, not yet received: agent
+        self._limbo: dict[int, Task] = {}
+        self._resumed: dict[bytes, int] = {}  # client -> counters up to here are re-sent
+        self._lacking: dict[bytes, list[Task]] = {}  # tasks whose function is on its way
+        self._roll: set[bytes] = set()  # agents that have not called yet
+        self._recovering = generation > 0
+        self._handlers: dict[type, Callable[[bytes, Any, float], None]] = {
+            m.Function: self._function,
+            m.Cancel: self._cancel,
+            m.Received: self._received,
+            m.Resumed: self._resume,
+            m.Result: self._result,
+            m.Returned: self._returned,
+            m.Down: self._down,
+            m.RollCall: self._roll_call,
+            m.NeedFunction: self._need_function,
+            m.Fetch: self._pass_on,
+            m.Chunk: self._pass_on,
+        }
+
+    # -- what the shell calls --------------------------------------------------------------
+
+    def handle(self, peer: bytes, messages: Iterable[Any], now: float) -> None:
+        """Act on messages of an admitted peer."""
+        handlers = self._handlers
+        for message in messages:
+            handlers[type(message)](peer, message, now)
+        self.settle(now)
+
+    def settle(self, now: float) -> None:
+        """Give out work; called after each batch of messages and at each tick."""
+
+    def tick(self, now: float) -> None:
+        """Do what is due by the clock."""
+        self.settle(now)
+
+    def deadline(self) -> float | None:
+        """Return when :meth:`tick` should be called at the latest, or None."""
+        return None
+
+    # -- what the hub says -----------------------------------------------------------------
+
+    def admit(self, peer: bytes, role: int, number: int) -> None:
+        """Let a peer in."""
+        if role == m.Role.CLIENT:
+            self.clients[peer] = number
+            self.numbers[number] = peer
+        elif peer not in self.agents:
+            self.agents[peer] = Agent(peer)
+            if self._recovering:
+                self._roll.add(peer)
+
+    def expel(self, peer: bytes, reason: str, now: float) -> None:
+        """A peer is gone for good: its engines with it, or its claims to results."""
+        number = self.clients.pop(peer, None)
+        if number is not None:
+            del self.numbers[number]
+            self._client_gone(peer, number)
+        agent = self.agents.pop(peer, None)
+        if agent is not None:
+            for engine in list(agent.engines):
+                self._forget_engine(engine)
+            for task in list(agent.held.values()):
+                self._lost(task, reason, now)
+            self._settling = {k: a for k, a in self._settling.items() if a != peer}
+            self._called(peer, now)
+        self.settle(now)
+
+    def join(self, peer: bytes, engines: Iterable[int], now: float) -> None:
+        """Engines of an agent that work may be sent to."""
+        agent = self.agents.get(peer)
+        if agent is None:
+            return
+        for engine in engines:
+            if engine not in agent.engines:
+                agent.engines.add(engine)
+                self.engine_agent[engine] = agent
+                self.counts.setdefault(engine, [0, 0])
+                self._engine_came(engine, agent)
+        self.settle(now)
+
+    def roster(self, agents: Iterable[bytes], now: float) -> None:
+        """After a restart: these agents exist and are waited for until they call the roll."""
+        self._roll = {a for a in agents if a in self.agents and not self.agents[a].called}
+        self._recovering = bool(self._roll)
+        if not self._recovering:
+            self._leave_limbo(now)
+
+    def absent(self, peer: bytes, absent: bool, now: float) -> None:
+        """An agent stopped answering, or answers again."""
+        agent = self.agents.get(peer)
+        if agent is not None and agent.absent != absent:
+            agent.absent = absent
+            self._absence(agent)
+            self.settle(now)
+
+    def renewed(self, peer: bytes) -> None:
+        """A peer's link starts afresh: what was in flight on the old one is void."""
+        agent = self.agents.get(peer)
+        if agent is not None:
+            agent.functions.clear()
+
+    # -- for subclasses --------------------------------------------------------------------
+
+    def _engine_came(self, engine: int, agent: Agent) -> None:
+        raise NotImplementedError
+
+    def _engine_went(self, engine: int) -> None:
+        raise NotImplementedError
+
+    def _absence(self, agent: Agent) -> None:
+        """React to a change of ``agent.absent``."""
+
+    def _place(self, task: Task) -> None:
+        """Send or queue a task that nobody holds."""
+        raise NotImplementedError
+
+    def _drop(self, task: Task) -> bool:
+        """Remove a waiting task from whatever queue it is in."""
+        raise NotImplementedError
+
+    def _finished(self, task: Task, result: m.Result | None, now: float) -> None:
+        """An agent no longer holds ``task``."""
+
+    # -- tasks -----------------------------------------------------------------------------
+
+    def _enter(self, task: Task, now: float) -> None:
+        """Take in a task a client sent; one known already is the same task again."""
+        key = task.key
+        if key in self.tasks or key in self._settling or key in self._limbo:
+            known = self.tasks.get(key)
+            if known is not None and known.work is None:
+                known.work = task.work
+                known.retries = task.retries
+            return
+        if self._recovering and (key & _COUNTER) <= self._resumed.get(task.client, -1):
+            self._limbo[key] = task
+            return
+        self.tasks[key] = task
+        fn = task.work.fn
+        if fn and fn not in self.functions:
+            lacking = self._lacking.setdefault(fn, [])
+            if not lacking:
+                self.out.append((task.client, m.NeedFunction(fn)))
+            lacking.append(task)
+            return
+        self._place(task)
+
+    def _hand(self, task: Task, agent: Agent, engine: int) -> int:
+        """Note that ``agent`` holds ``task`` from now on; return the attempt's number."""
+        fn = task.work.fn
+        if fn and fn not in agent.functions:
+            function = self.functions.get(fn)
+            if function is not None:
+                self.out.append((agent.peer, function))
+                agent.functions.add(fn)
+        attempt = task.attempt = max(task.attempt, self._base) + 1
+        task.agent = agent.peer
+        task.engine = engine
+        agent.held[task.key] = task
+        return attempt
+
+    def _release(self, task: Task) -> None:
+        agent = self.agents.get(task.agent)
+        if agent is not None:
+            agent.held.pop(task.key, None)
+        task.agent = b""
+
+    def _fail(self, task: Task, status: int, failure: m.Failure) -> None:
+        """End a task by our own word."""
+        self.tasks.pop(task.key, None)
+        if task.client in self.clients:
+            data = m.encode(failure)
+            result = m.Result(
+                task.key, task.attempt, task.engine, status, data, None, 0.0, 0.0, 0
+            )
+            self.out.append((task.client, result))
+
+    def _lost(self, task: Task, reason: str, now: float) -> None:
+        self._release(task)
+        self._finished(task, None, now)
+        if task.retries > 0 and task.work is not None:
+            self._again(task)
+            return
+        text = f"engine {task.engine} is gone and this task may have run there: {reason}"
+        self._fail(task, m.Status.LOST, m.Failure("TaskLost", text, engine=task.engine))
+
+    def _again(self, task: Task) -> None:
+        """Try a task anew on another engine, if there is any other."""
+        task.retries -= 1
+        if task.excluded is None:
+            task.excluded = set()
+        task.excluded.add(task.engine)
+        self._place(task)
+
+    # -- from clients ----------------------------------------------------------------------
+
+    def _function(self, peer: bytes, message: m.Function, now: float) -> None:
+        self.functions.add(message)
+        for task in self._lacking.pop(message.digest, ()):
+            if task.key in self.tasks:
+                self._place(task)
+        for agent in self.agents.values():
+            if message.digest in agent.functions and message.digest in self._asked(agent):
+                self.out.append((agent.peer, message))
+
+    def _asked(self, agent: Agent) -> set[bytes]:
+        return {t.work.fn for t in agent.held.values() if t.work is not None}
+
+    def _cancel(self, peer: bytes, message: m.Cancel, now: float) -> None:
+        forward: dict[bytes, list[int]] = {}
+        for key in message.keys:
+            task = self.tasks.get(key) or self._limbo.get(key)
+            if task is None or task.client != peer:
+                continue
+            if task.agent:
+                forward.setdefault(task.agent, []).append(key)
+            elif self._limbo.pop(key, None) is not None or self._drop(task):
+                text = "cancelled before it began"
+                self._fail(task, m.Status.ABORTED, m.Failure("TaskAborted", text))
+        for agent, keys in forward.items():
+            self.out.append((agent, m.Withdraw(keys)))
+
+    def _received(self, peer: bytes, message: m.Received, now: float) -> None:
+        by_agent: dict[bytes, list[int]] = {}
+        pop = self._settling.pop
+        for key in message.keys:
+            agent = pop(key, None)
+            if agent is not None:
+                kept = by_agent.get(agent)
+                if kept is None:
+                    by_agent[agent] = [key]
+                else:
+                    kept.append(key)
+        for agent, keys in by_agent.items():
+            self.out.append((agent, m.Received(keys)))
+
+    def _resume(self, peer: bytes, message: m.Resumed, now: float) -> None:
+        self._resumed[peer] = message.upto
+
+    def _client_gone(self, peer: bytes, number: int) -> None:
+        """Let its tasks run (they may matter for what they do), but keep no results."""
+        self._resumed.pop(peer, None)
+        done = [key for key in self._settling if m.client_of(key) == number]
+        self._received(peer, m.Received(done), 0.0)
+
+    # -- from agents -----------------------------------------------------------------------
+
+    def _result(self, peer: bytes, result: m.Result, now: float) -> None:
+        key = result.key
+        task = self.tasks.get(key)
+        if task is None:
+            self._orphan_result(peer, result)
+            return
+        if task.agent != peer or task.attempt != result.attempt:
+            self.out.append((peer, m.Received([key])))
+            return
+        held = self.agents[peer].held
+        held.pop(key, None)
+        task.agent = b""
+        self._finished(task, result, now)
+        status = result.status
+        count = self.counts.get(result.engine)
+        if count is not None:
+            count[0 if status == 0 else 1] += 1
+        if status and task.retries > 0 and status in _MAY_RETRY and task.work is not None:
+            self.out.append((peer, m.Received([key])))
+            self._again(task)
+            return
+        del self.tasks[key]
+        if task.client in self.clients:
+            self._settling[key] = peer
+            self.out.append((task.client, result))
+        else:
+            self.out.append((peer, m.Received([key])))
+
+    def _orphan_result(self, peer: bytes, result: m.Result) -> None:
+        """A result of a task unknown here: of the time before our restart, or a late copy."""
+        key = result.key
+        if self._settling.get(key) == peer:
+            return
+        self._limbo.pop(key, None)
+        client = self.numbers.get(m.client_of(key))
+        if client is None:
+            self.out.append((peer, m.Received([key])))
+            return
+        self._settling[key] = peer
+        self.out.append((client, result))
+
+    def _returned(self, peer: bytes, message: m.Returned, now: float) -> None:
+        back: list[Task] = []
+        for key, attempt in message.tasks:
+            task = self.tasks.get(key)
+            if task is not None and task.agent == peer and task.attempt == attempt:
+                self._release(task)
+                self._finished(task, None, now)
+                back.append(task)
+        for task in reversed(back):
+            self._replace(task, message.reason)
+
+    def _replace(self, task: Task, reason: str) -> None:
+        """Find another place for a task that came back unbegun."""
+        self._place(task)
+
+    def _down(self, peer: bytes, message: m.Down, now: float) -> None:
+        agent = self.agents.get(peer)
+        if agent is not None and message.engine in agent.engines:
+            self._forget_engine(message.engine)
+
+    def _forget_engine(self, engine: int) -> None:
+        agent = self.engine_agent.pop(engine, None)
+        if agent is not None:
+            agent.engines.discard(engine)
+        self._engine_went(engine)
+
+    def _need_function(self, peer: bytes, message: m.NeedFunction, now: float) -> None:
+        agent = self.agents.get(peer)
+        if agent is None:
+            return
+        function = self.functions.get(message.digest)
+        if function is not None:
+            agent.functions.add(message.digest)
+            self.out.append((peer, function))
+            return
+        for task in agent.held.values():
+            if task.work is not None and task.work.fn == message.digest:
+                agent.functions.add(message.digest)
+                self.out.append((task.client, m.NeedFunction(message.digest)))
+                return
+
+    def _roll_call(self, peer: bytes, message: m.RollCall, now: float) -> None:
+        """An agent says what it holds; what we believe beyond that it never got."""
+        agent = self.agents.get(peer)
+        if agent is None:
+            return
+        agent.called = True
+        told = {key: (attempt, engine) for key, attempt, engine in message.held}
+        for key, task in list(agent.held.items()):
+            if key not in told:
+                self._release(task)
+                self._finished(task, None, now)
+                self._place(task)
+        for key, (attempt, engine) in told.items():
+            self._adopt(agent, key, attempt, engine)
+        self.join(peer, message.engines, now)
+        self._called(peer, now)
+
+    def _adopt(self, agent: Agent, key: int, attempt: int, engine: int) -> None:
+        task = self.tasks.get(key)
+        if task is not None:
+            if task.agent != agent.peer and task.agent:
+                # Somebody else has a newer attempt; this one's result will be dropped.
+                return
+            if not task.agent and not self._drop(task):
+                return
+        else:
+            client = self.numbers.get(m.client_of(key), b"")
+            task = self._limbo.pop(key, None) or Task(key, client, None)
+            self.tasks[key] = task
+        task.agent = agent.peer
+        task.attempt = attempt
+        task.engine = engine
+        agent.held[key] = task
+        self._adopted(task)
+
+    def _adopted(self, task: Task) -> None:
+        """An agent turned out to hold ``task``."""
+
+    def _called(self, peer: bytes, now: float) -> None:
+        self._roll.discard(peer)
+        if self._recovering and not self._roll:
+            self._recovering = False
+            self._leave_limbo(now)
+
+    def _leave_limbo(self, now: float) -> None:
+        limbo, self._limbo = self._limbo, {}
+        self._resumed.clear()
+        for task in limbo.values():
+            self._enter(task, now)
+
+    def _pass_on(self, peer: bytes, message: Any, now: float) -> None:
+        """Route a piece of a body, or the request for one, to the other end."""
+        if peer in self.clients:
+            agent = self.engine_agent.get(message.engine)
+            if agent is not None:
+                self.out.append((agent.peer, message))
+        else:
+            client = self.numbers.get(message.client)
+            if client is not None:
+                self.out.append((client, message))
+
+    # -- telling ---------------------------------------------------------------------------
+
+    def tally(self, channel: int) -> m.Tally:
+        """Return the counts the hub shows."""
+        held: dict[int, int] = {}
+        for agent in self.agents.values():
+            for task in agent.held.values():
+                held[task.engine] = held.get(task.engine, 0) + 1
+        engines = [
+            (engine, held.get(engine, 0), done, failed)
+            for engine, (done, failed) in self.counts.items()
+        ]
+        waiting = len(self.tasks) - sum(held.values()) + len(self._limbo)
+        return m.Tally(channel, engines, waiting)
+
+
+_COUNTER = (1 << m.COUNTER_BITS) - 1
+_MAY_RETRY = frozenset(
+    (int(m.Status.DIED), int(m.Status.LOST), int(m.Status.ERROR), int(m.Status.REFUSED))
+)

@@ -1,0 +1,623 @@
+"""The agent's custody: tasks its engines have not begun, run, or finished without an answer.
+
+An engine is fed batches: as many tasks as are expected to take :data:`BATCH_SECONDS`
+together, by what tasks of the same function took before; a task of unknown length goes
+alone.  One more batch may wait in the engine's socket while the first runs, as long as both
+are short.  Work for a named engine keeps its order and goes before pooled work; pooled work
+goes to whichever engine is free.
+
+When an engine dies, what it was running is over, what it had not begun is not: pooled tasks
+go back, and only work that named this very engine fails.
+
+Actions for the shell collect in ``out`` as tuples whose first item is one of the ``A_``
+constants.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+
+from ipclusterz.core import message as m
+from ipclusterz.core.broker import Functions
+from ipclusterz.core.message import Channel, Op, Status
+
+A_SEND = 0  # (A_SEND, channel, message)
+A_BATCH = 1  # (A_BATCH, engine, functions, works): one datagram to an engine
+A_RECLAIM = 2  # (A_RECLAIM, engine, None): take unread datagrams back, call reclaimed()
+A_SIGNAL = 3  # (A_SIGNAL, engine, number)
+A_INTERRUPT = 4  # (A_INTERRUPT, engine, key): interrupt that task (0: whatever runs)
+A_STOP = 5  # (A_STOP, engine, None): close its socket; it ends by itself
+A_DROP = 6  # (A_DROP, body, None): this result's body is no longer needed
+A_END = 7  # (A_END, reason, None): the lease is over, everything ends
+
+Action = tuple[Any, ...]
+
+BATCH_SECONDS = 0.005
+BATCH_TASKS = 200
+BATCH_BYTES = 60 * 1024
+PREFETCH_SECONDS = 0.020
+"""A second batch waits in the socket only while the first is expected to end this soon."""
+
+RECLAIM_AFTER = 0.020
+"""Seconds without an outcome after which a waiting batch is taken back for an idle engine."""
+
+_msgpack = msgspec.msgpack.Decoder()
+
+
+class Item:
+    """One task in custody."""
+
+    __slots__ = ("attempt", "channel", "engine", "fixed", "key", "work")
+
+    def __init__(
+        self, key: int, attempt: int, channel: int, engine: int, fixed: bool, work: m.Work
+    ) -> None:
+        self.key = key
+        self.attempt = attempt
+        self.channel = channel
+        self.engine = engine
+        self.fixed = fixed
+        self.work = work
+
+
+class Engine:
+    """One engine and the work on its way to it."""
+
+    __slots__ = (
+        "batches",
+        "expected",
+        "flight",
+        "functions",
+        "id",
+        "own",
+        "progress",
+        "stopping",
+        "up",
+    )
+
+    def __init__(self, id: int) -> None:
+        self.id = id
+        self.own: deque[Item] = deque()  # work that must or should run here, in order
+        self.flight: dict[int, Item] = {}  # sent, in order of sending
+        self.batches: deque[int] = deque()  # tasks of each datagram that is out
+        self.expected = 0.0  # seconds the flight should take
+        self.functions: set[bytes] = set()
+        self.progress = 0.0  # when it last began or ended something
+        self.up = False
+        self.stopping = False
+
+
+class Custody:
+    """Decides what each engine of one agent runs next; ``lease`` is in seconds."""
+
+    def __init__(self, lease: float = 600.0) -> None:
+        self.out: list[Action] = []
+        self.engines: dict[int, Engine] = {}
+        self.pool: deque[Item] = deque()
+        self.items: dict[int, Item] = {}
+        self.finished: dict[int, tuple[int, m.Result]] = {}
+        self.printed: dict[int, int] = {}
+        self.functions = Functions()
+        self.lease = lease
+        self._lacking: dict[bytes, list[Item]] = {}
+        self._pace: dict[bytes, float] = {}
+        self._idle: dict[int, None] = {}  # an ordered set: the longest idle comes first
+        self._roomy: dict[int, None] = {}  # running, with room for one more batch
+        self._touched: set[int] = set()
+        self._withdrawn: set[int] = set()
+        self._recall: tuple[int, int] | None = None  # (channel, how many) to give back
+        self._alone_since: float | None = None
+
+    # -- engines come ----------------------------------------------------------------------
+
+    def engine_up(self, engine: int, now: float) -> None:
+        """An engine is ready for work."""
+        made = self.engines.setdefault(engine, Engine(engine))
+        made.up = True
+        made.progress = now
+        self._idle[engine] = None
+        self._touched.add(engine)
+        self.settle(now)
+
+    # -- from the schedulers ---------------------------------------------------------------
+
+    def handle(self, channel: int, messages: Iterable[Any], now: float) -> None:
+        """Act on messages of a scheduler."""
+        for message in messages:
+            kind = type(message)
+            if kind is m.Assign:
+                self._assign(channel, message)
+            elif kind is m.Received:
+                self._received(message.keys)
+            else:
+                self._rare(channel, message, now)
+        self.settle(now)
+
+    def _rare(self, channel: int, message: Any, now: float) -> None:
+        if isinstance(message, m.Fan):
+            if channel == Channel.CONTROL:
+                for key, engine in zip(message.keys, message.engines):
+                    self._control(key, message.attempt, engine, message, now)
+            else:
+                self._fan(channel, message)
+        elif isinstance(message, m.Function):
+            self.functions.add(message)
+            for item in self._lacking.pop(message.digest, ()):
+                if item.key in self.items:
+                    self._queue(item)
+        elif isinstance(message, m.Withdraw):
+            self._withdraw(message.keys, now)
+        elif isinstance(message, m.Recall):
+            self._give_back(channel, message.n)
+
+    def _assign(self, channel: int, a: m.Assign) -> None:
+        key = a.key
+        work = m.Work(key, a.op, a.fn, a.data, a.body)
+        self._accept(Item(key, a.attempt, channel, a.engine, a.fixed, work))
+
+    def _fan(self, channel: int, fan: m.Fan) -> None:
+        for key, engine in zip(fan.keys, fan.engines):
+            work = m.Work(key, fan.op, fan.fn, fan.data, fan.body)
+            self._accept(Item(key, fan.attempt, channel, engine, True, work))
+
+    def _accept(self, item: Item) -> None:
+        self.items[item.key] = item
+        fn = item.work.fn
+        if fn and fn not in self.functions:
+            lacking = self._lacking.setdefault(fn, [])
+            if not lacking:
+                self.out.append((A_SEND, item.channel, m.NeedFunction(fn)))
+            lacking.append(item)
+            return
+        self._queue(item)
+
+    def _queue(self, item: Item) -> None:
+        engine = self.engines.get(item.engine)
+        if engine is None or engine.stopping:
+            if item.fixed or not self.engines:
+                self._turn_away(item)
+            else:
+                self.pool.append(item)
+            return
+        if item.fixed or (item.engine in self._idle and not engine.own):
+            engine.own.append(item)
+            self._touched.add(item.engine)
+        else:
+            self.pool.append(item)
+
+    def _turn_away(self, item: Item) -> None:
+        """Give a task back whose engine is not here (any more)."""
+        del self.items[item.key]
+        reason = f"engine {item.engine} ended before this task began"
+        returned = m.Returned([(item.key, item.attempt)], item.engine, reason)
+        self.out.append((A_SEND, item.channel, returned))
+
+    def _received(self, keys: list[int]) -> None:
+        pop = self.finished.pop
+        for key in keys:
+            kept = pop(key, None)
+            if kept is not None and kept[1].body is not None:
+                self.out.append((A_DROP, kept[1].body, None))
+
+    # -- feeding ---------------------------------------------------------------------------
+
+    def settle(self, now: float) -> None:
+        """Feed every engine that has room and for which there is work."""
+        if self._touched:
+            touched, self._touched = self._touched, set()
+            for number in touched:
+                engine = self.engines.get(number)
+                if engine is not None and engine.own and self._has_room(engine):
+                    self._feed(engine, now)
+        while self.pool and self._idle:
+            number = next(iter(self._idle))
+            self._feed(self.engines[number], now)
+        while self.pool and self._roomy:
+            number = next(iter(self._roomy))
+            self._feed(self.engines[number], now)
+
+    def _has_room(self, engine: Engine) -> bool:
+        return engine.id in self._idle or engine.id in self._roomy
+
+    def _feed(self, engine: Engine, now: float) -> None:
+        """Send one batch to an engine that has room."""
+        self._idle.pop(engine.id, None)
+        self._roomy.pop(engine.id, None)
+        own, pool = engine.own, self.pool
+        share = -(-len(pool) // (1 + len(self._idle) + len(self._roomy)))
+        functions: list[tuple[bytes, bytes]] = []
+        works: list[m.Work] = []
+        size = 0
+        seconds = 0.0
+        while len(works) < BATCH_TASKS:
+            if own:
+                item = own[0]
+            elif pool and (share > 0 or not works):
+                item = pool[0]
+                share -= 1
+            else:
+                break
+            work = item.work
+            size += 48 + len(work.data)
+            pace = self._pace.get(work.fn or _OP_NAMES[work.op], -1.0)
+            if works and (pace < 0 or size > BATCH_BYTES or seconds + pace > BATCH_SECONDS):
+                break
+            if own:
+                own.popleft()
+            else:
+                pool.popleft()
+                item.engine = engine.id
+            fn = work.fn
+            if fn and fn not in engine.functions:
+                function = self.functions.get(fn)
+                if function is None:  # evicted since; ask for it again
+                    self._accept(item)
+                    continue
+                if works and size + len(function.data) > BATCH_BYTES:
+                    (own if item.fixed else pool).appendleft(item)
+                    break
+                engine.functions.add(fn)
+                functions.append((fn, function.data))
+                size += len(function.data)
+            works.append(work)
+            engine.flight[item.key] = item
+            if pace < 0:
+                seconds = PREFETCH_SECONDS * 2  # unknown: nothing beside or behind it
+                break
+            seconds += pace
+        if not works:
+            self._place_in_sets(engine)
+            return
+        if not engine.batches:
+            engine.progress = now
+            engine.expected = 0.0
+        engine.expected += seconds
+        engine.batches.append(len(works))
+        self.out.append((A_BATCH, engine.id, functions, works))
+        self._place_in_sets(engine)
+
+    def _place_in_sets(self, engine: Engine) -> None:
+        number = engine.id
+        self._idle.pop(number, None)
+        self._roomy.pop(number, None)
+        if not engine.up or engine.stopping:
+            return
+        if not engine.batches:
+            self._idle[number] = None
+        elif len(engine.batches) < 2 and engine.expected <= PREFETCH_SECONDS:
+            self._roomy[number] = None
+        else:
+            return
+        if engine.own:
+            self._touched.add(number)
+
+    # -- outcomes --------------------------------------------------------------------------
+
+    def outcomes(self, number: int, outcomes: list[m.Outcome], now: float) -> None:
+        """An engine has ended these tasks."""
+        engine = self.engines.get(number)
+        if engine is None:
+            return
+        engine.progress = now
+        flight = engine.flight
+        for outcome in outcomes:
+            item = flight.pop(outcome.key, None)
+            if item is not None:
+                self._conclude(item, number, outcome)
+        done = len(outcomes)
+        batches = engine.batches
+        while done and batches:
+            if batches[0] <= done:
+                done -= batches.popleft()
+            else:
+                batches[0] -= done
+                done = 0
+        if not flight:
+            batches.clear()
+        if len(batches) <= 1:
+            engine.expected = sum(
+                self._pace.get(i.work.fn or _OP_NAMES[i.work.op], 1.0) for i in flight.values()
+            )
+        self._place_in_sets(engine)
+        if engine.stopping and not flight:
+            self.out.append((A_STOP, number, None))
+
+    def _conclude(self, item: Item, number: int, outcome: m.Outcome) -> None:
+        work = item.work
+        name = work.fn or _OP_NAMES[work.op]
+        seconds = outcome.finished - outcome.started
+        pace = self._pace.get(name)
+        if pace is None:
+            if len(self._pace) > 10_000:
+                self._pace.clear()
+            self._pace[name] = max(seconds, 1e-6)
+        else:
+            # A long one counts at once, short ones wear it off.
+            self._pace[name] = seconds if seconds > 2 * pace else pace + (seconds - pace) / 8
+        self._answer(
+            item,
+            number,
+            outcome.status,
+            outcome.data,
+            outcome.body,
+            outcome.started,
+            outcome.finished,
+        )
+
+    def _answer(
+        self,
+        item: Item,
+        number: int,
+        status: int,
+        data: bytes,
+        body: m.Body | None = None,
+        started: float = 0.0,
+        finished: float = 0.0,
+    ) -> None:
+        key = item.key
+        self.items.pop(key, None)
+        self._withdrawn.discard(key)
+        out = self.printed.pop(key, 0) if self.printed else 0
+        result = m.Result(
+            key, item.attempt, number, status, data, body, started, finished, out
+        )
+        self.finished[key] = (item.channel, result)
+        self.out.append((A_SEND, item.channel, result))
+
+    def _fail(self, item: Item, status: int, failure: m.Failure) -> None:
+        self._answer(item, failure.engine, status, m.encode(failure))
+
+    def missing(self, number: int, digests: list[bytes], undone: list[int], now: float) -> None:
+        """An engine does not have these functions; the tasks that need them come back."""
+        engine = self.engines.get(number)
+        if engine is None:
+            return
+        engine.functions.difference_update(digests)
+        back = [engine.flight.pop(key) for key in undone if key in engine.flight]
+        engine.own.extendleft(reversed(back))
+        if not engine.flight:
+            engine.batches.clear()
+        self._place_in_sets(engine)
+        self.settle(now)
+
+    # -- an engine dies --------------------------------------------------------------------
+
+    def died(self, number: int, reason: str, running: int, now: float) -> None:
+        """An engine is gone; ``running`` is the key of the task it was in (0: none).
+
+        Outcomes that it had committed must have been told before.
+        """
+        engine = self.engines.pop(number, None)
+        if engine is None:
+            return
+        self._idle.pop(number, None)
+        self._roomy.pop(number, None)
+        item = engine.flight.pop(running, None)
+        if item is not None:
+            text = f"engine {number} died while it ran this task: {reason}"
+            self._fail(item, Status.DIED, m.Failure("EngineError", text, engine=number))
+        unbegun = list(engine.flight.values()) + list(engine.own)
+        self._disown(number, unbegun, reason)
+        for channel in (Channel.TASK, Channel.DIRECT, Channel.CONTROL):
+            self.out.append((A_SEND, channel, m.Down(number, reason)))
+        if not self.engines:
+            pooled, self.pool = self.pool, deque()
+            self._disown(number, list(pooled), reason)
+        self.settle(now)
+
+    def _disown(self, number: int, unbegun: list[Item], reason: str) -> None:
+        by_channel: dict[int, list[tuple[int, int]]] = {}
+        for item in unbegun:
+            if item.key in self._withdrawn:
+                self._abort(item, number)
+                continue
+            del self.items[item.key]
+            by_channel.setdefault(item.channel, []).append((item.key, item.attempt))
+        text = f"engine {number} ended before this task began: {reason}"
+        for channel, tasks in by_channel.items():
+            self.out.append((A_SEND, channel, m.Returned(tasks, number, text)))
+
+    # -- taking back -----------------------------------------------------------------------
+
+    def reclaimed(self, number: int, keys: list[int], now: float) -> None:
+        """These tasks of an engine were still unread in its socket and are ours again."""
+        engine = self.engines.get(number)
+        if engine is None:
+            return
+        pooled: list[Item] = []
+        own: list[Item] = []
+        for key in keys:
+            item = engine.flight.pop(key, None)
+            if item is None:
+                continue
+            if key in self._withdrawn:
+                self._abort(item, number)
+            elif item.fixed:
+                own.append(item)
+            else:
+                pooled.append(item)
+        if keys:
+            while len(engine.batches) > 1:
+                engine.batches.pop()
+            if engine.batches:
+                engine.batches[0] = len(engine.flight)
+            if not engine.flight:
+                engine.batches.clear()
+            engine.expected = PREFETCH_SECONDS * 2  # it is slow: nothing behind it for now
+        engine.own.extendleft(reversed(own))
+        self.pool.extendleft(reversed(pooled))
+        self._place_in_sets(engine)
+        self._finish_recall()
+        self.settle(now)
+
+    def _give_back(self, channel: int, n: int) -> None:
+        self._recall = (channel, n)
+        unread = [e.id for e in self.engines.values() if len(e.batches) > 1]
+        if len(self.pool) < n and unread:
+            for number in unread:
+                self.out.append((A_RECLAIM, number, None))
+        else:
+            self._finish_recall()
+
+    def _finish_recall(self) -> None:
+        if self._recall is None:
+            return
+        (channel, n), self._recall = self._recall, None
+        back: list[tuple[int, int]] = []
+        kept: list[Item] = []
+        while self.pool and len(back) < n:
+            item = self.pool.pop()
+            if item.channel == channel:
+                del self.items[item.key]
+                back.append((item.key, item.attempt))
+            else:
+                kept.append(item)
+        self.pool.extend(reversed(kept))
+        back.reverse()
+        self.out.append((A_SEND, channel, m.Returned(back, -1, "given back as asked")))
+
+    def _withdraw(self, keys: Iterable[int], now: float) -> None:
+        """Abort what has not begun; what is unread in a socket is taken back first."""
+        unread: set[int] = set()
+        for key in keys:
+            item = self.items.get(key)
+            if item is None:
+                continue
+            engine = self.engines.get(item.engine)
+            if engine is not None and key in engine.flight:
+                self._withdrawn.add(key)
+                unread.add(item.engine)
+            elif self._unqueue(item, engine):
+                self._abort(item, item.engine)
+        for number in unread:
+            self.out.append((A_RECLAIM, number, None))
+
+    def _unqueue(self, item: Item, engine: Engine | None) -> bool:
+        lacking = self._lacking.get(item.work.fn, [])
+        for queue in (self.pool, engine.own if engine is not None else None, lacking):
+            if queue is not None and item in queue:
+                queue.remove(item)
+                return True
+        return False
+
+    def _abort(self, item: Item, number: int) -> None:
+        text = "cancelled before it began"
+        self._fail(item, Status.ABORTED, m.Failure("TaskAborted", text, engine=number))
+
+    # -- control ---------------------------------------------------------------------------
+
+    def _control(self, key: int, attempt: int, number: int, fan: m.Fan, now: float) -> None:
+        work = m.Work(key, fan.op, b"", b"")
+        item = Item(key, attempt, int(Channel.CONTROL), number, True, work)
+        engine = self.engines.get(number)
+        if engine is None:
+            text = f"engine {number} is not here (any more)"
+            self._fail(item, Status.REFUSED, m.Failure("EngineError", text, engine=number))
+            return
+        argument = _msgpack.decode(fan.data) if fan.data else None
+        answer: Any = None
+        if fan.op == Op.INTERRUPT:
+            wanted = set(argument or ())
+            running = next((k for k in engine.flight if not wanted or k in wanted), 0)
+            if running:
+                self.out.append((A_INTERRUPT, number, 0 if not wanted else running))
+            answer = bool(running)
+        elif fan.op == Op.ABORT:
+            self._withdraw(argument or self._keys_of(engine), now)
+        elif fan.op == Op.SIGNAL:
+            self.out.append((A_SIGNAL, number, int(argument)))
+        elif fan.op == Op.STOP:
+            self._stop(engine)
+        elif fan.op == Op.INSPECT:
+            answer = self.inspect(number)
+        else:
+            text = f"unknown control request {fan.op}"
+            self._fail(item, Status.REFUSED, m.Failure("KernelError", text, engine=number))
+            return
+        self._answer(item, number, Status.OK, m.encode(answer))
+
+    def _keys_of(self, engine: Engine) -> list[int]:
+        return [i.key for i in engine.own] + list(engine.flight)[1:]
+
+    def _stop(self, engine: Engine) -> None:
+        engine.stopping = True
+        self._place_in_sets(engine)
+        own, engine.own = engine.own, deque()
+        self._disown(engine.id, list(own), "it was asked to stop")
+        if not engine.flight:
+            self.out.append((A_STOP, engine.id, None))
+
+    def inspect(self, number: int) -> dict[str, Any]:
+        """Return what is known of one engine."""
+        engine = self.engines[number]
+        return {
+            "queue": len(engine.own) + max(len(engine.flight) - 1, 0),
+            "tasks": len(engine.flight),
+            "running": next(iter(engine.flight), 0),
+            "since": engine.progress,
+        }
+
+    # -- links -----------------------------------------------------------------------------
+
+    def renewed(self, channel: int) -> None:
+        """A scheduler is new to us: tell what is finished, then what is held."""
+        for at, result in self.finished.values():
+            if at == channel:
+                self.out.append((A_SEND, channel, result))
+        held = [
+            (item.key, item.attempt, item.engine)
+            for item in self.items.values()
+            if item.channel == channel
+        ]
+        up = [number for number, engine in self.engines.items() if engine.up]
+        self.out.append((A_SEND, channel, m.RollCall(up, held)))
+
+    def alone(self, now: float) -> None:
+        """The controller does not answer any more."""
+        if self._alone_since is None:
+            self._alone_since = now
+
+    def together(self) -> None:
+        """The controller answers (again)."""
+        self._alone_since = None
+
+    # -- by the clock ----------------------------------------------------------------------
+
+    def tick(self, now: float) -> None:
+        """Take waiting batches back for idle engines, and end when the lease is over."""
+        if self._alone_since is not None and now - self._alone_since >= self.lease:
+            text = f"the controller has been gone for {self.lease:.0f} s (the lease)"
+            self.out.append((A_END, text, None))
+            return
+        if self._idle and not self.pool:
+            for engine in self._stuck(now):
+                self.out.append((A_RECLAIM, engine.id, None))
+                engine.progress = now
+        self.settle(now)
+
+    def _stuck(self, now: float) -> list[Engine]:
+        return [
+            e
+            for e in self.engines.values()
+            if len(e.batches) > 1
+            and now - e.progress >= RECLAIM_AFTER
+            and any(not i.fixed for i in e.flight.values())
+        ]
+
+    def deadline(self, now: float) -> float | None:
+        """Return when :meth:`tick` is due at the latest, or None."""
+        due: list[float] = []
+        if self._alone_since is not None:
+            due.append(self._alone_since + self.lease)
+        if self._idle and len(self._idle) < len(self.engines):
+            waits = [e.progress for e in self.engines.values() if len(e.batches) > 1]
+            if waits:
+                due.append(min(waits) + RECLAIM_AFTER)
+        return min(due) if due else None
+
+
+_OP_NAMES: dict[int, bytes] = {int(op): op.name.encode() for op in Op}
