@@ -1,0 +1,48 @@
+"""What every test gets: a profile folder of its own, and a run that leaves nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+pytest_plugins = ["tests.leftovers"]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--long", action="store_true", help="also run the tests marked long")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--long"):
+        return
+    skip = pytest.mark.skip(reason="only with --long")
+    for item in items:
+        if "long" in item.keywords:
+            item.add_marker(skip)
+
+
+@pytest.fixture(scope="module")
+def shared_ipython_dir(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """``$IPYTHONDIR`` for a whole module, for clusters that several tests share."""
+    folder = tmp_path_factory.mktemp("ipython", numbered=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("IPYTHONDIR", str(folder))
+        yield folder
+
+
+@pytest.fixture(autouse=True)
+def ipython_dir(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
+    """``$IPYTHONDIR`` of this test alone, empty, or the module's shared one if it has one.
+
+    No test sees the developer's own profiles, and none sees another test's.
+    """
+    if "shared_ipython_dir" in request.fixturenames:
+        yield request.getfixturevalue("shared_ipython_dir")
+        return
+    folder = tmp_path / "ipython"
+    folder.mkdir(mode=0o700)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("IPYTHONDIR", str(folder))
+        yield folder
