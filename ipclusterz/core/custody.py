@@ -600,12 +600,14 @@ class Custody:
         self.settle(now)
 
     def _stuck(self, now: float) -> list[Engine]:
+        return [e for e in self._waiting() if now - e.progress >= RECLAIM_AFTER]
+
+    def _waiting(self) -> list[Engine]:
+        """Engines in whose sockets pooled work waits."""
         return [
             e
             for e in self.engines.values()
-            if len(e.batches) > 1
-            and now - e.progress >= RECLAIM_AFTER
-            and any(not i.fixed for i in e.flight.values())
+            if len(e.batches) > 1 and any(not i.fixed for i in e.flight.values())
         ]
 
     def deadline(self, now: float) -> float | None:
@@ -613,8 +615,8 @@ class Custody:
         due: list[float] = []
         if self._alone_since is not None:
             due.append(self._alone_since + self.lease)
-        if self._idle and len(self._idle) < len(self.engines):
-            waits = [e.progress for e in self.engines.values() if len(e.batches) > 1]
+        if self._idle and not self.pool and len(self._idle) < len(self.engines):
+            waits = [e.progress for e in self._waiting()]
             if waits:
                 due.append(min(waits) + RECLAIM_AFTER)
         return min(due) if due else None

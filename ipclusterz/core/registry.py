@@ -1,0 +1,445 @@
+"""The hub's decisions: who is a member, which engines there are, and who must be told.
+
+Order matters more than speed here.  A peer is answered only after every scheduler has said
+that it knows the peer, and clients hear of engines only after every scheduler has said that
+it knows them; so whoever was told can act at once and is not refused.  Each change that
+schedulers must know has a revision; what waits for it is kept until all have acknowledged.
+
+Engine ids and client numbers are never given twice.  A hub that was restarted learns peers
+and engines from the schedulers, which outlive it.
+
+Randomness (ids, keys, passwords) comes in with the events.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from ipclusterz.core import message as m
+from ipclusterz.core.liveness import Liveness
+from ipclusterz.core.message import Channel, Role
+
+R_REGISTRATION = 0  # (R_REGISTRATION, connection, message)
+R_SCHEDULER = 1  # (R_SCHEDULER, channel, message)
+R_QUERY = 2  # (R_QUERY, peer, message)
+R_LOCAL = 3  # (R_LOCAL, None, Admit or Expel): for the hub's own doors
+R_LOG = 4  # (R_LOG, level, text)
+
+Action = tuple[int, Any, Any]
+
+SCHEDULERS: tuple[Channel, ...] = (
+    Channel.DIRECT,
+    Channel.TASK,
+    Channel.CONTROL,
+    Channel.IOPUB,
+)
+
+
+class Peer:
+    """One member: a client, or an agent with its engines."""
+
+    __slots__ = ("admit", "boot", "connection", "engines", "host", "id", "pid", "role", "since")
+
+    def __init__(self, admit: m.Admit) -> None:
+        self.id = admit.peer
+        self.role = admit.role
+        self.admit = admit
+        self.connection = b""
+        self.host = ""
+        self.boot = ""
+        self.pid = 0
+        self.since = 0.0
+        self.engines: dict[int, m.EngineInfo] = {}
+
+
+class Minted:
+    """Fresh secrets for one peer, made by the shell."""
+
+    __slots__ = ("password", "peer", "session")
+
+    def __init__(self, peer: bytes, session: bytes, password: bytes) -> None:
+        self.peer = peer
+        self.session = session
+        self.password = password
+
+
+class Registry:
+    """All members of a cluster; ``out`` collects actions for the shell."""
+
+    def __init__(
+        self,
+        *,
+        cluster_id: str = "",
+        addresses: list[list[str]] | None = None,
+        lease: float = 600.0,
+        heartbeat: float = 1.0,
+        version: str = "",
+    ) -> None:
+        self.out: list[Action] = []
+        self.peers: dict[bytes, Peer] = {}
+        self.engine_peer: dict[int, Peer] = {}
+        self.liveness = Liveness(heartbeat, lease)
+        self.tallies: dict[int, m.Tally] = {}
+        self.departed: deque[tuple[int, str]] = deque(maxlen=1000)
+        self.closing = ""
+        self._cluster_id = cluster_id
+        self._addresses = addresses or []
+        self._version = version
+        self._next_number = 1
+        self._next_engine = 0
+        self._reserved: dict[int, bytes] = {}  # ids given to an agent, engine not up yet
+        self._rev = 0
+        self._acked: dict[int, int] = {}  # schedulers that are there: last revision done
+        self._deferred: deque[tuple[int, Callable[[], None]]] = deque()
+
+    # -- schedulers ------------------------------------------------------------------------
+
+    def scheduler(self, hello: m.Hello, now: float) -> None:
+        """A scheduler has come (or come back): exchange what each knows."""
+        for admit in hello.peers:
+            if admit.peer not in self.peers:
+                peer = self._add(admit, now)
+                self._next_number = max(self._next_number, admit.number + 1)
+                peer.host = admit.label
+        for engine, agent in hello.engines:
+            self._next_engine = max(self._next_engine, engine + 1)
+            self._reserved.setdefault(engine, agent)
+        channel = hello.channel
+        self._acked[channel] = 0
+        for peer in self.peers.values():
+            admit = peer.admit
+            self._tell(channel, _at(admit, self._rev))
+            if peer.engines:
+                self._tell(channel, m.Join(self._rev, peer.id, list(peer.engines)))
+        agents = [p.id for p in self.peers.values() if p.role == Role.ENGINE]
+        self._tell(channel, m.Roster(self._rev, agents))
+
+    def scheduler_gone(self, channel: int) -> None:
+        """A scheduler has ended; nothing waits for it until it is back."""
+        self._acked.pop(channel, None)
+        self._flush()
+
+    def ack(self, message: m.Ack) -> None:
+        """A scheduler has acted on all up to a revision."""
+        if message.channel in self._acked:
+            self._acked[message.channel] = max(self._acked[message.channel], message.rev)
+            self._flush()
+
+    def _tell(self, channel: int, message: Any) -> None:
+        self.out.append((R_SCHEDULER, channel, message))
+
+    def _announce(self, make: Callable[[int], Any]) -> int:
+        """Tell all schedulers of a change; return its revision."""
+        self._rev += 1
+        message = make(self._rev)
+        for channel in self._acked:
+            self._tell(channel, message)
+        return self._rev
+
+    def _after(self, rev: int, act: Callable[[], None]) -> None:
+        """Do ``act`` when all schedulers have acknowledged ``rev``."""
+        self._deferred.append((rev, act))
+        self._flush()
+
+    def _flush(self) -> None:
+        if len(self._acked) < len(SCHEDULERS):
+            return
+        done = min(self._acked.values())
+        while self._deferred and self._deferred[0][0] <= done:
+            self._deferred.popleft()[1]()
+
+    # -- registration ----------------------------------------------------------------------
+
+    def register(
+        self, connection: bytes, role: int, message: m.Register, minted: Minted, now: float
+    ) -> None:
+        """A peer asks to be let in; ``role`` is what its key proved."""
+        problem = self._objection(role, message)
+        if problem:
+            self.out.append((R_REGISTRATION, connection, m.Refused(problem)))
+            return
+        peer = self._returning(role, message, minted)
+        if peer is None:
+            number = 0
+            if role == Role.CLIENT:
+                number = self._next_number
+                self._next_number += 1
+            peer = self._add(_admit(minted, role, number, message.host), now)
+        peer.connection = connection
+        peer.host, peer.boot, peer.pid = message.host, message.boot, message.pid
+        peer.since = now
+        self.liveness.watch(peer.id, now)
+        ids = self._reserve(peer, message) if role == Role.ENGINE else []
+        admit = peer.admit
+        self.out.append((R_LOCAL, None, admit))
+        rev = self._announce(lambda r: _at(admit, r))
+        self._after(rev, lambda: self._welcome(peer, ids))
+
+    def _objection(self, role: int, message: m.Register) -> str:
+        if self.closing:
+            return f"the controller is ending: {self.closing}"
+        if message.role != role:
+            have, want = Role(role).name.lower(), message.role
+            return (
+                f"this key makes an {have} of its holder, not role {want}: engines use "
+                f"ipcontroller-engine.json, clients ipcontroller-client.json"
+            )
+        if message.protocol != m.PROTOCOL:
+            return (
+                f"the controller is ipclusterz {self._version} and speaks protocol "
+                f"{m.PROTOCOL}; you are {message.version} and speak {message.protocol}: "
+                f"install the same version on both sides"
+            )
+        return ""
+
+    def _returning(self, role: int, message: m.Register, minted: Minted) -> Peer | None:
+        """Find a peer that was here before; it keeps its id, number and keys."""
+        known = self.peers.get(message.peer) if message.peer else None
+        return known if known is not None and known.role == role else None
+
+    def _add(self, admit: m.Admit, now: float) -> Peer:
+        peer = Peer(admit)
+        peer.since = now
+        self.peers[peer.id] = peer
+        self.liveness.watch(peer.id, now)
+        return peer
+
+    def _reserve(self, peer: Peer, message: m.Register) -> list[int]:
+        """Give an agent its engine ids: those it has, and new ones for the rest."""
+        own = [
+            engine
+            for engine in message.engines
+            if self._reserved.get(engine, peer.id) == peer.id
+            and (engine not in self.engine_peer or self.engine_peer[engine] is peer)
+        ]
+        if own:
+            self._next_engine = max(self._next_engine, max(own) + 1)
+        return own + self._new_ids(peer, max(message.n - len(own), 0))
+
+    def _new_ids(self, peer: Peer, n: int) -> list[int]:
+        first = self._next_engine
+        self._next_engine += n
+        ids = list(range(first, first + n))
+        for engine in ids:
+            self._reserved[engine] = peer.id
+        return ids
+
+    def _welcome(self, peer: Peer, ids: list[int]) -> None:
+        if self.peers.get(peer.id) is not peer:
+            return
+        admit = peer.admit
+        answer = m.Registered(
+            peer.id,
+            admit.number,
+            admit.session,
+            admit.password,
+            ids,
+            self._addresses,
+            self._cluster_id,
+            self.liveness.lease,
+            self.liveness.interval,
+        )
+        self.out.append((R_REGISTRATION, peer.connection, answer))
+        if peer.role == Role.CLIENT:
+            self.out.append((R_QUERY, peer.id, self._all_engines()))
+
+    def allocate(self, peer_id: bytes, n: int) -> None:
+        """An agent will start ``n`` more engines."""
+        peer = self.peers.get(peer_id)
+        if peer is not None:
+            ids = self._new_ids(peer, n)
+            self.out.append((R_REGISTRATION, peer.connection, m.Allocated(ids)))
+
+    # -- engines ---------------------------------------------------------------------------
+
+    def engines_up(self, peer_id: bytes, engines: Iterable[m.EngineInfo], now: float) -> None:
+        """Engines of an agent are ready; tell schedulers first, then clients."""
+        peer = self.peers.get(peer_id)
+        if peer is None:
+            return
+        fresh: list[m.EngineInfo] = []
+        for info in engines:
+            if self._reserved.get(info.id) != peer_id or info.id in peer.engines:
+                continue
+            made = m.EngineInfo(info.id, peer.host, info.pid, peer_id)
+            peer.engines[info.id] = made
+            self.engine_peer[info.id] = peer
+            fresh.append(made)
+        if not fresh:
+            return
+        ids = [e.id for e in fresh]
+        rev = self._announce(lambda r: m.Join(r, peer_id, ids))
+        self._after(rev, lambda: self._notify(m.Engines(fresh, [])))
+
+    def engine_down(self, peer_id: bytes, engine: int, reason: str) -> None:
+        """An engine has ended; its agent tells the schedulers itself."""
+        peer = self.peers.get(peer_id)
+        if peer is None or self._reserved.pop(engine, b"") != peer_id:
+            return
+        self.departed.append((engine, reason))
+        if peer.engines.pop(engine, None) is not None:
+            self.engine_peer.pop(engine, None)
+            self._notify(m.Engines([], [(engine, reason)]))
+        self.out.append((R_LOG, "info", f"engine {engine} has ended: {reason}"))
+
+    def _all_engines(self) -> m.Engines:
+        known = [e for p in self.peers.values() for e in p.engines.values()]
+        return m.Engines(known, [], True)
+
+    def _notify(self, message: m.Engines) -> None:
+        for peer in self.peers.values():
+            if peer.role == Role.CLIENT:
+                self.out.append((R_QUERY, peer.id, message))
+
+    # -- leaving ---------------------------------------------------------------------------
+
+    def gone(self, peer_id: bytes, reason: str) -> None:
+        """A peer has left, or is known to be dead: its engines are gone with it."""
+        peer = self.peers.pop(peer_id, None)
+        if peer is None:
+            return
+        self.liveness.forget(peer_id)
+        down: list[tuple[int, str]] = []
+        for engine in [e for e, p in self._reserved.items() if p == peer_id]:
+            del self._reserved[engine]
+            if engine in peer.engines:
+                self.engine_peer.pop(engine, None)
+                down.append((engine, reason))
+        self.departed.extend(down)
+        self._announce(lambda r: m.Expel(r, peer_id, reason))
+        self.out.append((R_LOCAL, None, m.Expel(self._rev, peer_id, reason)))
+        if down:
+            self._notify(m.Engines([], down))
+        who = "client" if peer.role == Role.CLIENT else f"agent with {len(down)} engines"
+        level = "info" if peer.role == Role.CLIENT or not down else "warning"
+        self.out.append((R_LOG, level, f"{who} on {peer.host} (pid {peer.pid}): {reason}"))
+
+    def close(self, reason: str) -> None:
+        """The controller ends: tell everybody, let nobody in."""
+        self.closing = reason
+        for peer in self.peers.values():
+            if peer.role == Role.CLIENT:
+                self.out.append((R_QUERY, peer.id, m.Shutdown(reason)))
+            else:
+                self.out.append((R_REGISTRATION, peer.connection, m.Shutdown(reason)))
+
+    # -- liveness --------------------------------------------------------------------------
+
+    def beat(self, peer_id: bytes, now: float) -> None:
+        """A sign of life."""
+        if self.liveness.beat(peer_id, now):
+            self._absent(peer_id, False)
+
+    def tick(self, now: float) -> None:
+        """Judge silence."""
+        silent, gone = self.liveness.judge(now)
+        for peer_id in silent:
+            self._absent(peer_id, True)
+        for peer_id in gone:
+            lease = self.liveness.lease
+            self.gone(peer_id, f"it has not answered for {lease:.0f} s (the lease)")
+
+    def _absent(self, peer_id: bytes, absent: bool) -> None:
+        peer = self.peers.get(peer_id)
+        if peer is None:
+            return
+        state = "is not responding" if absent else "answers again"
+        text = f"{Role(peer.role).name.lower()} on {peer.host} (pid {peer.pid}) {state}"
+        self.out.append((R_LOG, "warning", text))
+        if peer.role == Role.ENGINE:
+            self._announce(lambda r: m.Absent(r, peer_id, absent))
+
+    # -- queries ---------------------------------------------------------------------------
+
+    def query(self, peer_id: bytes, message: m.Query, now: float) -> None:
+        """Answer a client's question."""
+        try:
+            value = self.answer(message.what, message.arg, now)
+            answer = m.Answer(message.id, value)
+        except (KeyError, ValueError, TypeError) as error:
+            answer = m.Answer(message.id, None, f"{type(error).__name__}: {error}")
+        self.out.append((R_QUERY, peer_id, answer))
+
+    def answer(self, what: str, arg: Any, now: float) -> Any:
+        """Return the answer to one question; ValueError for one that is not known."""
+        if what == "status":
+            return self.status(now)
+        if what == "queue_status":
+            return self.queue_status()
+        if what == "departed":
+            return list(self.departed)
+        raise ValueError(f"the hub does not know the question {what!r}")
+
+    def status(self, now: float) -> dict[str, Any]:
+        """Return members and engines as plain values."""
+        agents = [p for p in self.peers.values() if p.role == Role.ENGINE]
+        clients = [p for p in self.peers.values() if p.role == Role.CLIENT]
+        return {
+            "cluster_id": self._cluster_id,
+            "version": self._version,
+            "agents": [
+                {
+                    "peer": p.id.hex(),
+                    "host": p.host,
+                    "pid": p.pid,
+                    "responding": not self.liveness.silent(p.id),
+                    "engines": sorted(p.engines),
+                    "seconds": now - p.since,
+                }
+                for p in agents
+            ],
+            "clients": [
+                {"host": p.host, "pid": p.pid, "seconds": now - p.since} for p in clients
+            ],
+            "engines": {
+                e.id: {
+                    "host": e.host,
+                    "pid": e.pid,
+                    "responding": not self.liveness.silent(e.agent),
+                }
+                for p in agents
+                for e in p.engines.values()
+            },
+            "schedulers": sorted(Channel(c).name.lower() for c in self._acked),
+            "queues": self.queue_status(),
+        }
+
+    def queue_status(self) -> dict[str, Any]:
+        """Return counts per engine and how many tasks no engine has yet."""
+        counts: dict[str, Any] = {}
+        for engine in self.engine_peer:
+            counts[str(engine)] = {"queue": 0, "tasks": 0, "completed": 0, "failed": 0}
+        waiting = 0
+        for tally in self.tallies.values():
+            waiting += tally.unassigned
+            name = "tasks" if tally.channel == Channel.TASK else "queue"
+            for engine, held, done, failed in tally.engines:
+                row = counts.get(str(engine))
+                if row is not None:
+                    row[name] += held
+                    row["completed"] += done
+                    row["failed"] += failed
+        counts["unassigned"] = waiting
+        return counts
+
+    def tally(self, message: m.Tally) -> None:
+        """A scheduler's counts."""
+        self.tallies[message.channel] = message
+
+
+def _admit(minted: Minted, role: int, number: int, label: str) -> m.Admit:
+    return m.Admit(0, minted.peer, role, number, minted.session, minted.password, label)
+
+
+def _at(admit: m.Admit, rev: int) -> m.Admit:
+    return m.Admit(
+        rev,
+        admit.peer,
+        admit.role,
+        admit.number,
+        admit.session,
+        admit.password,
+        admit.label,
+    )
