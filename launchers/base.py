@@ -1,0 +1,184 @@
+"""The contract between a cluster and whatever starts its processes.
+
+*What* to start is data, a :class:`LaunchSpec`.  *Where* is a :class:`Launcher` with one verb,
+``start``, which gives a :class:`Job` that can be polled, signalled and stopped.  A launcher
+knows nothing of controllers, engines or keys: to it a launch is arguments, environment and
+text for standard input.
+
+The launched program speaks the *launched protocol*.  On standard input it gets what it needs
+as lines of JSON, and takes the end of file to mean that its launcher is gone.  On standard
+output it writes one JSON object per line, its status events: ``{"event": "ready", ...}``,
+``{"event": "engine", "id": 3, "pid": 71}``, ``{"event": "error", "text": "..."}`` and so on.
+Standard error goes to a log.
+
+Third parties register a launcher under the entry-point group ``ipclusterz.launchers``: a
+callable without arguments that returns a :class:`Launcher`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol, cast
+
+from ipclusterz.error import LaunchError
+
+GROUP = "ipclusterz.launchers"
+"""The entry-point group in which launchers are found by name."""
+
+Event = dict[str, Any]
+"""One status event of a launched program."""
+
+_BUILT_IN = {"local": ("ipclusterz.launchers.local", "LocalLauncher")}
+_LATER = {
+    "ssh": "on SSH hosts",
+    "mpi": "under MPI",
+    "mpiexec": "under MPI",
+    "mpirun": "under MPI",
+    "pbs": "in PBS jobs",
+    "slurm": "in Slurm jobs",
+    "sge": "in SGE jobs",
+    "lsf": "in LSF jobs",
+    "htcondor": "in HTCondor jobs",
+}
+
+
+@dataclass(frozen=True)
+class LaunchSpec:
+    """What to start.
+
+    ``argv`` is the command, ``env`` what to add to the environment (never anything secret:
+    others can read it), ``cwd`` the working folder ('' for the launcher's own), ``stdin``
+    text to write to standard input, which stays open afterwards.  ``n`` says how many
+    engines the program will run, for launchers that must ask for resources; ``name`` stands
+    in messages, ``log`` is where standard error goes ('' for nowhere that stays).
+    """
+
+    argv: tuple[str, ...]
+    name: str
+    env: Mapping[str, str] = field(default_factory=dict)
+    cwd: str = ""
+    stdin: str = ""
+    n: int = 1
+    log: str = ""
+
+
+@dataclass(frozen=True)
+class JobState:
+    """Where a job stands.
+
+    ``code`` is None while it runs (or waits to); then the exit code, negative for a signal.
+    ``text`` says in words how it ended, with the last lines it wrote to standard error.
+    """
+
+    code: int | None = None
+    text: str = ""
+
+    @property
+    def ended(self) -> bool:
+        """Whether there is nothing left running."""
+        return self.code is not None
+
+
+class Job(Protocol):
+    """Something a launcher started."""
+
+    @property
+    def name(self) -> str:
+        """What the launch was called."""
+
+    @property
+    def pid(self) -> int:
+        """Its process id on this host, or 0."""
+
+    def fileno(self) -> int:
+        """Return a descriptor that is readable when there are events, -1 if there is none.
+
+        Jobs without one are polled.
+        """
+
+    def poll(self) -> JobState:
+        """Return its state now, without waiting."""
+
+    def events(self) -> list[Event]:
+        """Return the status events that have come since the last call, without waiting."""
+
+    def tell(self, text: str) -> None:
+        """Write ``text`` to its standard input; LaunchError when it is not there any more."""
+
+    def signal(self, signum: int) -> None:
+        """Send a signal; nothing happens if it has ended."""
+
+    def close(self) -> None:
+        """Ask it to end by closing its standard input; does not wait."""
+
+    def wait(self, timeout: float) -> bool:
+        """Wait up to ``timeout`` seconds for its end; return whether it has ended."""
+
+    def stop(self, grace: float = 10.0) -> JobState:
+        """End it: ask, after ``grace`` seconds insist, then kill; return how it ended."""
+
+
+class Launcher(Protocol):
+    """A place where processes can be started."""
+
+    def start(self, spec: LaunchSpec) -> Job:
+        """Start ``spec``; raise LaunchError, naming the command, when that is impossible."""
+
+
+def get_launcher(name: str) -> Launcher:
+    """Return the launcher called ``name``; LaunchError lists the known ones otherwise."""
+    if name in _BUILT_IN:
+        module, attribute = _BUILT_IN[name]
+        return cast(Launcher, getattr(importlib.import_module(module), attribute)())
+    # Looked up only now: reading all installed packages' metadata takes many milliseconds.
+    from importlib.metadata import entry_points
+
+    points = entry_points(group=GROUP)
+    for point in points:
+        if point.name == name:
+            try:
+                return cast(Launcher, point.load()())
+            except Exception as error:
+                raise LaunchError(f"the launcher {name!r} ({point.value}): {error}") from error
+    if name in _LATER:
+        raise LaunchError(
+            f"starting engines {_LATER[name]} is not in this version yet; start the controller"
+            " with 'ipcontrollerz' and run 'ipenginez --file=FILE' there by hand"
+        )
+    known = ", ".join(sorted({*_BUILT_IN, *(p.name for p in points)}))
+    raise LaunchError(f"there is no launcher {name!r}; known are: {known}")
+
+
+def process_start(pid: int) -> int:
+    """Return when a process of this host started, as the system counts, or 0 if unknown.
+
+    Together with its number this names a process for good: numbers are used again.  A
+    process that has ended and only waits for its parent to notice counts as gone.
+    """
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            fields = file.read().rpartition(b")")[2].split()
+    except OSError:
+        return 0
+    if fields[0] in (b"Z", b"X"):
+        return 0
+    return int(fields[19])
+
+
+def is_alive(pid: int, start: int) -> bool:
+    """Tell whether the process that had this number and start time still runs."""
+    if pid <= 0:
+        return False
+    if os.path.isdir("/proc/self"):
+        found = process_start(pid)
+        return found != 0 and (start == 0 or found == start)
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
