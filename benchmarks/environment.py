@@ -1,0 +1,105 @@
+"""The environments peers run in: this interpreter's own, and one made for the others.
+
+Peers that ipclusterz does not need are installed by name into ``.bench-venv`` in the
+checkout, each by itself: one that cannot be had is named and the rest is measured.
+Nothing is ever installed into the environment that runs the benchmarks.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+"""The checkout."""
+
+FOLDER = ROOT / ".bench-venv"
+
+_QUESTION = "import importlib.metadata as m, sys; print(m.version(sys.argv[1]))"
+
+
+@dataclass
+class PeersEnvironment:
+    """``python`` of the environment for peers; ``missing`` says why a package is not in it."""
+
+    python: Path
+    missing: dict[str, str] = field(default_factory=dict)
+
+
+def peers_environment(
+    packages: Iterable[str], notice: Callable[[str], None]
+) -> PeersEnvironment:
+    """Make or complete ``.bench-venv``; a package that cannot be had is in ``missing``."""
+    environment = PeersEnvironment(FOLDER / "bin" / "python")
+    trouble = _make(environment.python, notice)
+    for package in packages:
+        if trouble:
+            environment.missing[package] = trouble
+        elif not _has(environment.python, package):
+            notice(f"installing {package} into {FOLDER.name} …")
+            reason = _install(environment.python, package)
+            if reason:
+                environment.missing[package] = reason
+    return environment
+
+
+def _make(python: Path, notice: Callable[[str], None]) -> str:
+    """Make the environment unless it is there for this very Python; why it failed, or ''."""
+    if _output([str(python), "-c", "import sys; print(sys.version)"]) == sys.version:
+        return ""
+    notice(f"making {FOLDER.name}, an environment for the peers …")
+    shutil.rmtree(FOLDER, ignore_errors=True)
+    reason = _run([sys.executable, "-m", "venv", str(FOLDER)], timeout=120)
+    if not reason:
+        (FOLDER / ".gitignore").write_text("*\n", encoding="ascii")
+    return reason
+
+
+def _has(python: Path, package: str) -> bool:
+    return _output([str(python), "-c", _QUESTION, package]) is not None
+
+
+def _install(python: Path, package: str) -> str:
+    options = ["--quiet", "--disable-pip-version-check", "--retries", "1", "--timeout", "15"]
+    return _run([str(python), "-m", "pip", "install", *options, package], timeout=600)
+
+
+def _output(argv: list[str]) -> str | None:
+    try:
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
+
+
+def _run(argv: list[str], timeout: float) -> str:
+    """Run a command; '' when it went well, else its last line of error."""
+    try:
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=timeout)
+    except (OSError, subprocess.SubprocessError) as error:
+        return str(error)
+    if done.returncode == 0:
+        return ""
+    lines = (done.stderr or done.stdout).strip().splitlines()
+    errors = [line for line in lines if line.startswith("ERROR")]
+    return (errors or lines or [f"exit code {done.returncode}"])[-1]
+
+
+def variables(mark: str, mark_name: str, home: Path) -> dict[str, str]:
+    """The whole environment of a peer: ours, its mark, this checkout, a throw-away home.
+
+    ``home`` becomes IPYTHONDIR, so that no profile of the user is read or touched.
+    """
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
+    return {
+        **os.environ,
+        mark_name: mark,
+        "PYTHONPATH": path,
+        "IPYTHONDIR": str(home),
+        "PYTHONWARNINGS": "ignore",
+    }
