@@ -26,9 +26,12 @@ def spec(code: str, **fields: object) -> LaunchSpec:
 
 
 def next_events(job: LocalJob) -> list[dict[str, object]]:
-    ready, _, _ = select.select([job], [], [], 10)
-    assert ready, "no event within 10 s"
-    return job.events()
+    while job.fileno() >= 0:  # a line may come in pieces
+        ready, _, _ = select.select([job], [], [], 10)
+        assert ready, "no event within 10 s"
+        if events := job.events():
+            return events
+    raise AssertionError(job.poll())
 
 
 def test_text_goes_in_and_events_come_out() -> None:
