@@ -1,0 +1,75 @@
+"""The gate: who may finish a handshake at all (ZAP, ZeroMQ RFC 27).
+
+On registration sockets a peer proves one of the two role keys (CURVE); the role travels as
+the connection's user id.  On the others it shows the password minted for it (PLAIN): a gate,
+not the lock, because whoever squats on a port could read that password and would gain only
+a handshake with it.  The lock is the sealing of every message.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Callable
+
+import zmq
+
+from ipclusterz.net.loop import Loop, ZSocket
+
+ENDPOINT = "inproc://zeromq.zap.01"
+
+
+class Gate:
+    """The ZAP handler of one ZeroMQ context; must exist before anything is bound."""
+
+    def __init__(self, loop: Loop, context: zmq.Context[zmq.Socket[bytes]]) -> None:
+        self.passwords: dict[bytes, bytes] = {}  # peer id in hexadecimal -> password
+        self.roles: dict[bytes, bytes] = {}  # CURVE public key, 32 bytes -> role's name
+        self.refused = 0
+        self.on_refused: Callable[[str, str], None] | None = None  # address, mechanism
+        socket = context.socket(zmq.ROUTER)
+        socket.setsockopt(zmq.LINGER, 0)
+        socket.bind(ENDPOINT)
+        self._socket = ZSocket(loop, socket, self._request)
+
+    def admit(self, peer: bytes, password: bytes) -> None:
+        """Let a peer through from now on."""
+        self.passwords[peer.hex().encode()] = password
+
+    def expel(self, peer: bytes) -> None:
+        """Let a peer through no longer."""
+        self.passwords.pop(peer.hex().encode(), None)
+
+    def _request(self, frames: list[bytes]) -> None:
+        # identity, empty, version, request id, domain, address, routing id, mechanism, ...
+        if len(frames) < 8:
+            return
+        sender, request, address, mechanism = frames[0], frames[3], frames[5], frames[7]
+        user = self._judge(mechanism, frames[8:])
+        if user is None:
+            self.refused += 1
+            if self.on_refused is not None:
+                where = address.decode("ascii", "replace")
+                self.on_refused(where, mechanism.decode("ascii", "replace"))
+            status, text = b"400", b"not admitted"
+        else:
+            status, text = b"200", b"OK"
+        reply = [sender, b"", b"1.0", request, status, text, user or b"", b""]
+        try:
+            self._socket.send(reply)
+        except zmq.ZMQError:
+            pass  # the asking session is gone; nobody needs the answer
+
+    def _judge(self, mechanism: bytes, credentials: list[bytes]) -> bytes | None:
+        """Return the user id, or None to refuse."""
+        if mechanism == b"CURVE" and len(credentials) == 1:
+            return self.roles.get(credentials[0])
+        if mechanism == b"PLAIN" and len(credentials) == 2:
+            name, shown = credentials
+            known = self.passwords.get(name)
+            if known is not None and hmac.compare_digest(known, shown):
+                return name
+        return None
+
+    def close(self) -> None:
+        """Stop answering."""
+        self._socket.close()

@@ -1,0 +1,194 @@
+"""The loop under every shell: one epoll over plain descriptors and ZeroMQ sockets.
+
+A ZeroMQ descriptor is edge-triggered: it tells of a change once, and any call on the socket
+may swallow the news.  So a socket that was signalled, read or written is *hot*, and no wait
+begins before every hot socket was looked at again and found dry.  Sockets are drained in
+bounded turns; after each turn the flush hooks run, so that what arrived together leaves
+together; only then are deadlines judged (a busy loop must not make others look dead).
+
+Waiting (:meth:`Loop.wait`) touches no socket and may be done without the lock under which
+:meth:`Loop.process` must be called; :class:`ipclusterz.net.client.Connection` relies on that.
+"""
+
+from __future__ import annotations
+
+import select
+import time
+from collections.abc import Callable
+from heapq import heappop, heappush
+from itertools import count
+from typing import Any
+
+import zmq
+
+_POLLIN = zmq.POLLIN
+_EVENTS = zmq.EVENTS
+_NOBLOCK = zmq.NOBLOCK
+
+TURN = 64
+"""Messages read from one socket before others have their turn."""
+
+monotonic = time.monotonic
+
+
+class ZSocket:
+    """A ZeroMQ socket in a loop; ``on_frames`` gets each message as a list of frames."""
+
+    __slots__ = ("_loop", "closed", "copy", "fd", "on_frames", "socket")
+
+    def __init__(
+        self,
+        loop: Loop,
+        socket: zmq.Socket[bytes],
+        on_frames: Callable[[list[Any]], None],
+        copy: bool = True,
+    ) -> None:
+        self._loop = loop
+        self.socket = socket
+        self.on_frames = on_frames
+        self.copy = copy
+        self.closed = False
+        self.fd: int = socket.getsockopt(zmq.FD)
+        loop.add(self.fd, self._signalled)
+        loop.hot.append(self)
+
+    def _signalled(self) -> None:
+        self._loop.hot.append(self)
+
+    def send(self, frames: list[Any]) -> None:
+        """Send without waiting; raises zmq.Again (full) or zmq.ZMQError (no such peer)."""
+        self.socket.send_multipart(frames, _NOBLOCK)
+        self._loop.hot.append(self)
+
+    def drain(self) -> bool:
+        """Read one turn; True when there may be more."""
+        socket = self.socket
+        for _ in range(TURN):
+            if self.closed or not socket.getsockopt(_EVENTS) & _POLLIN:
+                return False
+            try:
+                frames = socket.recv_multipart(_NOBLOCK, self.copy)
+            except zmq.Again:
+                return False
+            self.on_frames(frames)
+        return True
+
+    def close(self, linger: int = 0) -> None:
+        """Close the socket; unsent messages are kept for ``linger`` milliseconds."""
+        if not self.closed:
+            self.closed = True
+            self._loop.remove(self.fd)
+            self.socket.close(linger)
+
+
+class Timer:
+    """A call due at some time; ``cancel`` makes it none."""
+
+    __slots__ = ("act",)
+
+    def __init__(self, act: Callable[[], None] | None) -> None:
+        self.act = act
+
+    def cancel(self) -> None:
+        """Never run it."""
+        self.act = None
+
+
+class Loop:
+    """Descriptors, ZeroMQ sockets, timers, and hooks that run after each turn of reading."""
+
+    def __init__(self) -> None:
+        self.hot: list[ZSocket] = []
+        self.flush: list[Callable[[], None]] = []
+        self.now = monotonic()
+        self.running = True
+        self._epoll = select.epoll()
+        self._calls: dict[int, Callable[[], None]] = {}
+        self._timers: list[tuple[float, int, Timer]] = []
+        self._order = count()
+
+    def add(self, fd: int, call: Callable[[], None]) -> None:
+        """Call ``call`` whenever ``fd`` is readable (or at its end)."""
+        self._calls[fd] = call
+        self._epoll.register(fd, select.EPOLLIN)
+
+    def remove(self, fd: int) -> None:
+        """Forget a descriptor; it must still be open."""
+        if self._calls.pop(fd, None) is not None:
+            try:
+                self._epoll.unregister(fd)
+            except OSError:
+                pass  # closed already: the kernel has forgotten it by itself
+
+    def writable(self, fd: int, wanted: bool) -> None:
+        """Also call when ``fd`` is writable, or no longer."""
+        if fd in self._calls:
+            both = select.EPOLLIN | select.EPOLLOUT
+            self._epoll.modify(fd, both if wanted else select.EPOLLIN)
+
+    def at(self, when: float, act: Callable[[], None]) -> Timer:
+        """Run ``act`` at a time of the monotonic clock."""
+        timer = Timer(act)
+        heappush(self._timers, (when, next(self._order), timer))
+        return timer
+
+    def after(self, seconds: float, act: Callable[[], None]) -> Timer:
+        """Run ``act`` in some seconds."""
+        return self.at(monotonic() + seconds, act)
+
+    def timeout(self, limit: float | None) -> float:
+        """Return how long a wait may be, in seconds (below zero: for ever)."""
+        timers = self._timers
+        while timers and timers[0][2].act is None:
+            heappop(timers)
+        due = timers[0][0] - monotonic() if timers else None
+        if due is None:
+            return -1.0 if limit is None else max(limit, 0.0)
+        return max(min(due, limit) if limit is not None else due, 0.0)
+
+    def wait(self, seconds: float) -> list[tuple[int, int]]:
+        """Wait for descriptors; touches no socket."""
+        return self._epoll.poll(seconds, 256)
+
+    def process(self, events: list[tuple[int, int]]) -> None:
+        """Act on events until every socket is dry, then on what is due."""
+        self.now = monotonic()
+        calls = self._calls
+        for fd, _ in events:
+            call = calls.get(fd)
+            if call is not None:
+                call()
+        flush = self.flush
+        for hook in flush:
+            hook()
+        while self.hot:
+            turn, self.hot = self.hot, []
+            for zsocket in dict.fromkeys(turn):
+                if not zsocket.closed and zsocket.drain():
+                    self.hot.append(zsocket)
+            self.now = monotonic()
+            for hook in flush:
+                hook()
+        if self._timers and self._timers[0][0] <= self.now:
+            self._due()
+
+    def _due(self) -> None:
+        timers = self._timers
+        while timers and timers[0][0] <= self.now:
+            act = heappop(timers)[2].act
+            if act is not None:
+                act()
+        for hook in self.flush:
+            hook()
+        if self.hot:
+            self.process([])
+
+    def run(self) -> None:
+        """Wait and process until ``running`` is False."""
+        self.process([])
+        while self.running:
+            self.process(self.wait(self.timeout(None)))
+
+    def close(self) -> None:
+        """Close the loop's own descriptor."""
+        self._epoll.close()
