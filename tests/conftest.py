@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,17 +24,29 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(skip)
 
 
+_numbers = itertools.count()
+
+
+def fresh_folder(factory: pytest.TempPathFactory) -> Path:
+    """An owner-only folder beside the tests' own, kept by pytest for a look at its logs."""
+    folder = factory.getbasetemp() / "ipython" / str(next(_numbers))
+    folder.mkdir(mode=0o700, parents=True)
+    return folder
+
+
 @pytest.fixture(scope="module")
 def shared_ipython_dir(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """``$IPYTHONDIR`` for a whole module, for clusters that several tests share."""
-    folder = tmp_path_factory.mktemp("ipython", numbered=True)
+    folder = fresh_folder(tmp_path_factory)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("IPYTHONDIR", str(folder))
         yield folder
 
 
 @pytest.fixture(autouse=True)
-def ipython_dir(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
+def ipython_dir(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Path]:
     """``$IPYTHONDIR`` of this test alone, empty, or the module's shared one if it has one.
 
     No test sees the developer's own profiles, and none sees another test's.
@@ -41,8 +54,7 @@ def ipython_dir(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path
     if "shared_ipython_dir" in request.fixturenames:
         yield request.getfixturevalue("shared_ipython_dir")
         return
-    folder = tmp_path / "ipython"
-    folder.mkdir(mode=0o700)
+    folder = fresh_folder(tmp_path_factory)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("IPYTHONDIR", str(folder))
         yield folder
