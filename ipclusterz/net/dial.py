@@ -1,0 +1,314 @@
+"""A dial: the connecting side of one channel; see :mod:`ipclusterz.net.door`.
+
+Each attempt is a new socket with ZeroMQ's own reconnection switched off, watched by a
+monitor.  Candidate addresses are tried in order, rounds are spaced by a growing, jittered
+pause.  The link outlives connections; when the door does not know it any more, ``on_renewed``
+is called and the layers above tell each other what they know.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import zmq
+
+from ipclusterz.core.link import Link, LinkError
+from ipclusterz.net import sockets
+from ipclusterz.net.door import ACK_SECONDS, DATA, HELLO, WELCOME, Greeting, Welcome
+from ipclusterz.net.loop import Loop, Timer, ZSocket
+from ipclusterz.net.seal import (
+    GREETING,
+    NONCE_BYTES,
+    TO_PEER,
+    TO_SERVER,
+    Opener,
+    Sealer,
+    SealError,
+    connection_key,
+)
+
+ATTEMPT_SECONDS = 10.0
+FIRST_PAUSE = 0.05
+LONGEST_PAUSE = 5.0
+
+_encode = msgspec.msgpack.Encoder().encode
+_welcome = msgspec.msgpack.Decoder(Welcome).decode
+
+
+def jitter() -> float:
+    """Return a random factor between 0.75 and 1.25, so that peers do not return in step."""
+    return 0.75 + os.urandom(1)[0] / 510
+
+
+class Identity:
+    """What the hub gave a peer: its id, session key and gate password."""
+
+    __slots__ = ("password", "peer", "session")
+
+    def __init__(self, peer: bytes, session: bytes, password: bytes) -> None:
+        self.peer = peer
+        self.session = session
+        self.password = password
+
+
+class Wire:
+    """One attempt: a socket and its monitor, gone together."""
+
+    __slots__ = ("monitor", "ours", "socket", "timer")
+
+    def __init__(
+        self,
+        loop: Loop,
+        socket: zmq.Socket[bytes],
+        address: str,
+        on_frames: Callable[[Wire, list[Any]], None],
+        on_event: Callable[[Wire, int], None],
+    ) -> None:
+        self.ours = os.urandom(NONCE_BYTES)
+        self.timer: Timer | None = None
+        monitor = sockets.monitored(socket)
+        self.monitor = ZSocket(loop, monitor, lambda f: on_event(self, sockets.event_of(f)))
+        self.socket = ZSocket(loop, socket, lambda f: on_frames(self, f))
+        socket.connect(address)
+
+    def close(self, linger: int = 0) -> None:
+        """Let go of the connection."""
+        if self.timer is not None:
+            self.timer.cancel()
+        if not self.socket.closed:
+            self.socket.socket.disable_monitor()
+            self.monitor.close()
+            self.socket.close(linger)
+
+
+class Dial:
+    """Keeps one channel connected.
+
+    ``on_messages(messages)`` gets what the door's side says; ``on_state(problem)`` is called
+    with '' when the channel is up and with the reason when it is not; ``on_unknown()`` when
+    the door does not know us (register again, then :meth:`identify`).
+    """
+
+    def __init__(
+        self,
+        loop: Loop,
+        context: zmq.Context[zmq.Socket[bytes]],
+        channel: int,
+        accepts: Any,
+        on_messages: Callable[[list[Any]], None],
+        *,
+        on_state: Callable[[str], None],
+        on_renewed: Callable[[], None] | None = None,
+        on_unknown: Callable[[], None] | None = None,
+    ) -> None:
+        self._loop = loop
+        self._context = context
+        self.channel = int(channel)
+        self._on_messages = on_messages
+        self._on_state = on_state
+        self._on_renewed = on_renewed
+        self._on_unknown = on_unknown
+        self.link = Link(accepts)
+        self.up = False
+        self.address = ""
+        self.problem = "not connected yet"
+        self._link_id = b""
+        self._identity: Identity | None = None
+        self._addresses: list[str] = []
+        self._turn = 0
+        self._pause = FIRST_PAUSE
+        self._wire: Wire | None = None
+        self._retry: Timer | None = None
+        self._opener: Opener | None = None
+        self._sealer: Sealer | None = None
+        self._ack_due = False
+        self._closed = False
+        loop.flush.append(self.flush)
+
+    # -- going up --------------------------------------------------------------------------
+
+    def identify(self, identity: Identity, addresses: list[str]) -> None:
+        """(Re)connect as this peer to the first address that works."""
+        if self._identity is not None and self._identity.peer != identity.peer:
+            self._link_id = b""
+            self.link.reset()
+        self._identity = identity
+        self._addresses = addresses
+        self._turn = 0
+        self._pause = FIRST_PAUSE
+        self._connect()
+
+    def _connect(self) -> None:
+        self._hang_up()
+        identity = self._identity
+        if identity is None or self._closed or not self._addresses:
+            return
+        self.address = self._addresses[self._turn % len(self._addresses)]
+        socket = sockets.dealer(self._context)
+        socket.setsockopt(zmq.PLAIN_USERNAME, identity.peer.hex().encode())
+        socket.setsockopt(zmq.PLAIN_PASSWORD, identity.password)
+        try:
+            self._wire = wire = Wire(
+                self._loop, socket, self.address, self._frames, self._event
+            )
+        except zmq.ZMQError as error:
+            socket.close(0)
+            self._failed(str(error))
+            return
+        wire.timer = self._loop.after(ATTEMPT_SECONDS, self._too_long)
+        head = HELLO + identity.peer + wire.ours
+        key = connection_key(identity.session, self.channel, GREETING, wire.ours)
+        greeting = _encode(Greeting(self._link_id, self.link.received))
+        wire.socket.send([head + Sealer(key).seal(greeting, head)])
+
+    def _too_long(self) -> None:
+        self._failed(f"no answer within {ATTEMPT_SECONDS:.0f} s")
+
+    def _event(self, wire: Wire, event: int) -> None:
+        if wire is self._wire:
+            failure = sockets.FAILURES.get(event)
+            if failure is not None:
+                self._failed(failure)
+
+    def _failed(self, problem: str) -> None:
+        """This attempt is over; the next address at once, the next round after a pause."""
+        self._hang_up()
+        if self._closed:
+            return
+        was_up, self.up = self.up, False
+        self.problem = f"{self.address}: {problem}"
+        self._turn += 1
+        if was_up:
+            self._turn = 0
+            self._pause = FIRST_PAUSE
+        pause = 0.0
+        if self._turn % max(len(self._addresses), 1) == 0:
+            pause = self._pause * jitter()
+            self._pause = min(self._pause * 2, LONGEST_PAUSE)
+        self._retry = self._loop.after(pause, self._connect)
+        self._on_state(self.problem)
+
+    def _hang_up(self) -> None:
+        if self._retry is not None:
+            self._retry.cancel()
+            self._retry = None
+        if self._wire is not None:
+            self._wire.close()
+            self._wire = None
+        self._opener = self._sealer = None
+
+    # -- receiving -------------------------------------------------------------------------
+
+    def _frames(self, wire: Wire, frames: list[bytes]) -> None:
+        if wire is not self._wire or len(frames) != 1 or not frames[0]:
+            return
+        frame = frames[0]
+        kind = frame[0]
+        if kind == 68 and self._opener is not None:  # DATA
+            self._data(frame)
+        elif kind == 87 and self._opener is None:  # WELCOME
+            self._welcome(wire, frame)
+        elif kind == 85 and self._opener is None:  # UNKNOWN
+            self._failed("the controller does not know us (any more)")
+            if self._on_unknown is not None:
+                self._on_unknown()
+
+    def _welcome(self, wire: Wire, frame: bytes) -> None:
+        head = 1 + NONCE_BYTES
+        theirs = frame[1:head]
+        identity = self._identity
+        assert identity is not None
+        session, channel = identity.session, self.channel
+        opener = Opener(connection_key(session, channel, TO_PEER, wire.ours, theirs))
+        try:
+            welcome = _welcome(opener.open(frame[head:], WELCOME + theirs))
+        except (SealError, msgspec.MsgspecError):
+            self._failed("something that is not our controller answered")
+            return
+        self._opener = opener
+        self._sealer = Sealer(connection_key(session, channel, TO_SERVER, wire.ours, theirs))
+        if wire.timer is not None:
+            wire.timer.cancel()
+        self._arrive(welcome)
+
+    def _arrive(self, welcome: Welcome) -> None:
+        """The channel is up: go on where the link was, or begin a new one."""
+        again: list[bytes] = []
+        renewed = not welcome.resumed
+        if welcome.resumed:
+            again = self.link.resume(welcome.received)
+        else:
+            if self._link_id:
+                self.link.reset()
+            self._link_id = welcome.link
+        self.up = True
+        self.problem = ""
+        self._pause = FIRST_PAUSE
+        # The first sealed frame confirms the connection even when there is nothing to say.
+        self._transmit(b"\0" * 8 + self.link.received.to_bytes(8, "little"))
+        for packet in again:
+            self._transmit(packet)
+        if renewed and self._on_renewed is not None:
+            self._on_renewed()
+        self._on_state("")
+
+    def _data(self, frame: bytes) -> None:
+        assert self._opener is not None
+        try:
+            messages = self.link.feed(self._opener.open(frame[1:], DATA))
+        except (SealError, LinkError) as error:
+            self._failed(str(error))
+            return
+        if messages:
+            self._on_messages(messages)
+            due = self.link.acknowledgement()
+            if due is not None:
+                self._transmit(due)
+            elif not self._ack_due:
+                self._ack_due = True
+                self._loop.after(ACK_SECONDS, self._acknowledge)
+
+    def _acknowledge(self) -> None:
+        self._ack_due = False
+        if self.up:
+            packet = self.link.acknowledgement(force=True)
+            if packet is not None:
+                self._transmit(packet)
+
+    # -- sending ---------------------------------------------------------------------------
+
+    def send(self, message: Any) -> None:
+        """Queue a message; it leaves at the end of this turn, or when the channel is up."""
+        self.link.put(message)
+
+    def flush(self) -> None:
+        """Send what is queued, if the channel is up."""
+        if self.up and self.link.waiting:
+            for packet in self.link.take():
+                self._transmit(packet)
+
+    def _transmit(self, packet: bytes) -> None:
+        wire, sealer = self._wire, self._sealer
+        if wire is None or sealer is None:
+            return
+        try:
+            wire.socket.send([DATA + sealer.seal(packet, DATA)])
+        except zmq.ZMQError as error:
+            self._failed(str(error))
+
+    def close(self, linger: int = 200) -> None:
+        """Send what is queued and let go."""
+        if self._closed:
+            return
+        self.flush()
+        self._closed = True
+        self.up = False
+        if self._retry is not None:
+            self._retry.cancel()
+        if self._wire is not None:
+            self._wire.close(linger)
+            self._wire = None
+        self._loop.flush.remove(self.flush)

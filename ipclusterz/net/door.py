@@ -1,0 +1,326 @@
+"""A door: the listening side of one channel, with a sealed link to each admitted peer.
+
+::
+
+    peer                                   door
+     | -- H id nonce sealed(Greeting) -->   |   opens with the session key, or nothing happens
+     | <-- W nonce sealed(Welcome) -------  |
+     | -- D sealed packet -------------->   |   only now does this connection replace the old
+     | <-- D sealed packet --------------   |
+     | <-- U ----------------------------   |   instead of W: no such peer; register again
+
+A recorded H that is played again costs the door one answer and changes nothing, because the
+first D must be sealed with a key that has the door's own fresh number in it.
+
+Frames of one connection carry the channel's packets (:mod:`ipclusterz.core.link`); what a
+peer may say on this channel is a type, so anything else does not decode.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import zmq
+
+from ipclusterz.core.link import Link, LinkError
+from ipclusterz.net.loop import Loop, ZSocket
+from ipclusterz.net.seal import (
+    GREETING,
+    NONCE_BYTES,
+    TO_PEER,
+    TO_SERVER,
+    Opener,
+    Sealer,
+    SealError,
+    connection_key,
+)
+
+HELLO = b"H"
+WELCOME = b"W"
+DATA = b"D"
+UNKNOWN = b"U"
+
+MAX_GREETING = 512
+ACK_SECONDS = 0.25
+"""How long an acknowledgement may wait for something to ride on."""
+
+MAX_PENDING = 4096
+"""Connections that greeted and have not spoken yet; beyond it the oldest is forgotten."""
+
+
+class Greeting(msgspec.Struct, array_like=True):
+    """What a peer knows of the link: the door's link id, and packets received on it."""
+
+    link: bytes
+    received: int
+
+
+class Welcome(msgspec.Struct, array_like=True):
+    """What the door knows: its link id, whether it goes on, and packets received on it."""
+
+    link: bytes
+    resumed: bool
+    received: int
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_greeting = msgspec.msgpack.Decoder(Greeting).decode
+
+
+class Connection:
+    """One transport connection of a member."""
+
+    __slots__ = ("confirmed", "fresh", "id", "member", "opener", "peer_received", "sealer")
+
+    def __init__(self, id: bytes, member: Member, opener: Opener, sealer: Sealer) -> None:
+        self.id = id
+        self.member = member
+        self.opener = opener
+        self.sealer = sealer
+        self.confirmed = False
+        self.fresh = False
+        self.peer_received = 0
+
+
+class Member:
+    """An admitted peer and the link to it, which outlives connections."""
+
+    __slots__ = ("accepts", "connection", "dirty", "id", "link", "link_id", "session")
+
+    def __init__(self, id: bytes, session: bytes, accepts: Any) -> None:
+        self.id = id
+        self.session = session
+        self.accepts = accepts
+        self.link = Link(accepts)
+        self.link_id = os.urandom(8)
+        self.connection: Connection | None = None
+        self.dirty = False
+
+
+class Door:
+    """Listens on one channel.
+
+    ``on_messages(peer, messages)`` is called for what admitted peers say and
+    ``on_renewed(peer)`` when a peer's link starts from nothing.
+    """
+
+    def __init__(
+        self,
+        loop: Loop,
+        channel: int,
+        socket: zmq.Socket[bytes],
+        on_messages: Callable[[bytes, list[Any]], None],
+        on_renewed: Callable[[bytes], None] | None = None,
+        log: Callable[[str], None] | None = None,
+    ) -> None:
+        self._loop = loop
+        self._channel = int(channel)
+        self._socket = ZSocket(loop, socket, self._frames)
+        self._on_messages = on_messages
+        self._on_renewed = on_renewed
+        self._log = log
+        self.members: dict[bytes, Member] = {}
+        self.rejected = 0
+        self._connections: dict[bytes, Connection] = {}
+        self._pending: dict[bytes, Connection] = {}
+        self._dirty: list[Member] = []
+        self._owing: dict[bytes, Member] = {}
+        self._ack_due = False
+        loop.flush.append(self.flush)
+
+    # -- members ---------------------------------------------------------------------------
+
+    def admit(self, peer: bytes, session: bytes, accepts: Any) -> None:
+        """Let a peer speak messages of the type ``accepts``; known peers stay as they are."""
+        known = self.members.get(peer)
+        if known is None or known.session != session:
+            self.members[peer] = Member(peer, session, accepts)
+
+    def expel(self, peer: bytes) -> None:
+        """Forget a peer."""
+        member = self.members.pop(peer, None)
+        self._owing.pop(peer, None)
+        if member is not None and member.connection is not None:
+            self._connections.pop(member.connection.id, None)
+
+    def connected(self, peer: bytes) -> bool:
+        """Return whether a peer has a live connection here."""
+        member = self.members.get(peer)
+        return member is not None and member.connection is not None
+
+    # -- sending ---------------------------------------------------------------------------
+
+    def send(self, peer: bytes, message: Any) -> None:
+        """Queue a message; it leaves at the end of this turn, or when the peer is back."""
+        member = self.members.get(peer)
+        if member is not None:
+            member.link.put(message)
+            if not member.dirty:
+                member.dirty = True
+                self._dirty.append(member)
+
+    def flush(self) -> None:
+        """Send what is queued."""
+        if not self._dirty:
+            return
+        dirty, self._dirty = self._dirty, []
+        for member in dirty:
+            member.dirty = False
+            connection = member.connection
+            if connection is not None:
+                for packet in member.link.take():
+                    if not self._transmit(connection, packet):
+                        break
+
+    def _transmit(self, connection: Connection, packet: bytes) -> bool:
+        frame = DATA + connection.sealer.seal(packet, DATA)
+        return self._send([connection.id, frame], connection)
+
+    def _send(self, frames: list[bytes], connection: Connection | None = None) -> bool:
+        try:
+            self._socket.send(frames)
+        except zmq.ZMQError:
+            # No such peer any more: its link keeps what it was sent, for its next connection.
+            if connection is not None:
+                self._drop(connection)
+            return False
+        return True
+
+    def _drop(self, connection: Connection) -> None:
+        self._connections.pop(connection.id, None)
+        self._pending.pop(connection.id, None)
+        if connection.member.connection is connection:
+            connection.member.connection = None
+
+    # -- receiving -------------------------------------------------------------------------
+
+    def _frames(self, frames: list[bytes]) -> None:
+        if len(frames) != 2 or not frames[1]:
+            self._reject("a message of wrong shape")
+            return
+        sender, frame = frames
+        if frame[0] == 68:  # DATA
+            self._data(sender, frame)
+        elif frame[0] == 72:  # HELLO
+            self._hello(sender, frame)
+        else:
+            self._reject("a frame of no known kind")
+
+    def _data(self, sender: bytes, frame: bytes) -> None:
+        connection = self._connections.get(sender) or self._pending.get(sender)
+        if connection is None:
+            self._reject("a frame before the greeting")
+            return
+        try:
+            packet = connection.opener.open(frame[1:], DATA)
+            if not connection.confirmed:
+                self._confirm(connection)
+            member = connection.member
+            messages = member.link.feed(packet)
+        except (SealError, LinkError) as error:
+            self._reject(str(error))
+            return
+        if messages:
+            self._on_messages(member.id, messages)
+            self._owing[member.id] = member
+            due = member.link.acknowledgement()
+            if due is not None:
+                self._transmit(connection, due)
+            elif not self._ack_due:
+                self._ack_due = True
+                self._loop.after(ACK_SECONDS, self._acknowledge)
+        elif not member.dirty and member.link.waiting:
+            # An acknowledgement may have opened the window.
+            member.dirty = True
+            self._dirty.append(member)
+
+    def _acknowledge(self) -> None:
+        self._ack_due = False
+        owing, self._owing = self._owing, {}
+        for member in owing.values():
+            if member.connection is not None:
+                packet = member.link.acknowledgement(force=True)
+                if packet is not None:
+                    self._transmit(member.connection, packet)
+
+    def _hello(self, sender: bytes, frame: bytes) -> None:
+        head = 1 + 16 + NONCE_BYTES
+        if not head < len(frame) <= MAX_GREETING:
+            self._reject("a greeting of wrong size")
+            return
+        peer, theirs = frame[1:17], frame[17:head]
+        member = self.members.get(peer)
+        if member is None:
+            self._send([sender, UNKNOWN])
+            return
+        try:
+            key = connection_key(member.session, self._channel, GREETING, theirs)
+            greeting = _greeting(Opener(key).open(frame[head:], frame[:head]))
+        except (SealError, msgspec.MsgspecError):
+            self._reject("a greeting that does not open")
+            return
+        self._welcome(sender, member, theirs, greeting)
+
+    def _welcome(
+        self, sender: bytes, member: Member, theirs: bytes, greeting: Greeting
+    ) -> None:
+        ours = os.urandom(NONCE_BYTES)
+        session, channel = member.session, self._channel
+        connection = Connection(
+            sender,
+            member,
+            Opener(connection_key(session, channel, TO_SERVER, theirs, ours)),
+            Sealer(connection_key(session, channel, TO_PEER, theirs, ours)),
+        )
+        resumed = greeting.link == member.link_id
+        connection.fresh = not resumed
+        connection.peer_received = greeting.received if resumed else 0
+        received = member.link.received if resumed else 0
+        while len(self._pending) >= MAX_PENDING:
+            self._pending.pop(next(iter(self._pending)))
+        self._pending[sender] = connection
+        # A link that nobody used yet keeps its id, so that what waits in it is not lost.
+        answer = _encode(Welcome(member.link_id, resumed, received))
+        sealed = connection.sealer.seal(answer, WELCOME + ours)
+        self._send([sender, WELCOME + ours + sealed])
+
+    def _confirm(self, connection: Connection) -> None:
+        """The peer has proved that it is there now: this connection is the one that counts."""
+        self._pending.pop(connection.id, None)
+        member = connection.member
+        if self.members.get(member.id) is not member:
+            raise SealError("the peer was sent away meanwhile")
+        old = member.connection
+        if old is not None:
+            self._connections.pop(old.id, None)
+        connection.confirmed = True
+        member.connection = connection
+        self._connections[connection.id] = connection
+        link = member.link
+        if connection.fresh:
+            if link.received:
+                # The peer forgot a link that we remember: it is a new incarnation.
+                link.reset()
+            if self._on_renewed is not None:
+                self._on_renewed(member.id)
+        for packet in link.resume(connection.peer_received):
+            if not self._transmit(connection, packet):
+                return
+        if link.waiting and not member.dirty:
+            member.dirty = True
+            self._dirty.append(member)
+
+    def _reject(self, what: str) -> None:
+        """Count what does not belong here; tell of it at powers of two only."""
+        self.rejected += 1
+        n = self.rejected
+        if self._log is not None and n & (n - 1) == 0:
+            self._log(f"ignored {what} ({n} such so far on channel {self._channel})")
+
+    def close(self) -> None:
+        """Stop listening."""
+        self._loop.flush.remove(self.flush)
+        self._socket.close(200)
