@@ -159,8 +159,8 @@ def combine(surveys: Iterable[Survey]) -> Findings:
     index: dict[str, set[str]] = defaultdict(set)
     for one in surveys:
         for base, name in one["imports"]:
-            whole = f"{base}.{name}"
-            importers[whole if whole in known else base].add(one["module"])
+            whole = f"{base}.{name}".strip(".")
+            importers[whole if whole in known else base or whole].add(one["module"])
         for word in one["identifiers"]:
             index[word].add(one["module"])
     return Findings(surveys, dict(importers), largest_cycle(known, importers), dict(index))
