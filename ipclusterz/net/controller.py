@@ -1,0 +1,432 @@
+"""The controller: a supervisor that makes the listening sockets and forks the five.
+
+The supervisor owns no ZeroMQ context and no thread, so it can fork at any time: the hub and
+four schedulers at the start, and any of them again when it dies.  It made and keeps the
+listening descriptors; a part that was restarted listens where it listened before, and
+connections made meanwhile wait in the backlog.
+
+Connector files are written when everything listens, and removed at a clean end unless they
+are to be reused.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import select
+import shutil
+import signal
+import socket
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+from ipclusterz import files, paths
+from ipclusterz._version import __version__
+from ipclusterz.core.config import CHANNEL_NAMES, ControllerConfig
+from ipclusterz.core.connector import Connector, dump
+from ipclusterz.core.message import CHANNELS, Channel
+from ipclusterz.error import LaunchError
+from ipclusterz.net import host, hub, scheduler
+from ipclusterz.net.log import open_log
+from ipclusterz.net.seal import ClusterKeys
+
+Status = Callable[[dict[str, Any]], None]
+
+BACKLOG = 4096
+PARTS: tuple[str, ...] = ("hub", "direct", "task", "control", "iopub")
+_CHANNEL_OF = {
+    "direct": Channel.DIRECT,
+    "task": Channel.TASK,
+    "control": Channel.CONTROL,
+    "iopub": Channel.IOPUB,
+}
+START_SECONDS = 30.0
+STOP_SECONDS = 5.0
+RESTARTS = 10
+RESTART_WINDOW = 60.0
+"""More restarts of one part than this in that many seconds: something is really wrong."""
+
+
+def run(config: ControllerConfig, status: Status, stop_fd: int | None) -> int:
+    """Be the controller until it is stopped; return the process's exit code.
+
+    ``status`` is told ``ready`` (with addresses, folders and process ids) or ``error``.
+    The controller ends on SIGTERM, SIGINT, when ``stop_fd`` reaches its end, or when a
+    client asks.  Raises LaunchError when it cannot listen.
+    """
+    supervisor = Supervisor(config, status)
+    try:
+        return supervisor.run(stop_fd)
+    finally:
+        supervisor.clean()
+
+
+class Supervisor:
+    """Keeps the five parts of one controller alive."""
+
+    def __init__(self, config: ControllerConfig, status: Status) -> None:
+        self.config = config
+        self.status = status
+        self.runtime = config.runtime or paths.runtime_dir()
+        self._made_runtime = not config.runtime
+        prefix = f"ipcontroller-{config.cluster_id}" if config.cluster_id else "ipcontroller"
+        self._prefix = prefix
+        self.log = open_log(config.log_dir, prefix, config.log_level)
+        self.exec_key = config.exec_key or secrets.token_bytes(32)
+        self.keys = ClusterKeys(self.exec_key)
+        self.listening = hub.Listening()
+        self._sockets: list[socket.socket] = []
+        self._pids: dict[int, str] = {}  # process id -> part
+        self._pidfds: dict[int, int] = {}  # pidfd -> process id
+        self._generations: dict[str, int] = dict.fromkeys(PARTS, 0)
+        self._deaths: dict[str, list[float]] = {part: [] for part in PARTS}
+        self._stopping = ""
+        self._asked_twice = False
+        self._wrote_files = False
+        self._poll = select.poll()
+
+    # -- listening -------------------------------------------------------------------------
+
+    def listen(self) -> None:
+        """Make every listening socket; LaunchError names the address that cannot be had."""
+        for channel in CHANNELS:
+            name = CHANNEL_NAMES[channel]
+            path = os.path.join(self.runtime, name)
+            self.listening.ipc[channel] = (self._unix(path), f"ipc://{path}")
+            if self.config.transport == "tcp":
+                self.listening.tcp[channel] = self._tcp_all(name)
+        path = os.path.join(self.runtime, "monitor")
+        self.listening.monitor = (self._unix(path), f"ipc://{path}")
+
+    def _unix(self, path: str) -> int:
+        if len(path.encode()) > 107:
+            raise LaunchError(
+                f"the socket path {path} is longer than the 107 bytes a UNIX socket may "
+                f"have; set XDG_RUNTIME_DIR or TMPDIR to a shorter folder"
+            )
+        made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        made.bind(path)
+        os.chmod(path, 0o600)
+        return self._keep(made)
+
+    def _keep(self, made: socket.socket) -> int:
+        made.listen(BACKLOG)
+        made.setblocking(False)
+        self._sockets.append(made)
+        return made.fileno()
+
+    def _tcp_all(self, name: str) -> list[tuple[int, str]]:
+        ip = self.config.ip or "127.0.0.1"
+        port = self.config.ports.get(name, 0)
+        wanted = [ip]
+        if not _is_loopback(ip) and ip not in ("0.0.0.0", "*"):
+            wanted.append("127.0.0.1")
+        found: list[tuple[int, str]] = []
+        for address in wanted:
+            fd, port = self._tcp("0.0.0.0" if address == "*" else address, port, name)
+            shown = address
+            if address in ("0.0.0.0", "*"):
+                shown = self.config.location or host.host_name()
+            found.append((fd, f"tcp://{shown}:{port}"))
+        return found
+
+    def _tcp(self, ip: str, port: int, name: str) -> tuple[int, int]:
+        family = socket.AF_INET6 if ":" in ip else socket.AF_INET
+        made = socket.socket(family, socket.SOCK_STREAM)
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            made.bind((ip, port))
+            made.listen(1)
+        except OSError as error:
+            made.close()
+            raise LaunchError(
+                f"cannot listen on {ip}:{port} for {name}: {error.strerror}"
+                f"{_remedy(name, port)}"
+            ) from None
+        return self._keep(made), made.getsockname()[1]
+
+    # -- the parts -------------------------------------------------------------------------
+
+    def _fork(self, part: str) -> int:
+        """Start one part; return the descriptor on which it says that it serves."""
+        generation = self._generations[part]
+        read, write = os.pipe()
+        supervisor = os.getpid()
+        pid = os.fork()
+        if pid == 0:
+            os.close(read)
+            self._be(part, generation, supervisor, write)
+        os.close(write)
+        self._pids[pid] = part
+        fd = host.pidfd(pid)
+        self._pidfds[fd] = pid
+        self._poll.register(fd, select.POLLIN)
+        return read
+
+    def _be(self, part: str, generation: int, supervisor: int, ready: int) -> NoReturn:
+        """The child's whole life."""
+        code = 1
+        try:
+            signal.set_wakeup_fd(-1)
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            host.die_with_parent(supervisor)
+            for fd in self._pidfds:
+                os.close(fd)
+            self._close_foreign(part)
+            log = open_log(
+                self.config.log_dir, f"{self._prefix}-{part}", self.config.log_level
+            )
+            try:
+                self._serve(part, generation, supervisor, ready, log)
+                code = 0
+            except BaseException:
+                log.critical("%s ends by an error:\n%s", part, traceback.format_exc())
+                raise
+        except BaseException:  # noqa: BLE001 - nothing may return into the parent's code
+            traceback.print_exc()
+        finally:
+            os._exit(code)
+
+    def _close_foreign(self, part: str) -> None:
+        """Close the listening sockets of the other parts."""
+        if part == "hub":
+            own = {Channel.REGISTRATION, Channel.HEARTBEAT, Channel.QUERY}
+        else:
+            own = {_CHANNEL_OF[part]}
+        keep = {self.listening.ipc[c][0] for c in own}
+        keep.update(fd for c in own for fd, _ in self.listening.tcp.get(c, ()))
+        if part == "hub":
+            keep.add(self.listening.monitor[0])
+        for fd in self.listening.descriptors():
+            if fd not in keep:
+                os.close(fd)
+
+    def _serve(
+        self, part: str, generation: int, supervisor: int, ready: int, log: Any
+    ) -> None:
+        config = self.config
+        if part == "hub":
+            made = hub.Hub(
+                self.listening,
+                self.keys,
+                log,
+                cluster_id=config.cluster_id,
+                lease=config.lease,
+                heartbeat=config.heartbeat,
+                version=__version__,
+                shutdown=lambda reason: os.kill(supervisor, signal.SIGTERM),
+            )
+            self.exec_key = b""
+            del self.keys
+            os.write(ready, b"1")
+            os.close(ready)
+            hub.run(made)
+            return
+        self.exec_key = b""
+        del self.keys
+        channel = _CHANNEL_OF[part]
+        seed = int.from_bytes(os.urandom(4), "big")
+        core = scheduler.make_core(channel, generation, config.scheme, config.hwm, seed)
+        relay = scheduler.Scheduler(self.listening, channel, core, generation, log)
+        os.write(ready, b"1")
+        os.close(ready)
+        scheduler.run(relay)
+
+    # -- life ------------------------------------------------------------------------------
+
+    def run(self, stop_fd: int | None) -> int:
+        """Start everything, then watch until told to stop."""
+        host.raise_file_limit()
+        host.no_core_dump()
+        self.listen()
+        wake_read, wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._asked)
+        try:
+            self._await([self._fork(part) for part in PARTS])
+            self._write_files()
+            self._announce()
+            self._watch(stop_fd, wake_read)
+            self.log.info("stopping: %s", self._stopping)
+            return 0 if not self._stopping.startswith("error") else 1
+        finally:
+            self._end_parts()
+            signal.set_wakeup_fd(-1)
+            os.close(wake_read)
+            os.close(wake_write)
+
+    def _asked(self, number: int, frame: Any) -> None:
+        self._asked_twice = bool(self._stopping)
+        self._stopping = self._stopping or f"signal {signal.Signals(number).name}"
+
+    def _await(self, ready: list[int]) -> None:
+        deadline = time.monotonic() + START_SECONDS
+        for fd in ready:
+            left = max(deadline - time.monotonic(), 0.0)
+            readable, _, _ = select.select([fd], [], [], left)
+            started = bool(readable) and os.read(fd, 1) == b"1"
+            os.close(fd)
+            if not started:
+                where = self.config.log_dir or "standard error"
+                raise LaunchError(f"a part of the controller did not start; see {where}")
+
+    def _watch(self, stop_fd: int | None, wake: int) -> None:
+        if stop_fd is not None:
+            self._poll.register(stop_fd, select.POLLIN | select.POLLHUP)
+        self._poll.register(wake, select.POLLIN)
+        while not self._stopping:
+            for fd, _ in self._poll.poll():
+                if fd == wake:
+                    os.read(wake, 64)
+                elif fd == stop_fd:
+                    if not os.read(fd, 4096):
+                        self._stopping = self._stopping or "its launcher has ended"
+                        self._poll.unregister(fd)
+                elif fd in self._pidfds:
+                    self._part_ended(fd)
+
+    def _part_ended(self, fd: int) -> None:
+        """A part died: start it again, unless that happens all the time."""
+        pid = self._pidfds.pop(fd)
+        self._poll.unregister(fd)
+        os.close(fd)
+        part = self._pids.pop(pid)
+        _, wait_status = os.waitpid(pid, 0)
+        code = os.waitstatus_to_exitcode(wait_status)
+        if self._stopping:
+            return
+        how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+        now = time.monotonic()
+        recent = [t for t in self._deaths[part] if now - t < RESTART_WINDOW] + [now]
+        self._deaths[part] = recent
+        if len(recent) > RESTARTS:
+            text = f"the {part} process ended {len(recent)} times in a minute, last by {how}"
+            self.log.critical(text)
+            self.status({"event": "error", "text": f"{text}; see {self.config.log_dir}"})
+            self._stopping = f"error: {text}"
+            return
+        self.log.error("the %s process (pid %d) ended by %s; starting it again", part, pid, how)
+        self._generations[part] += 1
+        self.status({"event": "restarted", "part": part, "reason": how})
+        os.close(self._fork(part))
+
+    def _end_parts(self) -> None:
+        """End the hub first, so that it can tell everybody; then the schedulers."""
+        for part in PARTS:
+            for pid in [p for p, name in self._pids.items() if name == part]:
+                os.kill(pid, signal.SIGTERM)
+            if part == "hub":
+                self._reap(lambda name: name == "hub")
+        self._reap(lambda name: True)
+
+    def _reap(self, chosen: Callable[[str], bool]) -> None:
+        deadline = time.monotonic() + STOP_SECONDS
+        for fd, pid in list(self._pidfds.items()):
+            if not chosen(self._pids.get(pid, "")):
+                continue
+            left = 0.0 if self._asked_twice else max(deadline - time.monotonic(), 0.0)
+            if not select.select([fd], [], [], left)[0]:
+                os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            os.close(fd)
+            del self._pidfds[fd]
+            self._pids.pop(pid, None)
+
+    # -- telling ---------------------------------------------------------------------------
+
+    def _connector(self, role: str, ssh: str) -> Connector:
+        keys = self.keys
+        secret = keys.client_secret if role == "client" else keys.engine_secret
+        addresses = self.listening.addresses()
+        tcp = [a for a in addresses[0] if a.startswith("tcp:")]
+        return Connector(
+            exec_key=secret.decode(),
+            server_key=keys.server_public.decode(),
+            role=role,
+            url=tcp[0] if tcp else addresses[0][0],
+            location=self.config.location or host.host_name(),
+            hostid=host.boot_id(),
+            ssh=ssh,
+            addresses=dict(zip(CHANNEL_NAMES, addresses)),
+            cluster_id=self.config.cluster_id,
+            version=__version__,
+            reuse=self.config.reuse,
+            pid=os.getpid(),
+            started=time.time(),
+        )
+
+    def _write_files(self) -> None:
+        config = self.config
+        self.client_text = dump(self._connector("client", config.ssh))
+        self.engine_text = dump(self._connector("engine", config.enginessh))
+        self._wrote_files = True
+        files.write_private(config.client_file, self.client_text.encode())
+        files.write_private(config.engine_file, self.engine_text.encode())
+
+    def _announce(self) -> None:
+        tcp = [a for listed in self.listening.addresses() for a in listed if a[:3] == "tcp"]
+        if any(not _is_loopback(a.rpartition(":")[0][6:]) for a in tcp):
+            self.log.warning("listening beyond loopback, as asked: %s", ", ".join(tcp))
+        self.log.info(
+            "ipclusterz %s on Python %s is up: %s; pid %d; UNIX sockets in %s",
+            __version__,
+            sys.version.split()[0],
+            ", ".join(tcp) or "no TCP port",
+            os.getpid(),
+            self.runtime,
+        )
+        self.status(
+            {
+                "event": "ready",
+                "pid": os.getpid(),
+                "parts": {part: pid for pid, part in self._pids.items()},
+                "url": tcp[0] if tcp else self.listening.ipc[Channel.REGISTRATION][1],
+                "runtime": self.runtime,
+                "client_file": self.config.client_file,
+                "engine_file": self.config.engine_file,
+                "engine_connector": self.engine_text,
+                "ports": {
+                    name: int(listed[-1].rpartition(":")[2])
+                    for name, listed in zip(CHANNEL_NAMES, self.listening.addresses())
+                    if listed[-1].startswith("tcp")
+                },
+            }
+        )
+
+    def clean(self) -> None:
+        """Remove what a controller that has ended leaves: sockets, and files unless kept."""
+        for made in self._sockets:
+            made.close()
+        if self._wrote_files and not self.config.reuse:
+            for path in (self.config.client_file, self.config.engine_file):
+                if self._is_ours(path):
+                    files.remove(path)
+        if self._made_runtime:
+            shutil.rmtree(self.runtime, ignore_errors=True)
+        else:
+            for name in (*CHANNEL_NAMES, "monitor"):
+                files.remove(os.path.join(self.runtime, name))
+
+    def _is_ours(self, path: str) -> bool:
+        """Say whether a connector file is still the one that we wrote."""
+        try:
+            text = files.read_private(path).decode()
+        except Exception:  # noqa: BLE001 - gone or replaced: in no case ours to remove
+            return False
+        return text in (self.client_text, self.engine_text)
+
+
+def _is_loopback(ip: str) -> bool:
+    return ip.startswith("127.") or ip in ("localhost", "::1", "[::1]")
+
+
+def _remedy(name: str, port: int) -> str:
+    if not port:
+        return ""
+    flag = "--regport" if name == "registration" else f"--{name}"
+    return f"; stop what listens there (ss -ltnp 'sport = :{port}'), or choose another {flag}"

@@ -1,0 +1,85 @@
+"""Facts about this host and process that peers tell each other."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import resource
+import signal
+import socket
+import sys
+
+LINUX = sys.platform.startswith("linux")
+
+
+def host_name() -> str:
+    """Return this host's name."""
+    return socket.gethostname()
+
+
+def host_id() -> str:
+    """Return what is the same for two processes exactly if their process ids compare.
+
+    On Linux: the boot id and the process-id namespace.  Elsewhere the host's name.
+    """
+    try:
+        with open("/proc/sys/kernel/random/boot_id") as file:
+            boot = file.read().strip()
+        space = os.stat("/proc/self/ns/pid").st_ino
+    except OSError:
+        return host_name()
+    return f"{boot}-{space:x}"
+
+
+def boot_id() -> str:
+    """Return the boot id part of :func:`host_id`, as connector files carry it."""
+    return host_id().rpartition("-")[0] if LINUX else host_name()
+
+
+def raise_file_limit() -> int:
+    """Raise the soft limit of open files to the hard one; return the limit before."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < hard or hard == resource.RLIM_INFINITY:
+        wanted = hard if hard != resource.RLIM_INFINITY else 1 << 20
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+        except (OSError, ValueError):
+            pass
+    return soft
+
+
+_PR_SET_PDEATHSIG = 1
+_PR_SET_DUMPABLE = 4
+_PR_SET_CHILD_SUBREAPER = 36
+
+
+def _prctl(option: int, value: int) -> bool:
+    if not LINUX:
+        return False
+    libc = ctypes.CDLL(None, use_errno=True)
+    return bool(libc.prctl(option, value, 0, 0, 0) == 0)
+
+
+def die_with_parent(parent: int) -> None:
+    """Ask the kernel to kill this process when its parent ends; end now if it has."""
+    _prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL))
+    if os.getppid() != parent:
+        os._exit(0)
+
+
+def no_core_dump() -> None:
+    """Keep this process's memory, which holds keys, out of core dumps and debuggers."""
+    _prctl(_PR_SET_DUMPABLE, 0)
+
+
+def become_subreaper() -> bool:
+    """Become the parent of descendants whose own parents end; False where impossible."""
+    return _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def pidfd(pid: int) -> int:
+    """Return a descriptor that is readable when ``pid`` has ended; -1 where impossible."""
+    try:
+        return os.pidfd_open(pid)
+    except (OSError, AttributeError):
+        return -1

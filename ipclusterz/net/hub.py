@@ -1,0 +1,314 @@
+"""The hub's shell: three doors, the monitor, and the registry that decides.
+
+Runs as a process of its own, forked by the supervisor (:mod:`ipclusterz.net.controller`).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+import zmq
+from zmq.utils import z85
+
+from ipclusterz.core import message as m
+from ipclusterz.core import registry as r
+from ipclusterz.core.message import Channel, Role
+from ipclusterz.net import host, sockets
+from ipclusterz.net.door import Door
+from ipclusterz.net.gate import Gate
+from ipclusterz.net.loop import Loop, ZSocket, monotonic
+from ipclusterz.net.seal import ClusterKeys
+
+JUDGE_SECONDS = 0.5
+
+
+@dataclass
+class Listening:
+    """Descriptors that listen already, per channel, and where peers find them."""
+
+    tcp: dict[int, list[tuple[int, str]]] = field(default_factory=dict)
+    ipc: dict[int, tuple[int, str]] = field(default_factory=dict)
+    monitor: tuple[int, str] = (-1, "")
+
+    def bind(self, socket: zmq.Socket[bytes], channel: int) -> None:
+        """Make a socket listen on everything its channel has."""
+        fd, address = self.ipc[channel]
+        sockets.bind(socket, fd, address)
+        for fd, address in self.tcp.get(channel, ()):
+            sockets.bind(socket, fd, address)
+
+    def addresses(self) -> list[list[str]]:
+        """Return every channel's addresses, best first, in channel order."""
+        found: list[list[str]] = []
+        for channel in m.CHANNELS:
+            tcp = [address for _, address in self.tcp.get(channel, ())]
+            found.append([self.ipc[channel][1], *tcp])
+        return found
+
+    def descriptors(self) -> list[int]:
+        """Return all descriptors."""
+        fds = [fd for fd, _ in self.ipc.values()] + [self.monitor[0]]
+        return fds + [fd for listed in self.tcp.values() for fd, _ in listed]
+
+
+_decode_registration = msgspec.msgpack.Decoder(m.FromRegistration).decode
+_decode_monitor = msgspec.msgpack.Decoder(m.FromScheduler).decode
+_ROLES = {b"client": Role.CLIENT, b"engine": Role.ENGINE}
+
+
+class Hub:
+    """Carries the registry's decisions; one per controller."""
+
+    def __init__(
+        self,
+        listening: Listening,
+        keys: ClusterKeys,
+        log: logging.Logger,
+        *,
+        cluster_id: str,
+        lease: float,
+        heartbeat: float,
+        version: str,
+        shutdown: Callable[[str], None],
+    ) -> None:
+        self.loop = loop = Loop()
+        self.log = log
+        self._shutdown = shutdown
+        self._context = context = sockets.context()
+        self.gate = Gate(loop, context)
+        self.gate.roles = {
+            z85.decode(keys.client_public): b"client",
+            z85.decode(keys.engine_public): b"engine",
+        }
+        self.gate.on_refused = self._refused
+        self.registry = r.Registry(
+            cluster_id=cluster_id,
+            addresses=listening.addresses(),
+            lease=lease,
+            heartbeat=heartbeat,
+            version=version,
+        )
+        self._host = host.host_id()
+        self._pidfds: dict[bytes, int] = {}
+        self._connections: dict[bytes, bytes] = {}  # registration connection -> peer
+        registration = sockets.curved(sockets.router(context), keys.server_secret)
+        listening.bind(registration, Channel.REGISTRATION)
+        self._registration = ZSocket(loop, registration, self._register_frames, copy=False)
+        beat = sockets.gated(sockets.router(context))
+        listening.bind(beat, Channel.HEARTBEAT)
+        self.heartbeat = Door(loop, Channel.HEARTBEAT, beat, self._beats, log=log.warning)
+        query = sockets.gated(sockets.router(context))
+        listening.bind(query, Channel.QUERY)
+        self.query = Door(loop, Channel.QUERY, query, self._queries, log=log.warning)
+        monitor = context.socket(zmq.ROUTER)
+        monitor.setsockopt(zmq.LINGER, 0)
+        monitor.setsockopt(zmq.SNDHWM, 0)
+        monitor.setsockopt(zmq.ROUTER_HANDOVER, 1)
+        sockets.bind(monitor, *listening.monitor)
+        self._monitor = ZSocket(loop, monitor, self._monitor_frames)
+        loop.flush.insert(0, self._carry)
+        loop.after(JUDGE_SECONDS, self._judge)
+
+    # -- carrying out ----------------------------------------------------------------------
+
+    def _carry(self) -> None:
+        out = self.registry.out
+        while out:
+            self.registry.out = []
+            for kind, where, what in out:
+                if kind == r.R_REGISTRATION:
+                    self._answer(where, what)
+                elif kind == r.R_SCHEDULER:
+                    self._tell(where, what)
+                elif kind == r.R_QUERY:
+                    self.query.send(where, what)
+                elif kind == r.R_LOCAL:
+                    self._local(what)
+                else:
+                    self.log.log(logging.getLevelName(where.upper()), "%s", what)
+            out = self.registry.out
+
+    def _answer(self, connection: bytes, message: Any) -> None:
+        if connection:
+            try:
+                self._registration.send([connection, m.encode(message)])
+            except zmq.ZMQError:
+                pass  # it left while we decided; it will register again
+
+    def _tell(self, channel: int, message: Any) -> None:
+        try:
+            self._monitor.send([bytes((channel + 1,)), m.encode(message)])
+        except zmq.ZMQError:
+            pass  # that scheduler is being restarted and will be told everything then
+
+    def _local(self, message: Any) -> None:
+        if isinstance(message, m.Admit):
+            self.gate.admit(message.peer, message.password)
+            self.heartbeat.admit(message.peer, message.session, m.Beat)
+            if message.role == Role.CLIENT:
+                self.query.admit(message.peer, message.session, m.FromClientQuery)
+            return
+        self.gate.expel(message.peer)
+        self.heartbeat.expel(message.peer)
+        self.query.expel(message.peer)
+        self._unwatch(message.peer)
+
+    # -- registration ----------------------------------------------------------------------
+
+    def _register_frames(self, frames: list[Any]) -> None:
+        if len(frames) != 2:
+            return
+        connection = frames[0].bytes
+        try:
+            role = _ROLES[frames[1].get("User-Id").encode()]
+            message = _decode_registration(frames[1].buffer)
+        except (KeyError, zmq.ZMQError, msgspec.MsgspecError) as error:
+            self.log.warning("ignored a registration that makes no sense: %s", error)
+            return
+        self._registration_message(connection, role, message)
+
+    def _registration_message(self, connection: bytes, role: Role, message: Any) -> None:
+        now = monotonic()
+        registry = self.registry
+        if isinstance(message, m.Register):
+            minted = r.Minted(
+                secrets.token_bytes(16), secrets.token_bytes(32), secrets.token_hex(16).encode()
+            )
+            peer = registry.register(connection, role, message, minted, now)
+            if peer is not None:
+                self._connections[connection] = peer.id
+                self._watch(peer)
+                who = Role(role).name.lower()
+                self.log.info("registered %s on %s, pid %d", who, peer.host, peer.pid)
+            return
+        peer_id = self._connections.get(connection)
+        if peer_id is None:
+            return
+        registry.beat(peer_id, now)
+        if isinstance(message, m.EnginesUp):
+            registry.engines_up(peer_id, message.engines, now)
+        elif isinstance(message, m.EngineDown):
+            registry.engine_down(peer_id, message.engine, message.reason)
+        elif isinstance(message, m.Allocate):
+            registry.allocate(peer_id, message.n)
+        elif isinstance(message, m.Goodbye):
+            registry.gone(peer_id, message.reason)
+
+    def _watch(self, peer: r.Peer) -> None:
+        """Learn of the end of a process on this host from the kernel, at once."""
+        if peer.boot != self._host or peer.id in self._pidfds:
+            return
+        fd = host.pidfd(peer.pid)
+        if fd >= 0:
+            self._pidfds[peer.id] = fd
+            self.loop.add(fd, lambda: self._ended(peer.id))
+
+    def _ended(self, peer_id: bytes) -> None:
+        peer = self.registry.peers.get(peer_id)
+        pid = peer.pid if peer is not None else 0
+        self._unwatch(peer_id)
+        self.registry.gone(peer_id, f"its process {pid} has ended")
+
+    def _unwatch(self, peer_id: bytes) -> None:
+        fd = self._pidfds.pop(peer_id, -1)
+        if fd >= 0:
+            self.loop.remove(fd)
+            os.close(fd)
+        gone = [c for c, p in self._connections.items() if p == peer_id]
+        for connection in gone:
+            del self._connections[connection]
+
+    def _refused(self, address: str, mechanism: str) -> None:
+        n = self.gate.refused
+        if n & (n - 1) == 0:
+            kind = "a wrong key" if mechanism == "CURVE" else "no valid password"
+            self.log.warning("refused a connection from %s with %s (%d so far)", address, kind, n)
+
+    # -- the other doors -------------------------------------------------------------------
+
+    def _beats(self, peer: bytes, messages: list[Any]) -> None:
+        self.registry.beat(peer, monotonic())
+        self.heartbeat.send(peer, messages[-1])
+
+    def _queries(self, peer: bytes, messages: list[Any]) -> None:
+        now = monotonic()
+        self.registry.beat(peer, now)
+        for message in messages:
+            if isinstance(message, m.Query):
+                self.registry.query(peer, message, now)
+            elif isinstance(message, m.Shutdown):
+                self.log.info("a client asked the controller to end: %s", message.reason)
+                self._shutdown(message.reason)
+
+    def _monitor_frames(self, frames: list[bytes]) -> None:
+        try:
+            message = _decode_monitor(frames[-1])
+        except msgspec.MsgspecError as error:
+            self.log.error("a scheduler said something that makes no sense: %s", error)
+            return
+        if isinstance(message, m.Hello):
+            self.registry.scheduler(message, monotonic())
+            for peer in self.registry.peers.values():
+                self._local(peer.admit)
+        elif isinstance(message, m.Ack):
+            self.registry.ack(message)
+        else:
+            self.registry.tally(message)
+
+    def _judge(self) -> None:
+        self.registry.tick(monotonic())
+        self.loop.after(JUDGE_SECONDS, self._judge)
+
+    # -- ending ----------------------------------------------------------------------------
+
+    def close(self, reason: str) -> None:
+        """Tell everybody that the controller ends."""
+        self.registry.close(reason)
+        self._carry()
+        self.query.flush()
+        self.loop.hot.clear()
+        self.query.close()
+        self.heartbeat.close()
+        self._registration.close(200)
+        self._monitor.close()
+        self.gate.close()
+        self._context.term()
+
+
+def run(hub: Hub) -> None:
+    """Serve until SIGTERM."""
+
+    def stop(number: int, frame: Any) -> None:
+        hub.loop.running = False
+
+    signal.signal(signal.SIGTERM, stop)
+    serve(hub.loop)
+    hub.close("the controller was stopped")
+
+
+def serve(loop: Loop) -> None:
+    """Run a loop that a signal handler may end: signals wake it through a descriptor."""
+    read, write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+    loop.add(read, lambda: _swallow(read))
+    try:
+        loop.run()
+    finally:
+        signal.set_wakeup_fd(-1)
+        loop.remove(read)
+        os.close(read)
+        os.close(write)
+
+
+def _swallow(fd: int) -> None:
+    try:
+        os.read(fd, 4096)
+    except BlockingIOError:
+        pass

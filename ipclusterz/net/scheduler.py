@@ -1,0 +1,192 @@
+"""The schedulers' shell: one door, the monitor to the hub, and a core that decides.
+
+Each of the four schedulers is a process of its own, forked by the supervisor.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+from typing import Any, Union
+
+import msgspec
+import zmq
+
+from ipclusterz.core import message as m
+from ipclusterz.core.balance import Balancer
+from ipclusterz.core.message import Channel, Role
+from ipclusterz.core.relay import Relay, StreamRelay
+from ipclusterz.net import hub as hub_shell
+from ipclusterz.net import sockets
+from ipclusterz.net.door import Door
+from ipclusterz.net.gate import Gate
+from ipclusterz.net.loop import Loop, ZSocket, monotonic
+
+TICK_SECONDS = 0.1
+TALLY_SECONDS = 0.05
+
+_NOTHING = Union[m.Beat]
+ACCEPTS: dict[tuple[int, int], Any] = {
+    (Channel.TASK, Role.CLIENT): m.FromClientTask,
+    (Channel.TASK, Role.ENGINE): m.FromAgentWork,
+    (Channel.DIRECT, Role.CLIENT): m.FromClientDirect,
+    (Channel.DIRECT, Role.ENGINE): m.FromAgentWork,
+    (Channel.CONTROL, Role.CLIENT): m.FromClientDirect,
+    (Channel.CONTROL, Role.ENGINE): m.FromAgentWork,
+    (Channel.IOPUB, Role.CLIENT): _NOTHING,
+    (Channel.IOPUB, Role.ENGINE): m.FromAgentStream,
+}
+"""What each role may say on each channel; anything else does not decode."""
+
+_decode_hub = msgspec.msgpack.Decoder(m.ToScheduler).decode
+
+Core = Union[Balancer, Relay, StreamRelay]
+
+
+def make_core(channel: int, generation: int, scheme: str, hwm: int, seed: int) -> Core:
+    """Make the core of a channel's scheduler."""
+    if channel == Channel.TASK:
+        return Balancer(generation, scheme, hwm, seed)
+    if channel == Channel.IOPUB:
+        return StreamRelay()
+    return Relay(generation)
+
+
+class Scheduler:
+    """Carries one core's decisions."""
+
+    def __init__(
+        self,
+        listening: hub_shell.Listening,
+        channel: Channel,
+        core: Core,
+        generation: int,
+        log: logging.Logger,
+    ) -> None:
+        self.loop = loop = Loop()
+        self.log = log
+        self.channel = channel
+        self.core = core
+        self.broker = core if isinstance(core, (Balancer, Relay)) else None
+        self._generation = generation
+        self._admits: dict[bytes, m.Admit] = {}
+        self._ticking = False
+        self._tallying = False
+        self._context = context = sockets.context()
+        self.gate = Gate(loop, context)
+        self.gate.on_refused = self._refused
+        socket = sockets.gated(sockets.router(context))
+        listening.bind(socket, channel)
+        self.door = Door(
+            loop, channel, socket, self._messages, self._renewed, log=log.warning
+        )
+        monitor = context.socket(zmq.DEALER)
+        monitor.setsockopt(zmq.LINGER, 0)
+        monitor.setsockopt(zmq.SNDHWM, 0)
+        monitor.setsockopt(zmq.RECONNECT_IVL, 20)
+        monitor.setsockopt(zmq.IDENTITY, bytes((channel + 1,)))
+        events = monitor.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED)
+        self._events = ZSocket(loop, events, lambda frames: self._hello())
+        self._monitor = ZSocket(loop, monitor, self._hub_says)
+        monitor.connect(listening.monitor[1])
+        loop.flush.insert(0, self._carry)
+
+    # -- the hub ---------------------------------------------------------------------------
+
+    def _hello(self) -> None:
+        """The hub is there (again): say what we know, in case it does not."""
+        engines: list[tuple[int, bytes]] = []
+        if self.broker is not None:
+            engines = [(e, agent.peer) for e, agent in self.broker.engine_agent.items()]
+        hello = m.Hello(self.channel, self._generation, list(self._admits.values()), engines)
+        self._monitor.send([m.encode(hello)])
+
+    def _hub_says(self, frames: list[bytes]) -> None:
+        message = _decode_hub(frames[-1])
+        now = monotonic()
+        if isinstance(message, m.Admit):
+            self._admit(message)
+        elif isinstance(message, m.Expel):
+            self._expel(message, now)
+        elif isinstance(message, m.Join):
+            if self.broker is not None:
+                self.broker.join(message.agent, message.engines, now)
+        elif self.broker is not None:
+            if isinstance(message, m.Roster):
+                self.broker.roster(message.agents, now)
+            elif isinstance(message, m.Absent):
+                self.broker.absent(message.agent, message.absent, now)
+        self._monitor.send([m.encode(m.Ack(self.channel, message.rev))])
+
+    def _admit(self, admit: m.Admit) -> None:
+        self._admits[admit.peer] = admit
+        self.gate.admit(admit.peer, admit.password)
+        accepts = ACCEPTS[(self.channel, Role(admit.role))]
+        self.core.admit(admit.peer, admit.role, admit.number)
+        self.door.admit(admit.peer, admit.session, accepts)
+
+    def _expel(self, message: m.Expel, now: float) -> None:
+        self._admits.pop(message.peer, None)
+        self.gate.expel(message.peer)
+        self.core.expel(message.peer, message.reason, now)
+        self.door.expel(message.peer)
+
+    # -- peers -----------------------------------------------------------------------------
+
+    def _messages(self, peer: bytes, messages: list[Any]) -> None:
+        self.core.handle(peer, messages, monotonic())
+
+    def _renewed(self, peer: bytes) -> None:
+        if self.broker is not None:
+            self.broker.renewed(peer)
+
+    def _carry(self) -> None:
+        core = self.core
+        if core.out:
+            out, core.out = core.out, []
+            send = self.door.send
+            for peer, message in out:
+                send(peer, message)
+            if not self._tallying and self.broker is not None:
+                self._tallying = True
+                self.loop.after(TALLY_SECONDS, self._tally)
+        if self.broker is not None and not self._ticking and self.broker.tasks:
+            self._ticking = True
+            self.loop.after(TICK_SECONDS, self._tick)
+
+    def _tick(self) -> None:
+        self._ticking = False
+        if self.broker is not None:
+            self.broker.tick(monotonic())
+
+    def _tally(self) -> None:
+        self._tallying = False
+        if self.broker is not None:
+            self._monitor.send([m.encode(self.broker.tally(self.channel))])
+
+    def _refused(self, address: str, mechanism: str) -> None:
+        n = self.gate.refused
+        if n & (n - 1) == 0:
+            self.log.warning("refused a connection from %s (%d so far)", address, n)
+
+    def close(self) -> None:
+        """Stop."""
+        self._carry()
+        self.door.flush()
+        self.door.close()
+        self._monitor.socket.disable_monitor()
+        self._events.close()
+        self._monitor.close()
+        self.gate.close()
+        self._context.term()
+
+
+def run(scheduler: Scheduler) -> None:
+    """Serve until SIGTERM."""
+
+    def stop(number: int, frame: Any) -> None:
+        scheduler.loop.running = False
+
+    signal.signal(signal.SIGTERM, stop)
+    hub_shell.serve(scheduler.loop)
+    scheduler.close()
