@@ -38,12 +38,11 @@ def main(argv: list[str] | None = None) -> int:
     try:
         _measure(bench, options.phases)
     except KeyboardInterrupt:
+        shutil.rmtree(bench.folder, ignore_errors=True)
         _notice("interrupted; all that was started is stopped")
         return 130
-    finally:
-        # Logs are kept only when they are of use.
-        if not bench.results.trouble:
-            shutil.rmtree(bench.folder, ignore_errors=True)
+    if not bench.results.trouble:  # else the logs are of use, and the report names them
+        shutil.rmtree(bench.folder, ignore_errors=True)
     print(report.text(bench.results))
     if options.json:
         document = json.dumps(bench.results.as_json(), indent=2)
