@@ -93,10 +93,10 @@ class Job(Protocol):
     def pid(self) -> int:
         """Its process id on this host, or 0."""
 
-    def fileno(self) -> int:
-        """Return a descriptor that is readable when there are events, -1 if there is none.
+    def watched(self) -> tuple[int, ...]:
+        """Return descriptors that become readable when there are events or it has ended.
 
-        Jobs without one are polled.
+        Jobs without any are polled.
         """
 
     def poll(self) -> JobState:

@@ -43,6 +43,7 @@ class LocalJob:
         self._log = spec.log
         self._stderr = _open_log(spec.log)
         self._log_start = os.fstat(self._stderr).st_size
+        self._pidfd = -1
         self._partial = b""
         self._eof = False
         self._said = ""
@@ -66,6 +67,7 @@ class LocalJob:
                 f"cannot start {spec.name}{where}: {error.strerror}: {command}"
             ) from None
         self.pid = self._process.pid
+        self._pidfd = _pidfd(self.pid)
         self._stdin: IO[bytes] | None = self._process.stdin
         assert self._process.stdout is not None
         self._stdout = self._process.stdout
@@ -73,9 +75,15 @@ class LocalJob:
         if spec.stdin:
             self.tell(spec.stdin)
 
-    def fileno(self) -> int:
-        """Return the status pipe, or -1 once it has ended."""
-        return -1 if self._eof else self._stdout.fileno()
+    def watched(self) -> tuple[int, ...]:
+        """Return the status pipe until it has ended, and the process as a descriptor.
+
+        The pipe alone does not tell of the end: what the process forked may hold it open.
+        """
+        found: tuple[int, ...] = () if self._eof else (self._stdout.fileno(),)
+        if self._pidfd >= 0 and not self._state.ended:
+            found += (self._pidfd,)
+        return found
 
     def poll(self) -> JobState:
         """Return its state now; the first call after its end makes the text."""
@@ -130,7 +138,7 @@ class LocalJob:
     def wait(self, timeout: float) -> bool:
         """Wait for its end without polling where the system can tell."""
         if self._process.poll() is None and timeout > 0:
-            _wait_pid(self._process, timeout)
+            self._wait(timeout)
         return self._process.poll() is not None
 
     def stop(self, grace: float = 10.0) -> JobState:
@@ -146,7 +154,19 @@ class LocalJob:
         self._eof = True
         self._stdout.close()
         self._close_log()
+        if self._pidfd >= 0:
+            os.close(self._pidfd)
+            self._pidfd = -1
         return state
+
+    def _wait(self, timeout: float) -> None:
+        if self._pidfd >= 0:
+            _wait_readable(self._pidfd, timeout)
+            return
+        try:
+            self._process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            pass
 
     def _certificate(self, code: int) -> str:
         if not self._eof and not self._stdout.closed:
@@ -185,8 +205,9 @@ class LocalJob:
                 pass
 
     def __del__(self) -> None:
-        if getattr(self, "_stderr", -1) >= 0:
-            os.close(self._stderr)
+        for name in ("_stderr", "_pidfd"):
+            if getattr(self, name, -1) >= 0:
+                os.close(getattr(self, name))
 
     def __repr__(self) -> str:
         return f"<LocalJob {self.name} pid={self.pid} code={self._process.returncode}>"
@@ -224,22 +245,13 @@ def _signal_name(number: int) -> str:
         return f"signal {number}"
 
 
-def _wait_pid(process: subprocess.Popen[bytes], timeout: float) -> None:
+def _pidfd(pid: int) -> int:
     if sys.platform == "linux":
         try:
-            fd = os.pidfd_open(process.pid)
-        except OSError:  # gone already, or a kernel older than 5.3
-            fd = -1
-        if fd >= 0:
-            try:
-                _wait_readable(fd, timeout)
-            finally:
-                os.close(fd)
-            return
-    try:
-        process.wait(timeout)
-    except subprocess.TimeoutExpired:
-        pass
+            return os.pidfd_open(pid)
+        except OSError:  # a kernel older than 5.3
+            pass
+    return -1
 
 
 def _wait_readable(fd: int, timeout: float) -> None:

@@ -26,8 +26,8 @@ def spec(code: str, **fields: object) -> LaunchSpec:
 
 
 def next_events(job: LocalJob) -> list[dict[str, object]]:
-    while job.fileno() >= 0:  # a line may come in pieces
-        ready, _, _ = select.select([job], [], [], 10)
+    while watched := job.watched():  # a line may come in pieces
+        ready, _, _ = select.select(watched, [], [], 10)
         assert ready, "no event within 10 s"
         if events := job.events():
             return events
@@ -44,7 +44,7 @@ def test_text_goes_in_and_events_come_out() -> None:
     finally:
         state = job.stop()
     assert state.code == 0
-    assert job.fileno() == -1
+    assert job.watched() == ()
     assert repr(job).endswith("code=0>")
 
 

@@ -1,0 +1,386 @@
+"""Cluster: one controller and sets of engines, started, watched and stopped from Python.
+
+Joins a profile, a launcher and the client.  Controller and engines start at the same time:
+the engines' process imports what it needs while the controller does, then waits for the
+connector, which the watcher thread hands on as soon as there is one.
+
+Each operation has a coroutine and, with ``_sync`` at the end of its name, a blocking form.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import weakref
+from collections.abc import Callable
+from dataclasses import replace
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from ipclusterz.cluster import state as states
+from ipclusterz.cluster.deployment import STOP_SECONDS, Deployment, Plan
+from ipclusterz.cluster.engines import EngineSet
+from ipclusterz.cluster.settings import ControllerSettings, SettingError
+from ipclusterz.core.config import AgentConfig
+from ipclusterz.error import ClusterError
+from ipclusterz.launchers.base import Event
+from ipclusterz.paths import ProfileDir
+from ipclusterz.paths import profile_dir as find_profile
+
+if TYPE_CHECKING:
+    from ipclusterz.client.client import Client
+
+T = TypeVar("T")
+
+
+class Cluster:
+    """A cluster on this machine.
+
+    >>> import ipclusterz as ipp
+    >>> with ipp.Cluster(n=4) as rc:  # doctest: +SKIP
+    ...     rc[:].apply_sync(os.getpid)
+
+    ``n`` engines are started (default: one per usable core) by the launcher ``engines``.
+    The profile is named by ``profile`` (in ``ipython_dir``) or ``profile_dir``, a path.
+    Without a ``cluster_id`` the cluster gets a new one; '' is the profile's main cluster,
+    which ``Client()`` finds.  ``controller`` describes the controller
+    (:class:`ControllerSettings`), ``agent`` the engines; other arguments win over both.
+    ``engine_timeout`` (seconds) bounds each wait for a start.  ``notice`` is called with
+    each status event, from another thread.
+    """
+
+    def __init__(
+        self,
+        n: int | None = None,
+        *,
+        engines: str = "local",
+        profile: str = "default",
+        profile_dir: str | None = None,
+        ipython_dir: str | None = None,
+        cluster_id: str | None = None,
+        controller: ControllerSettings | None = None,
+        agent: AgentConfig | None = None,
+        controller_ip: str = "",
+        controller_location: str = "",
+        preload: list[str] | None = None,
+        work_dir: str = "",
+        env: dict[str, str] | None = None,
+        engine_timeout: float = 60.0,
+        delay: float = 0.0,
+        log_level: str = "INFO",
+        log_to_file: bool = True,
+        own: bool = False,
+        notice: Callable[[Event], None] | None = None,
+    ) -> None:
+        if n is not None and n < 1:
+            raise SettingError(f"n is {n}: a cluster has at least one engine")
+        self.n = n
+        self.profile = _profile(profile, profile_dir, ipython_dir)
+        self.cluster_id = os.urandom(5).hex() if cluster_id is None else cluster_id
+        self.delay = delay
+        given = controller or ControllerSettings()
+        base = agent or AgentConfig()
+        plan = Plan(
+            profile=self.profile,
+            cluster_id=self.cluster_id,
+            controller=replace(
+                given,
+                ip=controller_ip or given.ip,
+                location=controller_location or given.location,
+            ),
+            agent=replace(
+                base,
+                preload=base.preload if preload is None else preload,
+                work_dir=work_dir or base.work_dir,
+                env={**base.env, **(env or {})},
+            ),
+            launcher=engines,
+            timeout=engine_timeout,
+            log_level=log_level,
+            log_dir=self.profile.log if log_to_file else "",
+            own=own,
+        )
+        self._deployed = Deployment(plan, notice)
+        self._attached: states.State | None = None
+        self._client: Client | None = None
+
+    # -- what it is ------------------------------------------------------------------------
+
+    @property
+    def client_file(self) -> str:
+        """The path of the client's connector file."""
+        return self.profile.connector("client", self.cluster_id)
+
+    @property
+    def engine_file(self) -> str:
+        """The path of the engines' connector file."""
+        return self.profile.connector("engine", self.cluster_id)
+
+    @property
+    def cluster_file(self) -> str:
+        """The path of the state file, by which other processes find the cluster."""
+        return self.profile.state_file(self.cluster_id)
+
+    @property
+    def running(self) -> bool:
+        """Whether there is a controller."""
+        return self._attached.alive() if self._attached else self._deployed.running
+
+    @property
+    def engine_sets(self) -> dict[str, EngineSet]:
+        """The sets of engines that this object started, by id."""
+        return dict(self._deployed.sets)
+
+    @property
+    def problem(self) -> str:
+        """Why the controller has ended without being told to, else ''."""
+        end = self._deployed.controller_end
+        return end.text if end is not None else ""
+
+    @classmethod
+    def from_file(
+        cls,
+        cluster_file: str | None = None,
+        *,
+        profile: str = "default",
+        profile_dir: str | None = None,
+        ipython_dir: str | None = None,
+        cluster_id: str = "",
+        **arguments: Any,
+    ) -> Cluster:
+        """Return a cluster that something else started; ClusterError when there is none.
+
+        Without arguments, the one that ``ipclusterz start`` started.
+        """
+        if cluster_file is None:
+            folder = _profile(profile, profile_dir, ipython_dir)
+            cluster_file = folder.state_file(cluster_id)
+        state = states.read(os.path.expanduser(cluster_file))
+        if state is None:
+            raise ClusterError(
+                f"no cluster has the state file {cluster_file}; 'ipclusterz list' shows what"
+                " runs, 'ipclusterz start' starts one"
+            )
+        made = cls(profile_dir=state.profile_dir, cluster_id=state.cluster_id, **arguments)
+        made._attached = state
+        made._deployed.attach(state)
+        return made
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what the state file holds; empty when nothing is running."""
+        state = self._deployed.state
+        return states.to_dict(state) if state else {}
+
+    def __repr__(self) -> str:
+        engines = sum(len(made.ready) for made in self.engine_sets.values())
+        what = f"running, {engines} engines" if self.running else "not running"
+        return f"<Cluster {self.cluster_id!r} in {self.profile.path}: {what}>"
+
+    # -- start -----------------------------------------------------------------------------
+
+    def start_controller_sync(self) -> None:
+        """Start a controller and wait until it listens.
+
+        Raises AlreadyRunning, SettingError, or LaunchError with the controller's own words.
+        """
+        with _StopOnError(self):
+            self._deployed.launch_controller()
+            self._deployed.await_controller()
+
+    def start_engines_sync(self, n: int | None = None, engine_set_id: str | None = None) -> str:
+        """Start ``n`` more engines, wait until they are ready, return the set's id."""
+        made = self._deployed.launch_engines(n or self.n, engine_set_id)
+        try:
+            self._deployed.await_engines(made)
+        except BaseException:
+            self._deployed.stop_engines([made.id])
+            raise
+        return made.id
+
+    def start_cluster_sync(self, n: int | None = None) -> Cluster:
+        """Start a controller and ``n`` engines, wait until all are ready, return self."""
+        with _StopOnError(self):
+            self._deployed.await_engines(self._launch(n))
+        return self
+
+    def start_and_connect_sync(self, n: int | None = None, **client: Any) -> Client:
+        """Start a cluster and return a client that sees its ``n`` engines."""
+        with _StopOnError(self):
+            made = self._launch(n)
+            # Imported here, at the same time as the children import what they need.
+            import ipclusterz.client.client  # noqa: F401
+
+            self._deployed.await_controller()
+            connected = self.connect_client_sync(**client)
+            try:
+                self._deployed.await_engines(made)
+                connected.wait_for_engines(made.n, timeout=self._deployed.plan.timeout)
+            except BaseException:
+                connected.close()
+                raise
+        return connected
+
+    def connect_client_sync(self, **arguments: Any) -> Client:
+        """Return a new client of this cluster; arguments are those of Client."""
+        from ipclusterz.client.client import Client  # slow, and most users of this have it
+
+        return Client(self.client_file, cluster=self, **arguments)
+
+    def _launch(self, n: int | None) -> EngineSet:
+        if not self.running:
+            self._deployed.launch_controller()
+            atexit.register(_stop_at_exit, weakref.ref(self))
+        if self.delay:
+            self._deployed.await_controller()
+            self._deployed.pause(self.delay)
+        return self._deployed.launch_engines(n or self.n)
+
+    # -- stop ------------------------------------------------------------------------------
+
+    def stop_engines_sync(self, engine_set_id: str | None = None) -> None:
+        """Stop one set of engines, or all of this object's; wait for their end."""
+        names = [engine_set_id] if engine_set_id is not None else list(self.engine_sets)
+        self._deployed.stop_engines(names)
+
+    def stop_controller_sync(self) -> None:
+        """Stop the controller, and with it the engines that are left."""
+        self.stop_cluster_sync()
+
+    def stop_cluster_sync(self, grace: float = STOP_SECONDS) -> None:
+        """Stop everything; after ``grace`` seconds by force.  Leaves nothing behind."""
+        self._deployed.stop(grace)
+        if self._attached is not None:
+            states.end(self._attached, grace)
+            self._attached = None
+
+    def restart_engines_sync(self, engine_set_id: str | None = None) -> None:
+        """Stop a set of engines (or all), and start as many anew."""
+        sets = self.engine_sets
+        for name in [engine_set_id] if engine_set_id is not None else list(sets):
+            self.stop_engines_sync(name)
+            self.start_engines_sync(sets[name].n, name)
+
+    def signal_engines_sync(self, signum: int, engine_set_id: str | None = None) -> None:
+        """Send a signal to the engines of one set, or to all.
+
+        It goes through the controller: an interrupt must hit a task, never the protocol.
+        """
+        client = self._client or self.connect_client_sync()
+        try:
+            targets = client.ids
+            if engine_set_id is not None:
+                targets = sorted(self.engine_sets[engine_set_id].ready)
+            client.send_signal(signum, targets=targets)
+        finally:
+            if client is not self._client:
+                client.close()
+
+    # -- coroutines ------------------------------------------------------------------------
+
+    async def start_controller(self) -> None:
+        """As :meth:`start_controller_sync`."""
+        await _in_thread(self.start_controller_sync)
+
+    async def start_engines(
+        self, n: int | None = None, engine_set_id: str | None = None
+    ) -> str:
+        """As :meth:`start_engines_sync`."""
+        return await _in_thread(lambda: self.start_engines_sync(n, engine_set_id))
+
+    async def start_cluster(self, n: int | None = None) -> Cluster:
+        """As :meth:`start_cluster_sync`."""
+        return await _in_thread(lambda: self.start_cluster_sync(n))
+
+    async def start_and_connect(self, n: int | None = None, **client: Any) -> Client:
+        """As :meth:`start_and_connect_sync`."""
+        return await _in_thread(lambda: self.start_and_connect_sync(n, **client))
+
+    async def connect_client(self, **arguments: Any) -> Client:
+        """As :meth:`connect_client_sync`."""
+        return await _in_thread(lambda: self.connect_client_sync(**arguments))
+
+    async def stop_engines(self, engine_set_id: str | None = None) -> None:
+        """As :meth:`stop_engines_sync`."""
+        await _in_thread(lambda: self.stop_engines_sync(engine_set_id))
+
+    async def stop_controller(self) -> None:
+        """As :meth:`stop_controller_sync`."""
+        await _in_thread(self.stop_controller_sync)
+
+    async def stop_cluster(self) -> None:
+        """As :meth:`stop_cluster_sync`."""
+        await _in_thread(self.stop_cluster_sync)
+
+    async def restart_engines(self, engine_set_id: str | None = None) -> None:
+        """As :meth:`restart_engines_sync`."""
+        await _in_thread(lambda: self.restart_engines_sync(engine_set_id))
+
+    async def signal_engines(self, signum: int, engine_set_id: str | None = None) -> None:
+        """As :meth:`signal_engines_sync`."""
+        await _in_thread(lambda: self.signal_engines_sync(signum, engine_set_id))
+
+    # -- with ------------------------------------------------------------------------------
+
+    def __enter__(self) -> Client:
+        self._client = self.start_and_connect_sync()
+        return self._client
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            if self._client is not None:
+                self._client.close()
+        finally:
+            self._client = None
+            self.stop_cluster_sync()
+
+    async def __aenter__(self) -> Client:
+        return await _in_thread(self.__enter__)
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await _in_thread(lambda: self.__exit__(kind, error, trace))
+
+
+class _StopOnError:
+    """Stops a cluster when its start fails, however it fails; a running one is left alone."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+        self._was_running = cluster.running
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if error is not None and not self._was_running:
+            self._cluster.stop_cluster_sync()
+
+
+def _profile(name: str, path: str | None, root: str | None) -> ProfileDir:
+    return ProfileDir(path) if path else find_profile(name, root)
+
+
+def _stop_at_exit(cluster: weakref.ref[Cluster]) -> None:
+    found = cluster()
+    if found is not None and found.running:
+        found.stop_cluster_sync()
+
+
+async def _in_thread(function: Callable[[], T]) -> T:
+    import asyncio  # 40 ms, and whoever awaits has it
+
+    return await asyncio.to_thread(function)

@@ -1,0 +1,320 @@
+"""One running cluster, from its launcher's side: its jobs, what they told, its state file.
+
+Rules: the watcher's thread only notes events (under ``changed``) and hands the connector
+on; everything else happens in the caller's thread, which waits on ``changed`` with a bound
+and says every few seconds what it waits for.  Whatever is started is remembered in the
+state file at once, so that ``ipclusterz stop`` finds it even if this process is killed.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from threading import Condition
+
+from ipclusterz.cluster import state as states
+from ipclusterz.cluster.engines import EngineSet
+from ipclusterz.cluster.kept import settle
+from ipclusterz.cluster.settings import ControllerSettings, SettingError, usable_cores
+from ipclusterz.cluster.spec import agent_spec, connector_line, controller_spec
+from ipclusterz.cluster.watch import Watcher
+from ipclusterz.core.config import AgentConfig
+from ipclusterz.error import ClusterError, KernelError, LaunchError
+from ipclusterz.error import TimeoutError as OurTimeoutError
+from ipclusterz.files import quote, read_private, remove
+from ipclusterz.launchers.base import Event, Job, JobState, get_launcher
+from ipclusterz.paths import ProfileDir
+
+STOP_SECONDS = 10.0
+"""How long a job may take to end by itself."""
+
+_TELL_SECONDS = 5.0
+
+
+class AlreadyRunning(ClusterError):
+    """A cluster with this id runs in this profile."""
+
+
+@dataclass
+class Plan:
+    """What to start: a controller as the user describes it, and a pattern for engines.
+
+    ``own`` says that this process is a command of ours and may be told to end;
+    ``timeout`` (seconds) bounds each wait for a start.
+    """
+
+    profile: ProfileDir
+    cluster_id: str
+    controller: ControllerSettings = field(default_factory=ControllerSettings)
+    agent: AgentConfig = field(default_factory=AgentConfig)
+    launcher: str = "local"
+    timeout: float = 60.0
+    log_level: str = "INFO"
+    log_dir: str = ""
+    own: bool = False
+
+
+class Deployment:
+    """Starts, watches and stops what a :class:`Plan` describes."""
+
+    def __init__(self, plan: Plan, notice: Callable[[Event], None] | None = None) -> None:
+        self.plan = plan
+        self.sets: dict[str, EngineSet] = {}
+        self.controller: Job | None = None
+        self.controller_end: JobState | None = None
+        self.ready: Event | None = None
+        self.state: states.State | None = None
+        self._notice = notice
+        self._changed = Condition()
+        self._watcher: Watcher | None = None
+        self._launched = 0
+        self._foreign = False
+
+    @property
+    def running(self) -> bool:
+        """Whether there is a controller, as far as is known."""
+        return self.controller is not None and self.controller_end is None
+
+    def attach(self, state: states.State) -> None:
+        """Work with a cluster that something else started: engines can be added to it."""
+        self.state = state
+        self.ready = {"event": "ready"}
+        self._foreign = True
+
+    def launch_controller(self) -> None:
+        """Start the controller's process; AlreadyRunning if its cluster id is taken."""
+        plan = self.plan
+        if self.running:
+            raise AlreadyRunning(f"this cluster ({plan.cluster_id!r}) is started already")
+        plan.profile.create()
+        with states.lock(plan.profile):
+            check_free(plan.profile, plan.cluster_id)
+            config = settle(plan.controller, plan.profile, plan.cluster_id)
+            config.log_dir, config.log_level = plan.log_dir, plan.log_level
+            if not config.reuse:
+                # A client must not find, nor wait on, a connector from before.
+                remove(config.client_file)
+                remove(config.engine_file)
+            state = states.new(plan.profile, plan.cluster_id, plan.own)
+            state.reuse = config.reuse
+            job = get_launcher("local").start(controller_spec(config, state.token))
+            state.controller = states.Process.of(job.pid)
+            self.controller, self.controller_end, self.ready = job, None, None
+            self.state = state
+            states.write(state)
+        self._watch(job)
+
+    def launch_engines(self, n: int | None = None, name: str | None = None) -> EngineSet:
+        """Start a process for ``n`` engines; it is given the connector when there is one."""
+        count = n if n is not None else usable_cores()
+        if count < 1:
+            raise SettingError(f"n is {count}: start at least one engine")
+        name = name or self._new_name()
+        plan = self.plan
+        config = replace(
+            plan.agent,
+            n=count,
+            cluster_id=plan.cluster_id,
+            log_dir=plan.log_dir,
+            log_level=plan.log_level,
+        )
+        token = self.state.token if self.state else os.urandom(8).hex()
+        job = get_launcher(plan.launcher).start(agent_spec(config, token, name))
+        made = EngineSet(name, job, count)
+        with self._changed:
+            self.sets[name] = made
+        self.remember_engines(name, states.Process.of(job.pid, count))
+        self._watch(job)
+        if self.ready is not None:
+            self._tell(made)
+        return made
+
+    def remember_engines(self, name: str, process: states.Process | None) -> None:
+        """Note in the state file which process holds a set of engines (None: no more)."""
+        if self.state is None:
+            return
+        with states.lock(self.plan.profile):
+            # Others add engines to the file as well: read, change, write.
+            state = states.read(self.state.path) or self.state
+            if process is None:
+                state.engine_sets.pop(name, None)
+            else:
+                state.engine_sets[name] = process
+            self.state = state
+            states.write(state)
+
+    def await_controller(self) -> None:
+        """Wait until the controller listens; LaunchError with its own words if it cannot."""
+        self._wait(lambda: self.ready is not None, lambda: "the controller to listen")
+
+    def await_engines(self, made: EngineSet) -> None:
+        """Wait until a set is complete; LaunchError with the engine's words if it cannot."""
+
+        def done() -> bool:
+            if made.failed:
+                raise LaunchError(made.problem)
+            return made.complete
+
+        self._wait(done, lambda: f"engines: {len(made.ready)}/{made.n} are ready")
+
+    def pause(self, seconds: float) -> None:
+        """Wait, but not if the controller ends meanwhile."""
+        deadline = time.monotonic() + seconds
+        with self._changed:
+            self._changed.wait_for(
+                lambda: self.controller_end is not None, max(deadline - time.monotonic(), 0)
+            )
+
+    def stop_engines(self, names: list[str]) -> None:
+        """Stop sets of engines and wait for their end."""
+        with self._changed:
+            sets = [found for name in names if (found := self.sets.pop(name, None))]
+        self._stop([made.job for made in sets], STOP_SECONDS)
+        for made in sets:
+            self.remember_engines(made.id, None)
+
+    def stop(self, grace: float = STOP_SECONDS) -> None:
+        """Stop everything that was started here and remove what it left."""
+        with self._changed:
+            jobs = [made.job for made in self.sets.values()]
+            self.sets.clear()
+            if self.controller is not None:
+                jobs.append(self.controller)
+        self._stop(jobs, grace)
+        state, self.state = self.state, None
+        self.controller, self.controller_end, self.ready = None, None, None
+        if state is not None and not self._foreign:
+            states.clean(state)
+        if self._watcher is not None:
+            self._watcher.close()
+            self._watcher = None
+
+    def _new_name(self) -> str:
+        self._launched += 1
+        name = f"e{self._launched}"
+        taken = self.state.engine_sets if self.state else {}
+        return self._new_name() if name in taken or name in self.sets else name
+
+    def _watch(self, job: Job) -> None:
+        if self._watcher is None:
+            self._watcher = Watcher(self._on_event, self._on_end)
+        self._watcher.add(job)
+
+    def _stop(self, jobs: list[Job], grace: float) -> None:
+        for job in jobs:
+            if self._watcher is not None:
+                self._watcher.remove(job)
+            job.close()
+        deadline = time.monotonic() + grace
+        codes = [job.stop(max(deadline - time.monotonic(), 0.1)).code for job in jobs]
+        if any(codes) and self.state is not None:
+            states.sweep(self.state.token)
+
+    def _wait(self, done: Callable[[], bool], what: Callable[[], str]) -> None:
+        deadline = time.monotonic() + self.plan.timeout
+        with self._changed:
+            while not self._check(done):
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    raise OurTimeoutError(self._late(what()))
+                if not self._changed.wait(min(left, _TELL_SECONDS)):
+                    self._say({"event": "waiting", "text": f"waiting for {what()}"})
+
+    def _check(self, done: Callable[[], bool]) -> bool:
+        if done():
+            return True
+        if self.controller_end is not None:
+            raise LaunchError(self.controller_end.text)
+        return False
+
+    def _late(self, what: str) -> str:
+        logs = f"; its logs are in {self.plan.log_dir}" if self.plan.log_dir else ""
+        return (
+            f"the cluster is not ready after {self.plan.timeout:g} s, waited for {what}{logs}"
+        )
+
+    def _on_event(self, job: Job, event: Event) -> None:
+        with self._changed:
+            if job is self.controller:
+                if event["event"] == "ready":
+                    self._controller_ready(event)
+            else:
+                for made in self.sets.values():
+                    if made.job is job:
+                        made.take(event)
+                        event = {**event, "ready": len(made.ready), "of": made.n}
+            self._changed.notify_all()
+        self._note_folders(event)
+        self._say(event)
+
+    def _controller_ready(self, event: Event) -> None:
+        self.ready = event
+        for made in self.sets.values():
+            self._tell(made)
+
+    def _note_folders(self, event: Event) -> None:
+        """Remember folders that must be removed should their owner be killed."""
+        state = self.state
+        bodies = event.get("bodies") or []
+        runtime = event.get("runtime")
+        if state is None or not (bodies or runtime):
+            return
+        with states.lock(self.plan.profile):
+            state.runtime = state.runtime or str(runtime or "")
+            state.bodies += [bodies] if isinstance(bodies, str) else bodies
+            try:
+                states.write(state)
+            except KernelError:
+                pass  # it was written a moment ago; only clean-up after a crash needs more
+
+    def _tell(self, made: EngineSet) -> None:
+        """Give a set's agent the connector, once."""
+        if made.told:
+            return
+        made.told = True
+        try:
+            text = (self.ready or {}).get("engine_connector")
+            if not text:
+                plan = self.plan
+                file = plan.profile.connector("engine", plan.cluster_id)
+                text = read_private(file).decode()
+            made.job.tell(connector_line(text))
+        except (KernelError, OSError) as error:
+            made.problem = made.problem or str(error)
+
+    def _on_end(self, job: Job, state: JobState) -> None:
+        with self._changed:
+            if job is self.controller:
+                self.controller_end = state
+            for made in self.sets.values():
+                if made.job is job:
+                    made.ended(state)
+            self._changed.notify_all()
+        role = "controller" if job is self.controller else "engines"
+        self._say({"event": "ended", "role": role, "text": state.text, "code": state.code})
+
+    def _say(self, event: Event) -> None:
+        if self._notice is not None:
+            self._notice(event)
+
+
+def check_free(profile: ProfileDir, cluster_id: str) -> None:
+    """Raise AlreadyRunning if a cluster has this id; remove what a dead one left."""
+    old = states.read(profile.state_file(cluster_id))
+    if old is None:
+        return
+    which = f"cluster {cluster_id!r}" if cluster_id else "a cluster"
+    option = f" --cluster-id={cluster_id}" if cluster_id else ""
+    if old.alive():
+        raise AlreadyRunning(
+            f"{which} of profile {profile.name!r} runs already; stop it with 'ipclusterz stop"
+            f" --profile={profile.name}{option}', or start another one with --cluster-id=NAME"
+        )
+    if old.elsewhere():
+        raise AlreadyRunning(
+            f"{which} of profile {profile.name!r} was started on host {old.host} and may run"
+            f" there; stop it on that host, or if it is gone: rm {quote(old.path)}"
+        )
+    states.clean(old)

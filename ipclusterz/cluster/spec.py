@@ -1,0 +1,83 @@
+"""What is started for a cluster, as data: the launch of a controller and of an agent.
+
+Configurations travel on standard input, whose first line is ``{"config": {...}}``: no key
+in arguments or environment, and no parsing of flags in processes that must start fast.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import sys
+from typing import Any
+
+from ipclusterz.cluster.state import TOKEN
+from ipclusterz.core.config import AgentConfig, ControllerConfig
+from ipclusterz.launchers.base import LaunchSpec
+
+_LAUNCHED = os.path.join(
+    os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "apps", "launched.py"
+)
+_LOG_LIMIT = 1 << 20
+
+
+def controller_spec(config: ControllerConfig, token: str) -> LaunchSpec:
+    """Return the launch of a controller on this host."""
+    document = dict(vars(config))
+    if config.exec_key is not None:
+        document["exec_key"] = base64.b64encode(config.exec_key).decode()
+    return LaunchSpec(
+        argv=_argv("controller"),
+        name="the controller",
+        env={TOKEN: token},
+        stdin=config_line(document),
+        log=_log(config.log_dir, "ipcontrollerz", config.cluster_id),
+    )
+
+
+def agent_spec(config: AgentConfig, token: str, label: str) -> LaunchSpec:
+    """Return the launch of ``config.n`` engines; they wait for a connector line.
+
+    ``label`` tells the sets of engines of one cluster apart.
+    """
+    return LaunchSpec(
+        argv=_argv("engine"),
+        name=f"the engines' process ({label})" if label else "the engines' process",
+        env={TOKEN: token},
+        cwd=config.work_dir,
+        stdin=config_line(dict(vars(config))),
+        n=config.n,
+        log=_log(
+            config.log_dir, "ipenginez", "-".join(filter(None, (config.cluster_id, label)))
+        ),
+    )
+
+
+def config_line(document: dict[str, Any]) -> str:
+    """Return the first line for a launched program."""
+    return json.dumps({"config": document}) + "\n"
+
+
+def connector_line(text: str) -> str:
+    """Return a connector file's text as the line an agent waits for."""
+    return json.dumps({"connector": text}) + "\n"
+
+
+def _argv(role: str) -> tuple[str, ...]:
+    # A path and -P: whatever lies in the current folder is not imported by our processes,
+    # and it is this very package that runs, installed or not.
+    return (sys.executable, "-P", _LAUNCHED, role)
+
+
+def _log(folder: str, program: str, label: str) -> str:
+    """Return the path for what a program writes to standard error, aged once when large."""
+    if not folder:
+        return ""
+    path = os.path.join(folder, f"{program}-{label}.err" if label else f"{program}.err")
+    try:
+        if os.stat(path).st_size > _LOG_LIMIT:
+            os.replace(path, path + ".1")
+    except OSError:
+        pass
+    return path

@@ -1,0 +1,274 @@
+"""State files: what a running cluster consists of, for commands that come later.
+
+A state file names host and boot id besides process ids: with a home folder shared between
+hosts, nobody judges (or signals) the process ids of another host.  Process ids come with
+start times, because numbers are used again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import msgspec
+
+from ipclusterz.error import ClusterError
+from ipclusterz.files import remove
+from ipclusterz.launchers.base import is_alive, process_start
+from ipclusterz.paths import ProfileDir, boot_id
+
+TOKEN = "IPCLUSTERZ_CLUSTER"
+"""The environment variable that marks all processes of one cluster, engines included."""
+
+_OURS = "ipclusterz-"  # what folders that may be removed begin with
+
+
+class Process(msgspec.Struct):
+    """A process of this host, named for good; ``n`` is its number of engines."""
+
+    pid: int
+    start: int
+    n: int = 0
+
+    @classmethod
+    def of(cls, pid: int, n: int = 0) -> Process:
+        """Describe a process that runs now."""
+        return cls(pid, process_start(pid), n)
+
+    def alive(self) -> bool:
+        """Tell whether it still runs."""
+        return is_alive(self.pid, self.start)
+
+
+class State(msgspec.Struct, kw_only=True):
+    """One cluster.  ``launcher`` is None where the processes were started by hand.
+
+    ``own`` says that the launcher is a command of ours, which may be told to end; any other
+    program that made a cluster is left alone.
+    """
+
+    cluster_id: str
+    profile_dir: str
+    host: str
+    boot_id: str
+    token: str
+    launcher: Process | None = None
+    own: bool = False
+    controller: Process | None = None
+    engine_sets: dict[str, Process] = {}
+    runtime: str = ""
+    bodies: list[str] = []
+    client_file: str = ""
+    engine_file: str = ""
+    reuse: bool = False
+    started: float = 0.0
+
+    @property
+    def path(self) -> str:
+        """Where this state is kept."""
+        return ProfileDir(self.profile_dir).state_file(self.cluster_id)
+
+    def here(self) -> bool:
+        """Tell whether its processes are (or were) on this host, since its last start."""
+        if self.boot_id:
+            return self.boot_id == boot_id()
+        return self.host == socket.gethostname()
+
+    def elsewhere(self) -> bool:
+        """Tell whether it may run on a host whose processes cannot be seen from here.
+
+        This host under an earlier boot is not elsewhere: nothing survived that.
+        """
+        return not self.here() and self.host != socket.gethostname()
+
+    def processes(self) -> list[Process]:
+        """Return its processes: controller, then engine sets."""
+        found = [self.controller] if self.controller else []
+        return found + list(self.engine_sets.values())
+
+    def alive(self) -> bool:
+        """Tell whether anything of it runs on this host."""
+        return self.here() and any(process.alive() for process in self.processes())
+
+
+def new(profile: ProfileDir, cluster_id: str, own: bool) -> State:
+    """Return the state of a cluster that is about to be started by this process."""
+    return State(
+        cluster_id=cluster_id,
+        profile_dir=profile.path,
+        host=socket.gethostname(),
+        boot_id=boot_id(),
+        token=os.urandom(8).hex(),
+        launcher=Process.of(os.getpid()),
+        own=own,
+        client_file=profile.connector("client", cluster_id),
+        engine_file=profile.connector("engine", cluster_id),
+        started=time.time(),
+    )
+
+
+def write(state: State) -> None:
+    """Write a state file, whole, without waiting for the disk: it is worth nothing later."""
+    made = f"{state.path}.{os.urandom(4).hex()}.tmp"
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0)
+    try:
+        with open(os.open(made, flags, 0o600), "wb") as file:
+            file.write(msgspec.json.format(msgspec.json.encode(state)))
+        os.replace(made, state.path)
+    except OSError as error:
+        remove(made)
+        raise ClusterError(f"cannot write {state.path}: {error.strerror}") from None
+
+
+def to_dict(state: State) -> dict[str, Any]:
+    """Return a state as plain values."""
+    return dict(msgspec.to_builtins(state))
+
+
+def read(path: str) -> State | None:
+    """Read a state file; None if there is none, or it is not readable as one."""
+    try:
+        with open(path, "rb") as file:
+            return msgspec.json.decode(file.read(), type=State)
+    except (OSError, msgspec.DecodeError):
+        return None
+
+
+def find(profile: ProfileDir) -> list[State]:
+    """Return the states kept in a profile, by cluster id; damaged files are left out."""
+    try:
+        names = sorted(os.listdir(profile.pid))
+    except OSError:
+        return []
+    paths = [
+        os.path.join(profile.pid, name)
+        for name in names
+        if name.startswith("cluster-") and name.endswith(".json")
+    ]
+    return [state for path in paths if (state := read(path)) is not None]
+
+
+@contextmanager
+def lock(profile: ProfileDir) -> Iterator[None]:
+    """Hold a profile's state files against other commands; for moments only.
+
+    The lock is on the folder itself, so that nothing is left behind.  File systems that
+    know no locks go without.
+    """
+    try:
+        import fcntl  # not on Windows
+    except ImportError:
+        yield
+        return
+    fd = os.open(profile.pid, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX)
+        except OSError:
+            pass
+        yield
+    finally:
+        os.close(fd)
+
+
+def end(state: State, grace: float = 10.0) -> None:
+    """End a cluster of this host: ask its launcher (if it is ours), then its processes.
+
+    Waits up to ``grace`` seconds for each, then kills, and removes what they left.
+    """
+    launcher = state.launcher
+    if launcher and state.own and launcher.alive():
+        _signal(launcher, signal.SIGTERM)
+        _wait([launcher], grace + 5.0)
+    alive = [process for process in state.processes() if process.alive()]
+    for process in alive:
+        _signal(process, signal.SIGTERM)
+    _wait(alive, grace)
+    for process in alive:
+        _signal(process, signal.SIGKILL)
+    if alive:
+        _wait(alive, 5.0)
+        sweep(state.token)
+    clean(state)
+
+
+def sweep(token: str) -> int:
+    """Kill every process of this user that carries the cluster's mark; return how many.
+
+    For what outlived its parents: a process whose parent was killed, a grandchild that
+    made a session of its own.  Looks into /proc; elsewhere it finds nothing.
+    """
+    mark = f"{TOKEN}={token}".encode()
+    killed = 0
+    for name in os.listdir("/proc") if os.path.isdir("/proc/self") else ():
+        if not name.isdigit() or int(name) == os.getpid():
+            continue
+        try:
+            with open(f"/proc/{name}/environ", "rb") as file:
+                if mark not in file.read().split(b"\0"):
+                    continue
+            os.kill(int(name), signal.SIGKILL)
+        except OSError:
+            continue
+        killed += 1
+    return killed
+
+
+def clean(state: State) -> None:
+    """Remove what a dead cluster left: its sockets, shared memory, connector and state file.
+
+    Connector files stay with ``-r``, and when another controller has written them since.
+    """
+    for folder in (state.runtime, *state.bodies):
+        if os.path.basename(folder).startswith(_OURS):
+            _remove_folder(folder)
+    if not state.reuse:
+        for path in (state.client_file, state.engine_file):
+            if _written_by(path, state.controller):
+                remove(path)
+    remove(state.path)
+
+
+def _written_by(path: str, controller: Process | None) -> bool:
+    try:
+        with open(path, "rb") as file:
+            document: Any = json.load(file)
+    except (OSError, ValueError):
+        return False
+    return controller is not None and document.get("pid") == controller.pid
+
+
+def _remove_folder(folder: str) -> None:
+    """Remove a folder of files; such folders of ours have no folders inside."""
+    try:
+        names = os.listdir(folder)
+    except OSError:
+        return
+    for name in names:
+        remove(os.path.join(folder, name))
+    try:
+        os.rmdir(folder)
+    except OSError:
+        pass
+
+
+def _signal(process: Process, signum: int) -> None:
+    if process.alive():
+        try:
+            os.kill(process.pid, signum)
+        except OSError:
+            pass
+
+
+def _wait(processes: list[Process], timeout: float) -> None:
+    deadline = time.monotonic() + timeout
+    for process in processes:
+        # Not our children: there is no event to wait for on every system.
+        while process.alive() and time.monotonic() < deadline:
+            time.sleep(0.01)
