@@ -176,6 +176,7 @@ def test_importing_the_package_imports_nothing_else() -> None:
     assert added <= {"ipclusterz", "ipclusterz._version", "__future__"}
 
 
+@pytest.mark.skipif(not (ROOT / "launchers").is_dir(), reason="an sdist has no links")
 def test_the_folder_of_launchers_refuses_to_be_a_top_level_package() -> None:
     done = subprocess.run(
         [sys.executable, "-c", "import launchers"], cwd=ROOT, capture_output=True, text=True

@@ -13,7 +13,7 @@ import pytest
 from traitlets.config import Configurable
 
 ROOT = Path(__file__).resolve().parents[2]
-FILES = sorted((ROOT / "profiles").rglob("*_config.py"))
+FILES = sorted((ROOT / "ipclusterz" / "profiles").rglob("*_config.py"))
 MODULES = {
     "ipclusterz_config.py": "ipclusterz.apps.cluster",
     "ipcontrollerz_config.py": "ipclusterz.apps.controller",
