@@ -7,7 +7,8 @@ are acknowledged and dropped.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from threading import Lock
 from typing import Any, Protocol
 
 from ipclusterz.core import message as m
@@ -29,61 +30,83 @@ class Packed(Protocol):
 
 
 class Entry:
-    """One request, shared by the keys of its targets."""
+    """One request, shared by the keys of its targets; ``left`` counts those not answered."""
 
-    __slots__ = ("channel", "fn", "message", "sink")
+    __slots__ = ("channel", "fn", "left", "message", "sink")
 
-    def __init__(self, message: Any, channel: int, fn: Packed | None, sink: Sink) -> None:
+    def __init__(
+        self, message: Any, channel: int, fn: Packed | None, sink: Sink, left: int
+    ) -> None:
         self.message = message
         self.channel = channel
         self.fn = fn
         self.sink = sink
+        self.left = left
+
+
+_TASK = int(Channel.TASK)
 
 
 class Ledger:
-    """Outstanding work of one client; ``out`` collects (channel, message) pairs."""
+    """Outstanding work of one client; ``out`` collects (channel, message) pairs.
+
+    Keys are given by :meth:`reserve`, which any thread may call; everything else belongs to
+    whoever drives the connection.  ``claim`` is asked about each result with a body and may
+    postpone it (False); :meth:`deliver` takes it up again.  ``dropped`` collects bodies that
+    nobody needs any more.
+    """
 
     def __init__(self, number: int = 0) -> None:
         self.number = number
         self.out: list[tuple[int, Any]] = []
         self.pending: dict[int, Entry] = {}
         self.waiting: dict[int, str] = {}  # channel -> why nothing progresses there
+        self.dropped: list[m.Body] = []
+        self.claim: Callable[[int, m.Result], bool] = lambda channel, result: True
         self._base = number << m.COUNTER_BITS
         self._counter = 0
+        self._reserving = Lock()
         self._sent_functions: dict[int, set[bytes]] = {
-            int(Channel.TASK): set(),
+            _TASK: set(),
             int(Channel.DIRECT): set(),
             int(Channel.CONTROL): set(),
         }
 
     # -- asking ----------------------------------------------------------------------------
 
+    def reserve(self, n: int = 1) -> int:
+        """Return the first of ``n`` fresh keys in a row."""
+        with self._reserving:
+            first = self._counter + 1
+            self._counter += n
+        return self._base + first
+
     def submit(
         self,
+        key: int,
         op: int,
         fn: Packed | None,
         data: bytes,
         body: m.Body | None,
         opt: m.Options | None,
         sink: Sink,
-    ) -> int:
-        """Enter a task for any engine and return its key."""
-        self._counter += 1
-        key = self._base + self._counter
+    ) -> None:
+        """Enter a task for any engine."""
         digest = b""
+        out = self.out
         if fn is not None:
             digest = fn.digest
-            known = self._sent_functions[4]
+            known = self._sent_functions[_TASK]
             if digest not in known:
                 known.add(digest)
-                self.out.append((4, m.Function(digest, fn.data)))
+                out.append((_TASK, m.Function(digest, fn.data)))
         message = m.Submit(key, op, digest, data, body, opt)
-        self.pending[key] = Entry(message, 4, fn, sink)
-        self.out.append((4, message))
-        return key
+        self.pending[key] = Entry(message, _TASK, fn, sink, 1)
+        out.append((_TASK, message))
 
     def request(
         self,
+        key: int,
         channel: int,
         op: int,
         fn: Packed | None,
@@ -91,20 +114,17 @@ class Ledger:
         body: m.Body | None,
         targets: list[int],
         sink: Sink,
-    ) -> int:
-        """Enter work for named engines and return the first target's key."""
-        key = self._base + self._counter + 1
-        self._counter += len(targets)
+    ) -> None:
+        """Enter work for named engines; target ``i`` has ``key + i``."""
         digest = b""
         if fn is not None:
             digest = fn.digest
             self._send_function(channel, fn)
         message = m.Request(key, targets, op, digest, data, body)
-        entry = Entry(message, channel, fn, sink)
+        entry = Entry(message, channel, fn, sink, len(targets))
         for index in range(len(targets)):
             self.pending[key + index] = entry
         self.out.append((channel, message))
-        return key
 
     def _send_function(self, channel: int, fn: Packed) -> None:
         known = self._sent_functions[channel]
@@ -131,14 +151,31 @@ class Ledger:
         for message in messages:
             if type(message) is m.Result:
                 key = message.key
+                if message.body is not None and key in self.pending:
+                    if not self.claim(channel, message):
+                        continue
                 entry = pop(key, None)
                 received.append(key)
                 if entry is not None:
+                    self._done(entry)
                     entry.sink.deliver(key, message)
             else:
                 self._other(channel, message)
         if received:
             self.out.append((channel, m.Received(received)))
+
+    def deliver(self, channel: int, result: m.Result) -> None:
+        """Deliver a result that was postponed."""
+        entry = self.pending.pop(result.key, None)
+        self.out.append((channel, m.Received([result.key])))
+        if entry is not None:
+            self._done(entry)
+            entry.sink.deliver(result.key, result)
+
+    def _done(self, entry: Entry) -> None:
+        entry.left -= 1
+        if entry.left == 0 and entry.message.body is not None:
+            self.dropped.append(entry.message.body)
 
     def _other(self, channel: int, message: Any) -> None:
         if isinstance(message, m.NeedFunction):
@@ -182,4 +219,5 @@ class Ledger:
         pending, self.pending = self.pending, {}
         for key, entry in pending.items():
             result = m.Result(key, 0, -1, int(m.Status.LOST), data, None, 0.0, 0.0, 0)
+            self._done(entry)
             entry.sink.deliver(key, result)

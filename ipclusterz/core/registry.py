@@ -154,12 +154,15 @@ class Registry:
 
     def register(
         self, connection: bytes, role: int, message: m.Register, minted: Minted, now: float
-    ) -> None:
-        """A peer asks to be let in; ``role`` is what its key proved."""
+    ) -> Peer | None:
+        """A peer asks to be let in; ``role`` is what its key proved.
+
+        Returns the peer, or None when it was refused.
+        """
         problem = self._objection(role, message)
         if problem:
             self.out.append((R_REGISTRATION, connection, m.Refused(problem)))
-            return
+            return None
         peer = self._returning(role, message, minted)
         if peer is None:
             number = 0
@@ -176,6 +179,7 @@ class Registry:
         self.out.append((R_LOCAL, None, admit))
         rev = self._announce(lambda r: _at(admit, r))
         self._after(rev, lambda: self._welcome(peer, ids))
+        return peer
 
     def _objection(self, role: int, message: m.Register) -> str:
         if self.closing:

@@ -1,0 +1,164 @@
+"""Registration from the peer's side: a CURVE connection to the hub, kept for as long as it
+takes.
+
+The hub's public key and the role's secret come from the connector file.  Whoever answers
+must own the hub's secret key, and admits only holders of a role's; the answer brings the
+session key, the gate password and the doors.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import zmq
+
+from ipclusterz.core import message as m
+from ipclusterz.core.connector import Connector
+from ipclusterz.net import sockets
+from ipclusterz.net.dial import ATTEMPT_SECONDS, FIRST_PAUSE, LONGEST_PAUSE, Wire, jitter
+from ipclusterz.net.loop import Loop, Timer
+
+_decode = msgspec.msgpack.Decoder(m.ToRegistration).decode
+
+DOWN = "down"  # no connection; tried again
+REFUSED = "refused"  # nothing listens at any address
+DENIED = "denied"  # our key is not accepted
+
+
+class Registrar:
+    """Registers a peer and stays registered.
+
+    ``make()`` returns the Register message of the moment; ``on_message`` gets the hub's
+    answers; ``on_state(kind, text)`` is told '' when connected and one of :data:`DOWN`,
+    :data:`REFUSED`, :data:`DENIED` when not.
+    """
+
+    def __init__(
+        self,
+        loop: Loop,
+        context: zmq.Context[zmq.Socket[bytes]],
+        connector: Connector,
+        addresses: list[str],
+        make: Callable[[], m.Register],
+        on_message: Callable[[Any], None],
+        on_state: Callable[[str, str], None],
+    ) -> None:
+        self._loop = loop
+        self._context = context
+        self._connector = connector
+        self._addresses = addresses
+        self._make = make
+        self._on_message = on_message
+        self._on_state = on_state
+        self._public = zmq.curve_public(connector.exec_key.encode())
+        self._turn = 0
+        self._refusals = 0
+        self._pause = FIRST_PAUSE
+        self._wire: Wire | None = None
+        self._retry: Timer | None = None
+        self._closed = False
+        self.address = ""
+        self.up = False
+
+    def start(self) -> None:
+        """Connect (again)."""
+        self._hang_up()
+        if self._closed:
+            return
+        self.address = self._addresses[self._turn % len(self._addresses)]
+        if self.address.startswith("ipc://") and not os.path.exists(self.address[6:]):
+            self._failed("the socket does not exist", int(zmq.EVENT_CLOSED))
+            return
+        socket = sockets.dealer(self._context)
+        socket.setsockopt(zmq.CURVE_SERVERKEY, self._connector.server_key.encode())
+        socket.setsockopt(zmq.CURVE_SECRETKEY, self._connector.exec_key.encode())
+        socket.setsockopt(zmq.CURVE_PUBLICKEY, self._public)
+        try:
+            self._wire = Wire(self._loop, socket, self.address, self._frames, self._event)
+        except zmq.ZMQError as error:
+            socket.close(0)
+            self._failed(str(error), 0)
+            return
+        self._wire.timer = self._loop.after(ATTEMPT_SECONDS, self._too_long)
+        self._wire.socket.send([m.encode(self._make())])
+
+    def _too_long(self) -> None:
+        if not self.up:
+            self._failed(f"no answer within {ATTEMPT_SECONDS:.0f} s", 0)
+
+    def _event(self, wire: Wire, event: int) -> None:
+        if wire is not self._wire:
+            return
+        failure = sockets.FAILURES.get(event)
+        if failure is not None:
+            self._failed(failure, event)
+
+    def _failed(self, problem: str, event: int) -> None:
+        self._hang_up()
+        self.up = False
+        if self._closed:
+            return
+        text = f"{self.address}: {problem}"
+        self._turn += 1
+        if event == zmq.EVENT_CLOSED:
+            self._refusals += 1
+        kind = DOWN
+        if event == zmq.EVENT_HANDSHAKE_FAILED_AUTH:
+            kind = DENIED
+        pause = 0.0
+        if self._turn % len(self._addresses) == 0:
+            if self._refusals >= len(self._addresses):
+                kind = REFUSED
+            self._refusals = 0
+            pause = self._pause * jitter()
+            self._pause = min(self._pause * 2, LONGEST_PAUSE)
+        self._retry = self._loop.after(pause, self.start)
+        self._on_state(kind, text)
+
+    def _frames(self, wire: Wire, frames: list[bytes]) -> None:
+        if wire is not self._wire or len(frames) != 1:
+            return
+        try:
+            message = _decode(frames[0])
+        except msgspec.MsgspecError as error:
+            self._failed(f"the hub said something that makes no sense: {error}", 0)
+            return
+        if isinstance(message, m.Registered):
+            self.up = True
+            self._turn = 0
+            self._refusals = 0
+            self._pause = FIRST_PAUSE
+            if wire.timer is not None:
+                wire.timer.cancel()
+            self._on_state("", "")
+        self._on_message(message)
+
+    def send(self, message: Any) -> bool:
+        """Send to the hub; False when there is no connection (say it again later)."""
+        if self._wire is None or not self.up:
+            return False
+        try:
+            self._wire.socket.send([m.encode(message)])
+        except zmq.ZMQError:
+            return False
+        return True
+
+    def _hang_up(self) -> None:
+        if self._retry is not None:
+            self._retry.cancel()
+            self._retry = None
+        if self._wire is not None:
+            self._wire.close()
+            self._wire = None
+
+    def close(self, linger: int = 200) -> None:
+        """Leave."""
+        self._closed = True
+        if self._retry is not None:
+            self._retry.cancel()
+        if self._wire is not None:
+            self._wire.close(linger)
+            self._wire = None
