@@ -1,0 +1,262 @@
+"""LoadBalancedView: tasks that run on whichever engine is free."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from ipclusterz.client import mapping
+from ipclusterz.client import targets as engines_of
+from ipclusterz.client.group import AsyncMapResult
+from ipclusterz.client.lazymap import LazyMap
+from ipclusterz.client.task import TaskResult, name_of
+from ipclusterz.client.views import View
+from ipclusterz.core.message import Op, Options
+from ipclusterz.engine import serialize
+
+if TYPE_CHECKING:
+    from ipclusterz.client.client import Client
+    from ipclusterz.engine.serialize import PackedFunction
+
+_APPLY = Op.APPLY
+_NO_ARGS = serialize.NO_ARGS
+
+
+class LoadBalancedView(View):
+    """Engines as a pool: each task runs once, on an engine that is free for it.
+
+    Flags besides those of all views: ``targets`` (ids that tasks may run on; None: any),
+    ``retries`` (how often a task that failed is tried again), ``timeout`` (seconds a task
+    may wait to be begun; 0: as long as it takes).
+    """
+
+    _flag_names = (*View._flag_names, "targets", "retries", "timeout")
+
+    def __init__(self, client: Client, **flags: Any) -> None:
+        self._targets: list[int] | None = None
+        self._retries = 0
+        self._timeout = 0.0
+        self._options: Options | None = None
+        super().__init__(client, **flags)
+        # Looked up once: apply_async is what programs call a million times.
+        self._pack = self._session.functions.pack
+        self._submit = self._session.connection.submit
+        self._live = self._session.live
+
+    def __repr__(self) -> str:
+        return f"<LoadBalancedView {self._targets}>"
+
+    # -- flags -----------------------------------------------------------------------------
+
+    @property
+    def targets(self) -> list[int] | None:
+        """The ids of engines that tasks may run on; None: any."""
+        return self._targets
+
+    @targets.setter
+    def targets(self, value: Any) -> None:
+        if value is None or (isinstance(value, str) and value == "all"):
+            self._targets = None
+        else:
+            chosen = engines_of.choose(value, sorted(self._session.connection.engines))
+            self._targets = [chosen] if isinstance(chosen, int) else chosen
+        self._set_options()
+
+    @property
+    def retries(self) -> int:
+        """How often a task that failed is tried again."""
+        return self._retries
+
+    @retries.setter
+    def retries(self, value: int) -> None:
+        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+            raise ValueError(f"retries={value!r} must be a whole number from 0")
+        self._retries = value
+        self._set_options()
+
+    @property
+    def timeout(self) -> float:
+        """Seconds a task may wait to be begun; 0: as long as it takes."""
+        return self._timeout
+
+    @timeout.setter
+    def timeout(self, value: float | None) -> None:
+        seconds = float(value or 0.0)
+        if not 0 <= seconds < float("inf"):
+            raise ValueError(f"timeout={value!r} must be seconds from 0 (0: no limit)")
+        self._timeout = seconds
+        self._set_options()
+
+    def _set_options(self) -> None:
+        plain = self._targets is None and not self._retries and not self._timeout
+        self._options = None if plain else Options(self._retries, self._targets, self._timeout)
+
+    # -- sending ---------------------------------------------------------------------------
+
+    def apply_async(self, f: Callable[..., Any], /, *args: Any, **kwargs: Any) -> TaskResult:
+        """Send ``f(*args, **kwargs)`` to run once, anywhere; return its AsyncResult.
+
+        Raises SerializationError for what cannot be pickled.
+        """
+        # Flat on purpose: each function call here is 2 % of the tasks/s a client can send.
+        fn = self._pack(f)
+        if fn.large:
+            return self._apply_large(f, args, kwargs)
+        if args or kwargs:
+            parts = serialize.pack_call(args, kwargs)
+        else:
+            parts = [_NO_ARGS]
+        try:
+            name = f.__name__
+        except AttributeError:
+            name = type(f).__name__
+        result = TaskResult(self._session, name)
+        if self.label:
+            result._label = self.label
+        live = self._live
+        live.add(result)
+        try:
+            result._key = self._submit(_APPLY, fn, parts, result, options=self._options)
+        except BaseException:
+            live.discard(result)
+            raise
+        return result
+
+    def _apply_large(
+        self, f: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> TaskResult:
+        parts = serialize.pack_large(f, args, kwargs)
+        result = TaskResult(self._session, name_of(f))
+        result._label = self.label
+        self._live.add(result)
+        try:
+            result._key = self._submit(Op.CALL, None, parts, result, options=self._options)
+        except BaseException:
+            self._live.discard(result)
+            raise
+        return result
+
+    def send_map(
+        self,
+        f: Callable[..., Any],
+        sequences: Sequence[Any],
+        chunksize: int | str | None,
+        ordered: bool,
+        return_exceptions: bool,
+    ) -> AsyncMapResult:
+        """Send a map in chunks; items are read from the sequences as they are sent."""
+        items: Iterable[tuple[Any, ...]] = zip(*sequences, strict=False)
+        size = self._chunksize(chunksize, sequences)
+        sizes: list[int] | None = [] if size > 1 else None
+        result = AsyncMapResult(
+            self._session,
+            name_of(f),
+            sizes=sizes,
+            ordered=ordered,
+            return_exceptions=return_exceptions,
+        )
+        loads = (
+            self._chunk_loads(f, items, size, sizes, return_exceptions)
+            if sizes is not None
+            else self._item_loads(f, items)
+        )
+        self._send_all(result, loads)
+        return result
+
+    def _chunksize(self, chunksize: int | str | None, sequences: Sequence[Any]) -> int:
+        if chunksize is None or chunksize == "auto":
+            lengths = [len(seq) for seq in sequences if hasattr(seq, "__len__")]
+            engines = len(self._targets or self._session.connection.engines)
+            return mapping.auto_chunk(min(lengths, default=64 * engines), engines)
+        if isinstance(chunksize, bool) or not isinstance(chunksize, int) or chunksize < 1:
+            raise ValueError(f"chunksize={chunksize!r} must be a whole number from 1 or 'auto'")
+        return chunksize
+
+    def _item_loads(
+        self, f: Callable[..., Any], items: Iterable[tuple[Any, ...]]
+    ) -> Iterable[tuple[Op, PackedFunction | None, list[Any]]]:
+        """Yield a task for each item: a plain call, which needs no list around it."""
+        fn = self._pack(f)
+        for args in items:
+            if fn.large:
+                yield Op.CALL, None, serialize.pack_large(f, args, {})
+            else:
+                yield _APPLY, fn, serialize.pack_call(args, {})
+
+    def _chunk_loads(
+        self,
+        f: Callable[..., Any],
+        items: Iterable[tuple[Any, ...]],
+        size: int,
+        sizes: list[int],
+        return_exceptions: bool,
+    ) -> Iterable[tuple[Op, PackedFunction | None, list[Any]]]:
+        """Yield a task for each chunk, and note its size."""
+        fn = self._pack(f)
+        for chunk in mapping.chunks(items, size):
+            if fn.large:
+                load = serialize.pack_large_items(f, chunk, return_exceptions=return_exceptions)
+                task: tuple[Op, PackedFunction | None, list[Any]] = (Op.CALL, None, load)
+            else:
+                load = serialize.pack_items(chunk, return_exceptions=return_exceptions)
+                task = (Op.MAP, fn, load)
+            sizes.append(len(chunk))
+            yield task
+
+    def _send_all(
+        self,
+        result: AsyncMapResult,
+        loads: Iterable[tuple[Op, PackedFunction | None, list[Any]]],
+    ) -> None:
+        """Send a map's tasks; if one cannot be sent, those before it are given up."""
+        submit, options = self._submit, self._options
+        keys: list[int] = []
+        result.sent_as(keys)
+        self._live.add(result)
+        try:
+            for op, fn, parts in loads:
+                keys.append(submit(op, fn, parts, result, options=options))
+        except BaseException:
+            result.complete(keys)
+            result.abort()
+            raise
+        result.complete(keys)
+
+    def imap(
+        self,
+        f: Callable[..., Any],
+        *sequences: Any,
+        ordered: bool = True,
+        max_outstanding: int | str = "auto",
+        return_exceptions: bool = False,
+    ) -> LazyMap:
+        """Return an iterator over ``f``'s values that reads its input as it goes.
+
+        At most ``max_outstanding`` tasks are under way or waiting to be yielded, so endless
+        inputs and millions of items take bounded memory.  ``'auto'`` follows the measured
+        length of tasks: two an engine for long ones, more for short ones.
+        """
+        if not sequences:
+            raise TypeError("imap needs at least one sequence")
+        return LazyMap(
+            self,
+            self._item_loads(f, zip(*sequences, strict=False)),
+            ordered=ordered,
+            max_outstanding=max_outstanding,
+            return_exceptions=return_exceptions,
+        )
+
+    def piece_count(self, length: int, chunksize: int | None) -> int:
+        """Return the number of pieces of ``chunksize`` items (default 1)."""
+        return max(1, -(-length // (chunksize or 1)))
+
+    def send_pieces(
+        self,
+        f: Callable[..., Any],
+        calls: Sequence[tuple[Any, ...]],
+        join: Callable[[list[Any]], Any],
+    ) -> AsyncMapResult:
+        """Send one task for each call."""
+        result = AsyncMapResult(self._session, name_of(f), join=join)
+        self._send_all(result, self._item_loads(f, calls))
+        return result

@@ -1,0 +1,442 @@
+"""Client: a connection to a controller, and the engines behind it as a sequence of views.
+
+Finds the controller, holds the session, hands out views, and asks the hub.  How work is
+sent and results are kept is the views' and results' business.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from ipclusterz.client import locate
+from ipclusterz.client import targets as engines_of
+from ipclusterz.client.asyncresult import AsyncResult
+from ipclusterz.client.balanced import LoadBalancedView
+from ipclusterz.client.direct import DirectView
+from ipclusterz.client.session import Link, Open, Session, limit
+from ipclusterz.core.message import Op
+from ipclusterz.error import TimeoutError
+
+if TYPE_CHECKING:
+    from ipclusterz.cluster import Cluster
+    from ipclusterz.core.connector import Connector
+
+CONTROL = 10.0
+"""Seconds that engines get to answer a control request."""
+
+
+class Client:
+    """A session with a cluster; ``rc[0]``, ``rc[:]``, ``rc[::2]`` are views of its engines.
+
+    ``connection_info`` (or ``url_file``) is the path of a connector file, or its content
+    as a dict.  Without it, it is looked for by ``profile`` (default ``'default'``) or
+    ``profile_dir``, and ``cluster_id``, below ``ipython_dir`` (default ``$IPYTHONDIR`` or
+    ``~/.ipython``).  ``timeout`` is how many seconds connecting may take.  ``cluster`` is
+    the :class:`ipclusterz.Cluster` it belongs to, if any.  ``sshkey``, ``password``,
+    ``paramiko``, ``context`` and ``debug`` are accepted for compatibility.
+
+    Raises ConnectorError (no file, a damaged or stale one, a controller that cannot be
+    reached from here), AuthenticationError, ControllerLost, ipclusterz.TimeoutError; each
+    says what to do.  Use it in a ``with`` block, or ``close()`` it.
+    """
+
+    block: bool = False
+    """Whether views made from now on return values rather than AsyncResults."""
+
+    def __init__(
+        self,
+        connection_info: str | os.PathLike[str] | Mapping[str, Any] | None = None,
+        *,
+        url_or_file: str | os.PathLike[str] | None = None,
+        url_file: str | os.PathLike[str] | None = None,
+        profile: str | None = None,
+        profile_dir: str | None = None,
+        ipython_dir: str | None = None,
+        cluster_id: str | None = None,
+        sshserver: str | None = None,
+        sshkey: str | None = None,
+        password: str | None = None,
+        paramiko: bool | None = None,
+        timeout: float = 10.0,
+        cluster: Cluster | None = None,
+        context: Any = None,
+        debug: bool = False,
+    ) -> None:
+        given = [x for x in (connection_info, url_or_file, url_file) if x is not None]
+        if len(given) > 1:
+            raise TypeError("pass one of connection_info, url_or_file and url_file")
+        connector, origin = locate.locate(
+            given[0] if given else None,
+            profile=profile,
+            profile_dir=profile_dir,
+            ipython_dir=ipython_dir,
+            cluster_id=cluster_id,
+        )
+        locate.check_reachable(connector, origin, sshserver)
+        self._begin(_connect(connector, timeout), profile or "default", cluster, origin)
+
+    @classmethod
+    def over(cls, connection: Link, cluster: Cluster | None = None) -> Client:
+        """Make a client of a connection that is there already."""
+        self = cls.__new__(cls)
+        self._begin(connection, "default", cluster, "")
+        return self
+
+    def _begin(
+        self, connection: Link, profile: str, cluster: Cluster | None, origin: str
+    ) -> None:
+        self.session = Session(connection)
+        self.profile = profile
+        self.cluster = cluster
+        self.connection_file = origin
+
+    # -- as a sequence of engines ----------------------------------------------------------
+
+    @property
+    def ids(self) -> list[int]:
+        """The ids of the engines there are now, sorted; ids are never used again."""
+        return sorted(self.session.connection.engines)
+
+    def __len__(self) -> int:
+        return len(self.session.connection.engines)
+
+    def __bool__(self) -> bool:
+        return True  # a client without engines is a client
+
+    def __iter__(self) -> Iterator[DirectView]:
+        """Yield a view of each engine."""
+        for number in self.ids:
+            yield DirectView(self, number)
+
+    def __getitem__(self, key: Any) -> DirectView:
+        """Return a view of engines: by id, negative number, slice, or iterable of ids.
+
+        Raises IndexError (NoSuchEngine) for ids that are not there.
+        """
+        if isinstance(key, str):
+            raise TypeError(
+                f"rc[{key!r}]: engines are chosen by int, slice or iterable of ints; use"
+                " rc.direct_view('all') for whichever there are, view['name'] for variables"
+            )
+        return DirectView(self, engines_of.choose(key, self.ids))
+
+    def __repr__(self) -> str:
+        if self.session.closed:
+            return "<Client: closed>"
+        return f"<Client of {len(self)} engines>"
+
+    # -- views -----------------------------------------------------------------------------
+
+    def direct_view(self, targets: Any = "all", **flags: Any) -> DirectView:
+        """Return a view of named engines; ``'all'`` is whichever there are at each call."""
+        if targets is None or (isinstance(targets, str) and targets == "all"):
+            return DirectView(self, "all", **flags)
+        return DirectView(self, engines_of.choose(targets, self.ids), **flags)
+
+    def load_balanced_view(self, targets: Any = None, **flags: Any) -> LoadBalancedView:
+        """Return a view that runs each task on a free engine, of ``targets`` or of all."""
+        return LoadBalancedView(self, targets=targets, **flags)
+
+    def _view(self, targets: Any) -> DirectView:
+        return self.direct_view("all" if targets is None else targets)
+
+    def execute(
+        self, code: str, silent: bool = True, targets: Any = "all", block: bool | None = None
+    ) -> AsyncResult:
+        """Execute code on engines: see :meth:`DirectView.execute`."""
+        return self._view(targets).execute(code, silent, block=block)
+
+    def run(
+        self, filename: str, targets: Any = "all", block: bool | None = None
+    ) -> AsyncResult:
+        """Execute a local file on engines: see :meth:`DirectView.run`."""
+        return self._view(targets).run(filename, block=block)
+
+    def push(
+        self, ns: Mapping[str, Any], targets: Any = "all", block: bool | None = None
+    ) -> Any:
+        """Set variables on engines: see :meth:`DirectView.push`."""
+        return self._view(targets).push(ns, block=block)
+
+    def pull(
+        self, names: str | Sequence[str], targets: Any = "all", block: bool | None = None
+    ) -> Any:
+        """Get variables from engines: see :meth:`DirectView.pull`."""
+        return self._view(targets).pull(names, block=block)
+
+    def apply(
+        self,
+        f: Callable[..., Any],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        targets: Any = "all",
+        block: bool | None = None,
+    ) -> Any:
+        """Call ``f(*args, **kwargs)`` on engines: see :meth:`DirectView.apply`."""
+        result = self._view(targets).apply_async(f, *args, **(kwargs or {}))
+        return result.get() if (self.block if block is None else block) else result
+
+    def scatter(
+        self,
+        key: str,
+        seq: Iterable[Any],
+        dist: str = "b",
+        flatten: bool = False,
+        targets: Any = "all",
+        block: bool | None = None,
+    ) -> AsyncResult | None:
+        """Deal a sequence over engines: see :meth:`DirectView.scatter`."""
+        return self._view(targets).scatter(key, seq, dist, flatten, block=block)
+
+    def gather(
+        self, key: str, dist: str = "b", targets: Any = "all", block: bool | None = None
+    ) -> Any:
+        """Collect a scattered sequence: see :meth:`DirectView.gather`."""
+        return self._view(targets).gather(key, dist, block=block)
+
+    def clear(self, targets: Any = None, block: bool | None = None) -> Any:
+        """Empty engines' namespaces: an AsyncResult, or None when blocking."""
+        return self._view(targets).clear(block=block)
+
+    # -- waiting ---------------------------------------------------------------------------
+
+    def wait(self, jobs: Any = None, timeout: float | None = -1) -> bool:
+        """Wait for results; tell whether all are in.
+
+        ``jobs``: an AsyncResult, a message id, or an iterable of them; None: everything
+        this client has sent and not got back.  ``timeout`` in seconds; -1: no limit.
+        """
+        pending = self._open(jobs)
+
+        def done() -> bool:
+            while pending and pending[-1].done():
+                pending.pop()
+            return not pending
+
+        return self.session.wait(done, limit(timeout))
+
+    def wait_interactive(
+        self, jobs: Any = None, interval: float = 1.0, timeout: float | None = -1.0
+    ) -> bool:
+        """Wait for results with a progress bar; tell whether all are in."""
+        from ipclusterz.client.progress import watch  # tqdm takes 50 ms
+
+        pending = self._open(jobs)
+        total = len(pending)
+        return watch(
+            self.session,
+            name="results",
+            total=total,
+            count=lambda: sum(sink.done() for sink in pending),
+            done=lambda: all(sink.done() for sink in pending),
+            interval=interval,
+            timeout=limit(timeout),
+            widget=None,
+        )
+
+    def wait_for_engines(
+        self,
+        n: int | None = None,
+        *,
+        timeout: float | None = -1,
+        block: bool = True,
+        interactive: bool | None = None,
+        widget: bool | None = None,
+    ) -> Future[None] | None:
+        """Wait until there are ``n`` engines (default: the cluster's number, or one).
+
+        ``interactive`` shows a bar.  With ``block=False`` returns a Future at once.  Raises
+        ipclusterz.TimeoutError with the number there are, after ``timeout`` seconds.
+        """
+        if n is None:
+            n = getattr(self.cluster, "n", None) or 1
+        if not block:
+            return self._engines_future(n)
+        connection = self.session.connection
+        seconds = limit(timeout)
+
+        def enough() -> bool:
+            return len(connection.engines) >= n
+
+        if interactive and not enough():
+            from ipclusterz.client.progress import watch
+
+            ready = watch(
+                self.session,
+                name="engines",
+                total=n,
+                count=lambda: min(n, len(connection.engines)),
+                done=enough,
+                interval=0.1,
+                timeout=seconds,
+                widget=widget,
+            )
+        else:
+            ready = self.session.wait(enough, seconds)
+        if not ready:
+            raise TimeoutError(
+                f"{n} engines are not ready after {timeout:g} s: {len(self)} are. The logs of"
+                " ipenginez in the profile's log folder say why; ipclusterz engines -n K"
+                " starts more"
+            )
+        return None
+
+    def _engines_future(self, n: int) -> Future[None]:
+        made: Future[None] = Future()
+        connection = self.session.connection
+
+        def look() -> None:
+            if not made.done() and len(connection.engines) >= n:
+                try:
+                    made.set_result(None)
+                except Exception:  # someone else was first, or it was cancelled
+                    pass
+
+        connection.on_engines(look)
+        look()
+        return made
+
+    @property
+    def outstanding(self) -> set[str]:
+        """The message ids of tasks whose results are not in."""
+        return {
+            self.session.msg_id(key) for sink in self._open(None) for key in sink.task_keys()
+        }
+
+    def _open(self, jobs: Any) -> list[Open]:
+        """Return what is meant by ``jobs`` and not complete yet."""
+        live = self.session.live.copy()
+        if jobs is None:
+            return list(live)
+        if isinstance(jobs, AsyncResult | str) or not isinstance(jobs, Iterable):
+            jobs = [jobs]
+        found: list[Open] = []
+        for job in jobs:
+            if isinstance(job, AsyncResult):
+                wanted: Any = job
+                found += [sink for sink in live if sink is wanted]
+            elif isinstance(job, str):
+                key = self.session.key_of(job)
+                found += [sink for sink in live if key is not None and key in sink.task_keys()]
+            else:
+                raise TypeError(f"jobs are AsyncResults or message ids, not {job!r}")
+        return found
+
+    # -- control ---------------------------------------------------------------------------
+
+    def abort(
+        self, jobs: Any = None, targets: Any = None, block: bool | None = None
+    ) -> Future[None] | None:
+        """Give up tasks that have not begun; they end as TaskAborted.
+
+        ``jobs`` as for :meth:`wait`; None: all of this client's, and with ``targets`` all
+        that wait at these engines.  Returns a Future that is done, or None when blocking.
+        """
+        if jobs is None and targets is not None:
+            self._control(Op.ABORT, targets)
+        else:
+            for direct in (False, True):
+                keys = [
+                    key
+                    for sink in self._open(jobs)
+                    if getattr(sink, "_direct", False) is direct
+                    for key in sink.task_keys()
+                ]
+                if keys:
+                    self.session.connection.cancel(keys, direct)
+        return self._answer(block)
+
+    def send_signal(
+        self, sig: int, targets: Any = None, block: bool | None = None
+    ) -> Future[None] | None:
+        """Send a signal to engines' processes (default: all of them)."""
+        self._control(Op.SIGNAL, targets, msgspec.msgpack.encode(int(sig)))
+        return self._answer(block)
+
+    def shutdown(
+        self,
+        targets: Any = "all",
+        restart: bool = False,
+        hub: bool = False,
+        block: bool | None = None,
+    ) -> Future[None] | None:
+        """End engines, or with ``hub=True`` the controller and with it everything.
+
+        An engine ends after the task it runs.  ``restart`` is not possible yet: stop and
+        start them with ``ipclusterz engines``.
+        """
+        if restart:
+            raise NotImplementedError(
+                "engines cannot be restarted from a client yet: shutdown() them and start new"
+                " ones with: ipclusterz engines -n K"
+            )
+        if hub:
+            self.session.connection.shutdown_controller(CONTROL)
+        else:
+            self._control(Op.STOP, targets)
+        return self._answer(block)
+
+    def queue_status(self, targets: Any = "all", verbose: bool = False) -> dict[Any, Any]:
+        """Return what waits: ``{'unassigned': n, id: {'queue', 'completed', 'tasks'}}``.
+
+        ``queue`` counts direct work and ``tasks`` load-balanced work at an engine,
+        ``completed`` both.  ``verbose`` is accepted; message ids are not kept yet.
+        """
+        spec = "all" if targets is None else targets
+        chosen = engines_of.choose(spec, self.ids)
+        ids = [chosen] if isinstance(chosen, int) else chosen
+        answer: dict[Any, Any] = self.session.connection.query("queue_status", ids)
+        return answer
+
+    def _control(self, op: Op, targets: Any, data: bytes = b"") -> dict[int, Any]:
+        chosen = engines_of.choose(targets, self.ids)
+        ids = [chosen] if isinstance(chosen, int) else chosen
+        if not ids:
+            return {}
+        return self.session.connection.control(op, ids, data, timeout=CONTROL)
+
+    def _answer(self, block: bool | None) -> Future[None] | None:
+        if self.block if block is None else block:
+            return None
+        made: Future[None] = Future()
+        made.set_result(None)
+        return made
+
+    # -- the end ---------------------------------------------------------------------------
+
+    def close(self, linger: float | None = None) -> None:
+        """Close the connection; tasks that were sent run on, their results are lost here."""
+        self.session.close()
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _connect(connector: Connector, timeout: float) -> Link:
+    # Sockets and sealing take 60 ms to import, which a Client that finds no file to connect
+    # with should not make its user wait for.
+    from ipclusterz.net.client import Connection
+
+    started = time.monotonic()
+    try:
+        return Connection(connector, timeout=timeout, notice=_say)
+    except TimeoutError as error:
+        raise TimeoutError(
+            f"{error} (gave up after {time.monotonic() - started:.1f} s; Client(timeout=...)"
+            " allows more)"
+        ) from None
+
+
+def _say(text: str) -> None:
+    """Tell the user why waiting takes long."""
+    print(f"ipclusterz: {text}", file=sys.stderr, flush=True)

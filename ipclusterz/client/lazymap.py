@@ -1,0 +1,171 @@
+"""An iterator over a map whose input may be endless: few tasks under way at a time."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from ipclusterz.client import mapping, outcome
+from ipclusterz.core.message import Op, Result, Status
+
+if TYPE_CHECKING:
+    from ipclusterz.client.balanced import LoadBalancedView
+    from ipclusterz.engine.serialize import PackedFunction
+
+_OK = int(Status.OK)
+_WEIGHT = 0.2  # of the newest duration in the moving average
+
+
+class LazyMap(Iterator[Any]):
+    """Yields a map's values, sending more tasks as values are taken.
+
+    Iterating is what sends: nothing happens behind the caller's back, and what is not taken
+    holds back what is not sent.  ``close()`` (also at the end of a ``with`` block) gives up
+    the rest.
+    """
+
+    def __init__(
+        self,
+        view: LoadBalancedView,
+        loads: Iterable[tuple[Op, PackedFunction | None, list[Any]]],
+        *,
+        ordered: bool,
+        max_outstanding: int | str,
+        return_exceptions: bool,
+    ) -> None:
+        auto = max_outstanding == "auto" or max_outstanding is None or max_outstanding == 0
+        if not auto and (not isinstance(max_outstanding, int) or max_outstanding < 0):
+            raise ValueError(
+                f"max_outstanding={max_outstanding!r} must be a whole number from 1 or 'auto'"
+            )
+        self._view = view
+        self._session = view.client.session
+        self._loads = iter(loads)
+        self._ordered = ordered
+        self._return_exceptions = return_exceptions
+        self._fixed = 0 if auto else int(max_outstanding)
+        self._seconds = 1.0  # nothing known: as if tasks were long
+        self._order: deque[int] = deque()  # keys to yield next: as sent, or as they came
+        self._sent: set[int] = set()  # keys not yet taken
+        self._got: dict[int, Result] = {}
+        self._ended = False
+        self._problem: Exception | None = None
+        self._fill()
+        if self._problem is not None and not self._sent:
+            raise self._problem
+
+    # -- the sink --------------------------------------------------------------------------
+
+    def deliver(self, key: int, result: Result) -> None:
+        """Take a task's result; called once a key, under the I/O lock."""
+        outputs = self._session.outputs
+        if result.out or key in outputs.open:
+            outputs.claim(key, result.out)  # no one can ask for it: let it go
+        self._got[key] = result
+        if not self._ordered:
+            self._order.append(key)
+        if self.done():
+            self._session.live.discard(self)
+
+    def task_keys(self) -> Iterable[int]:
+        """Return the keys of the tasks under way."""
+        return self._sent.difference(self._got)
+
+    def done(self) -> bool:
+        """Tell whether all that was sent so far is in."""
+        return len(self._got) >= len(self._sent)
+
+    # -- the iterator ----------------------------------------------------------------------
+
+    def __next__(self) -> Any:
+        if not self._sent:
+            self._fill()
+        if not self._sent:
+            problem, self._problem = self._problem, None
+            if problem is not None:
+                raise problem
+            raise StopIteration
+        raw = self._take()
+        if raw.finished and raw.status == _OK:
+            self._seconds += _WEIGHT * (raw.finished - raw.started - self._seconds)
+        self._fill()
+        error = outcome.error_of(self._session, raw)
+        if error is None:
+            value = outcome.value_of(self._session, raw)
+            if raw.body is not None:
+                self._session.connection.release(raw)
+            return value
+        if self._return_exceptions:
+            return error
+        self.close()
+        raise error
+
+    def _take(self) -> Result:
+        """Wait for the next result, in order or any, and take it out of the books."""
+        order, got = self._order, self._got
+        if self._ordered:
+            key = order[0]
+            if key not in got:
+                self._session.wait(lambda: key in got, None)
+        elif not order:
+            self._session.wait(lambda: bool(order), None)
+        key = order.popleft()
+        self._sent.discard(key)
+        return got.pop(key)
+
+    def _fill(self) -> None:
+        """Send tasks until as many are under way or not yet taken as may be."""
+        room = self._limit() - len(self._sent)
+        if room <= 0 or self._ended:
+            return
+        live = self._session.live
+        live.add(self)
+        try:
+            self._send(room)
+        except Exception as error:  # kept back until what was sent before has been yielded
+            self._ended, self._problem = True, error
+        live.add(self)  # again: a result that came meanwhile may have taken it out
+        if self.done():
+            live.discard(self)
+
+    def _send(self, room: int) -> None:
+        submit, options = self._session.connection.submit, self._view._options
+        sent, order, ordered = self._sent, self._order, self._ordered
+        for op, fn, parts in islice(self._loads, room):
+            key = submit(op, fn, parts, self, options=options)
+            sent.add(key)
+            if ordered:
+                order.append(key)
+            room -= 1
+        self._ended = room > 0
+
+    def _limit(self) -> int:
+        if self._fixed:
+            return self._fixed
+        engines = len(self._view.targets or self._session.connection.engines)
+        return mapping.window(engines, self._seconds)
+
+    # -- the end ---------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Give up the tasks that have not begun, and what was not taken."""
+        keys = list(self.task_keys())
+        self._ended = True
+        self._sent.clear()
+        self._order.clear()
+        self._session.live.discard(self)
+        if keys and not self._session.closed:
+            self._session.connection.cancel(keys, False)
+
+    cancel = close
+
+    def __enter__(self) -> LazyMap:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<LazyMap: {len(self._got)} of {len(self._sent)} tasks under way are in>"

@@ -1,0 +1,135 @@
+"""Decorators that bind a function to a view: calling it runs it on engines."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from ipclusterz.client import mapping
+from ipclusterz.client.task import name_of
+
+if TYPE_CHECKING:
+    from ipclusterz.client.views import View
+
+
+def remote(
+    view: View, block: bool | None = None, **flags: Any
+) -> Callable[[Callable[..., Any]], RemoteFunction]:
+    """Return a decorator whose functions run on ``view``: see :class:`RemoteFunction`."""
+
+    def decorate(f: Callable[..., Any]) -> RemoteFunction:
+        return RemoteFunction(view, f, block=block, **flags)
+
+    return decorate
+
+
+def parallel(
+    view: View,
+    dist: str = "b",
+    block: bool | None = None,
+    ordered: bool = True,
+    **flags: Any,
+) -> Callable[[Callable[..., Any]], ParallelFunction]:
+    """Return a decorator whose functions are dealt over ``view``: ParallelFunction."""
+
+    def decorate(f: Callable[..., Any]) -> ParallelFunction:
+        return ParallelFunction(view, f, dist=dist, block=block, ordered=ordered, **flags)
+
+    return decorate
+
+
+class RemoteFunction:
+    """A function that runs on a view when called: ``f(x)`` is ``view.apply(f, x)``.
+
+    ``block`` overrides the view's; ``flags`` are set on the view for the call.
+    """
+
+    def __init__(
+        self, view: View, f: Callable[..., Any], block: bool | None = None, **flags: Any
+    ) -> None:
+        self.view = view
+        self.func = f
+        self.block = block
+        self.flags = flags
+        self.__name__ = name_of(f)
+        self.__doc__ = getattr(f, "__doc__", None)
+        self.__wrapped__ = f
+
+    def _flags(self) -> dict[str, Any]:
+        block = self.view.block if self.block is None else self.block
+        return {**self.flags, "block": block}
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run it: the value when blocking, else an AsyncResult."""
+        with self.view.temp_flags(**self._flags()):
+            return self.view.apply(self.func, *args, **kwargs)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.__name__} on {self.view!r}>"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A view cannot travel; what a function that is sent may call there is the function.
+        return (_itself, (self.func,))
+
+
+class ParallelFunction(RemoteFunction):
+    """A function of sequences, dealt out over a view: each engine gets a piece of them.
+
+    ``f(seq)`` calls it with pieces and joins what it returns; ``f.map(seq)`` calls it with
+    each item.  ``dist`` is ``'b'`` (blocks) or ``'r'`` (round robin), ``chunksize`` the
+    items of a piece on a load-balanced view.
+    """
+
+    def __init__(
+        self,
+        view: View,
+        f: Callable[..., Any],
+        dist: str = "b",
+        block: bool | None = None,
+        chunksize: int | None = None,
+        ordered: bool = True,
+        return_exceptions: bool = False,
+        **flags: Any,
+    ) -> None:
+        super().__init__(view, f, block, **flags)
+        self.dist = mapping.dist_of(dist)
+        self.chunksize = chunksize
+        self.ordered = ordered
+        self.return_exceptions = return_exceptions
+
+    def __call__(self, *sequences: Any, **kwargs: Any) -> Any:
+        """Call it with pieces of the sequences, which must be of one length."""
+        if kwargs:
+            raise TypeError(f"{self.__name__}() takes sequences only, no keywords here")
+        if not sequences:
+            raise TypeError(f"{self.__name__}() needs at least one sequence")
+        listed = [mapping.sliceable(seq) for seq in sequences]
+        lengths = sorted({len(seq) for seq in listed})
+        if len(lengths) > 1:
+            raise ValueError(
+                f"{self.__name__}() was given sequences of different lengths: {lengths}"
+            )
+        with self.view.temp_flags(**self._flags()):
+            n = self.view.piece_count(lengths[0], self.chunksize)
+            pieces = [mapping.deal(seq, n, self.dist) for seq in listed]
+            result = self.view.send_pieces(
+                self.func,
+                list(zip(*pieces, strict=True)),
+                lambda values: mapping.join(values, self.dist),
+            )
+            return result.get() if self.view.block else result
+
+    def map(self, *sequences: Any) -> Any:
+        """Call it with each item: ``view.map`` with what the decorator was told."""
+        with self.view.temp_flags(**self._flags()):
+            return self.view.map(
+                self.func,
+                *sequences,
+                chunksize=self.chunksize or 1,
+                ordered=self.ordered,
+                return_exceptions=self.return_exceptions,
+            )
+
+
+def _itself(f: Any) -> Any:
+    return f

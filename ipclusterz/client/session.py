@@ -1,0 +1,184 @@
+"""What a client's views and results share: the connection, and books about open tasks.
+
+Holds no policy.  May know the connection's interface (:class:`Link`), the wire's structs
+and the function cache; must not know views.  Everything here may be used by any thread.
+"""
+
+from __future__ import annotations
+
+import atexit
+import threading
+import weakref
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any, Protocol
+
+from ipclusterz.client.output import Outputs
+from ipclusterz.core.message import COUNTER_BITS, EngineInfo, Options, Result
+from ipclusterz.engine.serialize import FunctionCache, PackedFunction
+from ipclusterz.error import ControllerLost, KernelError
+
+_COUNTER = (1 << COUNTER_BITS) - 1
+
+Buffer = Any
+"""Anything with the buffer protocol; there is no name for it before Python 3.12."""
+
+
+class Sink(Protocol):
+    """Who gets a task's result: called once a key, quickly, by whichever thread reads."""
+
+    def deliver(self, key: int, result: Result) -> None:
+        """Keep the result; must not raise, block or unpickle."""
+
+
+class Open(Sink, Protocol):
+    """A sink that the books keep until all of its results are there."""
+
+    def task_keys(self) -> Iterable[int]:
+        """Return the keys of its tasks as far as they are known."""
+
+    def done(self) -> bool:
+        """Tell whether all results are there."""
+
+
+class Link(Protocol):
+    """What the client needs of a connection (:class:`ipclusterz.net.client.Connection`)."""
+
+    uuid: str
+    engines: dict[int, EngineInfo]
+    engines_version: int
+    lost: BaseException | None
+    facts: dict[str, Any]
+    output: Callable[[int, int, int, str], None]
+
+    def submit(
+        self,
+        op: int,
+        fn: PackedFunction | None,
+        parts: list[Buffer],
+        sink: Sink,
+        *,
+        options: Options | None = None,
+    ) -> int:
+        """Send a task for whichever engine is free; return its key."""
+
+    def request(
+        self, op: int, fn: PackedFunction | None, parts: list[Buffer], sink: Sink,
+        targets: list[int],
+    ) -> int:  # fmt: skip
+        """Send work to named engines; return the first target's key, the others follow."""
+
+    def control(
+        self, op: int, targets: list[int], data: bytes = b"", *, timeout: float | None
+    ) -> dict[int, Any]:
+        """Ask engines for something that does not wait behind work; return their answers."""
+
+    def cancel(self, keys: list[int], direct: bool) -> None:
+        """Give up tasks that have not begun."""
+
+    def query(self, what: str, arg: Any = None, *, timeout: float | None = 10) -> Any:
+        """Ask the hub."""
+
+    def shutdown_controller(self, timeout: float | None) -> None:
+        """End the controller, and with it the cluster."""
+
+    def wait(self, done: Callable[[], bool], timeout: float | None) -> bool:
+        """Wait, driving the connection, until ``done()``; return what it said last."""
+
+    def on_engines(self, callback: Callable[[], None]) -> None:
+        """Have ``callback`` called after engines came or went."""
+
+    def load(self, result: Result) -> list[Buffer]:
+        """Return a result's parts: the pickle, then its out-of-band buffers."""
+
+    def release(self, result: Result) -> None:
+        """Let go of what :meth:`load` mapped, once it has been decoded."""
+
+    def close(self) -> None:
+        """End the connection; open tasks run on."""
+
+
+class Session:
+    """One connection and the books of what is under way on it.
+
+    ``live`` holds every result that is not complete.  Adding to and discarding from a set
+    are single steps under the interpreter's lock, which is why there is no other one.
+    """
+
+    def __init__(self, connection: Link) -> None:
+        self.connection = connection
+        self.functions = FunctionCache()
+        self.live: set[Open] = set()
+        # Given the set, not a method: the connection must not keep its session alive.
+        self.outputs = Outputs(partial(keys_of, self.live))
+        self.closed = False
+        connection.output = self.outputs.add
+        weakref.finalize(self, _close_apart, connection).atexit = False
+        _sessions.add(self)
+
+    def msg_id(self, key: int) -> str:
+        """Return the text that names a task: the client's uuid and the task's number."""
+        return f"{self.connection.uuid}_{key & _COUNTER}"
+
+    def key_of(self, msg_id: str) -> int | None:
+        """Return the key of an open task by its text, or None."""
+        uuid, _, number = msg_id.rpartition("_")
+        if uuid != self.connection.uuid or not number.isdigit():
+            return None
+        wanted = int(number)
+        return next((key for key in keys_of(self.live) if key & _COUNTER == wanted), None)
+
+    def wait(self, done: Callable[[], bool], timeout: float | None) -> bool:
+        """Wait until ``done()`` or for ``timeout`` seconds (None: as long as it takes).
+
+        Raises what ended the connection when it can never be done.
+        """
+        if done() or self.connection.wait(done, timeout):
+            return True
+        lost = self.connection.lost
+        if lost is not None:
+            raise lost
+        if self.closed:
+            raise ControllerLost("this client is closed: make a new Client()")
+        if timeout is None:
+            raise KernelError("the connection gave up waiting; please report this")
+        return False
+
+    def close(self) -> None:
+        """Close the connection, once."""
+        if not self.closed:
+            self.closed = True
+            _sessions.discard(self)
+            self.connection.close()
+
+
+def keys_of(live: set[Open]) -> Iterable[int]:
+    """Yield the keys of results that are not complete (some of them may be in)."""
+    for sink in live.copy():
+        yield from sink.task_keys()
+
+
+_sessions: weakref.WeakSet[Session] = weakref.WeakSet()
+
+
+@atexit.register
+def _close_all() -> None:
+    for session in list(_sessions):
+        session.close()
+
+
+def _close_apart(connection: Link) -> None:
+    """Close the connection of a session that was collected.
+
+    In a thread of its own: the last reference may go while the connection itself delivers
+    a result, and closing waits for just that.
+    """
+    try:
+        threading.Thread(target=connection.close, name="ipclusterz-close", daemon=True).start()
+    except RuntimeError:  # the interpreter ends, and the connection with it
+        pass
+
+
+def limit(timeout: float | None) -> float | None:
+    """Return a time-out in seconds, or None for as long as it takes (None or negative)."""
+    return None if timeout is None or timeout < 0 else timeout

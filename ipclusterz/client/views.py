@@ -1,0 +1,183 @@
+"""What direct and load-balanced views have in common: flags, calling, giving up.
+
+A view is a client's engines seen in one way, and the flags for work sent through it.  It
+composes the session's parts and keeps no books of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from ipclusterz.client import remote as decorators
+from ipclusterz.client.asyncresult import AsyncResult
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+    from ipclusterz.client.client import Client
+    from ipclusterz.client.group import AsyncMapResult
+
+V = TypeVar("V", bound="View")
+
+
+class View:
+    """Base of views; made by ``rc[...]``, ``rc.direct_view()``, ``rc.load_balanced_view()``.
+
+    ``block``: calls return values (True) or an :class:`AsyncResult` at once (False, the
+    default).  ``track`` is accepted for compatibility: what is sent must stay unchanged
+    until its result is there, with or without it.  ``label`` is kept in the tasks' facts.
+    """
+
+    _flag_names: tuple[str, ...] = ("block", "track", "label")
+
+    track = False
+    label: str | None = None
+
+    def __init__(self, client: Client, **flags: Any) -> None:
+        self.client = client
+        self._session = client.session
+        self.block: bool = client.block
+        self.set_flags(**flags)
+
+    # -- flags -----------------------------------------------------------------------------
+
+    def set_flags(self: V, **flags: Any) -> V:
+        """Set flags by name (see the class) and return the view; TypeError for others."""
+        for name, value in flags.items():
+            if name not in self._flag_names:
+                raise TypeError(
+                    f"{type(self).__name__} has no flag {name!r}; it has"
+                    f" {', '.join(self._flag_names)}"
+                )
+            if name in ("block", "track"):
+                value = bool(value)
+            setattr(self, name, value)
+        return self
+
+    @contextmanager
+    def temp_flags(self: V, **flags: Any) -> Iterator[V]:
+        """Set flags for the length of a ``with`` block."""
+        saved = {name: getattr(self, name) for name in flags if name in self._flag_names}
+        self.set_flags(**flags)
+        try:
+            yield self
+        finally:
+            self.set_flags(**saved)
+
+    # -- calling ---------------------------------------------------------------------------
+
+    def apply(self, f: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+        """Run ``f(*args, **kwargs)``: the value when ``block``, else an AsyncResult."""
+        result = self.apply_async(f, *args, **kwargs)
+        return result.get() if self.block else result
+
+    def apply_sync(self, f: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+        """Run ``f(*args, **kwargs)`` and return its value."""
+        return self.apply_async(f, *args, **kwargs).get()
+
+    def apply_async(self, f: Callable[..., Any], /, *args: Any, **kwargs: Any) -> AsyncResult:
+        """Send ``f(*args, **kwargs)`` and return its :class:`AsyncResult` at once."""
+        raise NotImplementedError
+
+    def map(
+        self,
+        f: Callable[..., Any],
+        *sequences: Any,
+        block: bool | None = None,
+        chunksize: int | str | None = 1,
+        ordered: bool = True,
+        return_exceptions: bool = False,
+        label: str | None = None,
+        track: bool = False,
+    ) -> Any:
+        """Call ``f`` with each item (of several sequences: with one of each) on engines.
+
+        Returns an AsyncMapResult, or the list of values when ``block``.  Stops with the
+        shortest sequence, as the built-in does.  On a load-balanced view ``chunksize``
+        items travel together (``'auto'``: about eight chunks an engine); a direct view
+        gives each engine one block.  With ``ordered=False`` iterating yields items as they
+        come.  With ``return_exceptions`` errors stand among the values.
+        """
+        if block is None:
+            block = self.block
+        if not sequences:
+            raise TypeError("map needs at least one sequence")
+        result = self.send_map(f, sequences, chunksize, ordered, return_exceptions)
+        if label or self.label:
+            result._label = label or self.label
+        return result.get() if block else result
+
+    def map_async(self, f: Callable[..., Any], *sequences: Any, **kwargs: Any) -> Any:
+        """Map and return the AsyncMapResult at once; takes what :meth:`map` takes."""
+        return self.map(f, *sequences, **{**kwargs, "block": False})
+
+    def map_sync(self, f: Callable[..., Any], *sequences: Any, **kwargs: Any) -> Any:
+        """Map and return the list of values; takes what :meth:`map` takes."""
+        return self.map(f, *sequences, **{**kwargs, "block": True})
+
+    def send_map(
+        self,
+        f: Callable[..., Any],
+        sequences: Sequence[Any],
+        chunksize: int | str | None,
+        ordered: bool,
+        return_exceptions: bool,
+    ) -> AsyncMapResult:
+        """Send the tasks of a map."""
+        raise NotImplementedError
+
+    def piece_count(self, length: int, chunksize: int | None) -> int:
+        """Return into how many pieces a parallel function cuts its sequences."""
+        raise NotImplementedError
+
+    def send_pieces(
+        self,
+        f: Callable[..., Any],
+        calls: Sequence[tuple[Any, ...]],
+        join: Callable[[list[Any]], Any],
+    ) -> AsyncMapResult:
+        """Send one call for each tuple of arguments; ``join`` makes one value of theirs."""
+        raise NotImplementedError
+
+    def remote(
+        self, block: bool | None = None, **flags: Any
+    ) -> Callable[[Callable[..., Any]], decorators.RemoteFunction]:
+        """Return a decorator: calling the function runs it on this view."""
+        return decorators.remote(self, block=block, **flags)
+
+    def parallel(
+        self, dist: str = "b", block: bool | None = None, **flags: Any
+    ) -> Callable[[Callable[..., Any]], decorators.ParallelFunction]:
+        """Return a decorator: calling the function deals its sequences over this view."""
+        return decorators.parallel(self, dist=dist, block=block, **flags)
+
+    # -- as of the client ------------------------------------------------------------------
+
+    def _own_targets(self, targets: Any) -> Any:
+        return targets
+
+    def wait(self, jobs: Any = None, timeout: float | None = -1) -> bool:
+        """Wait for results: see :meth:`Client.wait`."""
+        return self.client.wait(jobs, timeout)
+
+    def abort(
+        self, jobs: Any = None, targets: Any = None, block: bool | None = None
+    ) -> Future[None] | None:
+        """Give up tasks that have not begun: see :meth:`Client.abort`."""
+        return self.client.abort(jobs, self._own_targets(targets), block)
+
+    def queue_status(self, targets: Any = None, verbose: bool = False) -> dict[Any, Any]:
+        """Return what waits at engines: see :meth:`Client.queue_status`."""
+        return self.client.queue_status(self._own_targets(targets), verbose)
+
+    def shutdown(
+        self,
+        targets: Any = None,
+        restart: bool = False,
+        hub: bool = False,
+        block: bool | None = None,
+    ) -> Future[None] | None:
+        """End engines: see :meth:`Client.shutdown`."""
+        return self.client.shutdown(self._own_targets(targets), restart, hub, block)
