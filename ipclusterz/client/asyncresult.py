@@ -16,34 +16,23 @@ asks for the value.
 from __future__ import annotations
 
 import threading
-import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future
 from concurrent.futures._base import FINISHED, PENDING
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ipclusterz.client import callbacks, outcome
-from ipclusterz.client.outcome import Metadata
+from ipclusterz.client.facts import OK, Facts
 from ipclusterz.client.session import limit
-from ipclusterz.core.message import Result, Status
+from ipclusterz.core.message import Status
 from ipclusterz.error import TimeoutError
-
-if TYPE_CHECKING:
-    from datetime import datetime
-
-    from ipclusterz.client.output import Texts
-    from ipclusterz.client.session import Session
 
 LOCK = threading.RLock()
 """Guards the step to 'finished' and who is to be told of it, for all results."""
 
-OUTPUT_WAIT = 2.0
-"""Seconds that reading ``stdout`` waits for text that is known to be on its way."""
-
 CANCEL_WAIT = 0.25
 """Seconds :meth:`AsyncResult.cancel` waits for the verdict on tasks not begun."""
 
-OK = int(Status.OK)
 _ABORTED = int(Status.ABORTED)
 
 
@@ -57,7 +46,7 @@ class _Waiters:
         return made
 
 
-class AsyncResult(Future[Any]):
+class AsyncResult(Facts, Future[Any]):
     """The result of work sent to engines, now or later.
 
     One task gives its value itself; work for several engines gives a list in the order of
@@ -71,34 +60,16 @@ class AsyncResult(Future[Any]):
     _watched = False
     _callbacks: list[Callable[[AsyncResult], object]] | None = None
     _wakers: list[Callable[[], object]] | None = None
-    _received = 0.0
     _direct = False
-    _single = False
     _return_exceptions = False
-    _label: str | None = None
     _shown = "AsyncResult"
-
-    _session: Session
     _name: str
-    _submitted: float
 
     def __init__(self) -> None:
         # Not Future.__init__, on purpose: see the head of this file.
         raise TypeError("results are made by views: view.apply_async(...), view.map(...)")
 
     # -- what the kinds add ----------------------------------------------------------------
-
-    def task_keys(self) -> Sequence[int]:
-        """Return the keys of the tasks, in order."""
-        raise NotImplementedError
-
-    def _raws(self) -> list[Result | None]:
-        """Return the results that are in, in the order of :meth:`keys`."""
-        raise NotImplementedError
-
-    def _texts(self, index: int) -> Texts | None:
-        """Return the output of one task."""
-        raise NotImplementedError
 
     def _collect(self, return_exceptions: bool) -> Any:
         """Decode and return the whole value of a finished result, or raise."""
@@ -183,11 +154,6 @@ class AsyncResult(Future[Any]):
         return sum(raw is not None for raw in self._raws())
 
     @property
-    def msg_ids(self) -> list[str]:
-        """The names of the tasks, in order."""
-        return [self._session.msg_id(key) for key in self.task_keys()]
-
-    @property
     def sent(self) -> bool:
         """True: what is sent has been copied, or must not change until it is finished."""
         return True
@@ -260,10 +226,11 @@ class AsyncResult(Future[Any]):
         return self.get()
 
     def _late(self, timeout: float | None) -> TimeoutError:
-        patience = f" after {timeout:g} s" if timeout else ""
+        patience = f" after {timeout:g} s" if timeout and timeout > 0 else ""
+        reason = self._session.reason()
         return TimeoutError(
-            f"{self._name}: result not ready{patience} ({self.progress} of"
-            f" {len(self.task_keys())} tasks done); it goes on, ask again or cancel()"
+            f"{self._name}: result not ready{patience} ({self.progress} of {len(self)} done"
+            f"{'; ' + reason if reason else ''}); it goes on, ask again or cancel()"
         )
 
     def _raise_first(self) -> None:
@@ -345,135 +312,6 @@ class AsyncResult(Future[Any]):
             self.abort()
             self.wait(CANCEL_WAIT)
         return self.cancelled()
-
-    # -- facts -----------------------------------------------------------------------------
-
-    @property
-    def metadata(self) -> Metadata | list[Metadata]:
-        """Facts about the task: see :class:`ipclusterz.client.outcome.Metadata`."""
-        records = self._records()
-        return records[0] if self._single else records
-
-    def _records(self) -> list[Metadata]:
-        records = []
-        for index, (key, raw) in enumerate(zip(self.task_keys(), self._raws(), strict=False)):
-            record = outcome.metadata(
-                self._session, key, raw, self._submitted, self._received, self._label
-            )
-            texts = self._texts(index)
-            if texts is not None:
-                record["stdout"], record["stderr"] = texts.read(1), texts.read(2)
-            if raw is not None and raw.status != OK:
-                record["error"] = outcome.error_of(self._session, raw)
-            self._add_facts(index, raw, record)
-            records.append(record)
-        return records
-
-    def _add_facts(self, index: int, raw: Result | None, record: Metadata) -> None:
-        """Hook: add what a kind knows besides."""
-
-    def _fact(self, name: str) -> Any:
-        found = [record[name] for record in self._records()]
-        return found[0] if self._single else found
-
-    @property
-    def engine_id(self) -> Any:
-        """The engine it ran on (None before); a list for several tasks."""
-        found = [
-            raw.engine if raw is not None and raw.engine >= 0 else None for raw in self._raws()
-        ]
-        return found[0] if self._single else found
-
-    @property
-    def status(self) -> Any:
-        """``'ok'``, ``'error'``, ``'aborted'``, ...; None before; a list for several."""
-        return self._fact("status")
-
-    @property
-    def submitted(self) -> Any:
-        """When it was sent, as a datetime in UTC; a list for several tasks."""
-        return self._fact("submitted")
-
-    @property
-    def started(self) -> Any:
-        """When it began on its engine, by that host's clock; a list for several tasks."""
-        return self._fact("started")
-
-    @property
-    def completed(self) -> Any:
-        """When it ended on its engine, by that host's clock; a list for several tasks."""
-        return self._fact("completed")
-
-    @property
-    def received(self) -> Any:
-        """When the result came in; a list for several tasks."""
-        return self._fact("received")
-
-    @property
-    def stdout(self) -> Any:
-        """What it printed so far (all of it once ready); a list of texts for several."""
-        return self._output(1)
-
-    @property
-    def stderr(self) -> Any:
-        """What it wrote to standard error; a list of texts for several tasks."""
-        return self._output(2)
-
-    def _output(self, stream: int) -> Any:
-        self.wait_for_output(OUTPUT_WAIT)
-        found = []
-        for index in range(len(self.task_keys())):
-            texts = self._texts(index)
-            found.append(texts.read(stream) if texts is not None else "")
-        return found[0] if self._single else found
-
-    def wait_for_output(self, timeout: float | None = -1) -> bool:
-        """Wait for all text of the tasks that are finished; tell whether it is there."""
-        if self._output_complete():
-            return True
-        return self._session.wait(self._output_complete, limit(timeout))
-
-    def _output_complete(self) -> bool:
-        for index, raw in enumerate(self._raws()):
-            if raw is not None and raw.out:
-                texts = self._texts(index)
-                if texts is None or texts.received < raw.out:
-                    return False
-        return True
-
-    @property
-    def elapsed(self) -> float:
-        """Seconds from sending until the last result came in, or until now."""
-        return (self._received if self.done() else time.time()) - self._submitted
-
-    @property
-    def wall_time(self) -> float:
-        """Seconds from sending until the last result came in; TimeoutError before."""
-        if not self.done():
-            raise self._late(None)
-        return self._received - self._submitted
-
-    @property
-    def serial_time(self) -> float:
-        """Seconds that the tasks took on their engines in all; TimeoutError before."""
-        if not self.done():
-            raise self._late(None)
-        return sum(raw.finished - raw.started for raw in self._raws() if raw is not None)
-
-    def timedelta(
-        self,
-        start: datetime | Iterable[datetime],
-        end: datetime | Iterable[datetime],
-        start_key: Callable[[Iterable[datetime]], datetime] = min,
-        end_key: Callable[[Iterable[datetime]], datetime] = max,
-    ) -> float:
-        """Return the seconds between two times, or between the ends of lists of times.
-
-        ``ar.timedelta(ar.submitted, ar.received)`` is the time it all took.
-        """
-        first = start_key(start) if isinstance(start, Iterable) else start
-        last = end_key(end) if isinstance(end, Iterable) else end
-        return (last - first).total_seconds()
 
     # -- as a container --------------------------------------------------------------------
 

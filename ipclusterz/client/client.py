@@ -7,7 +7,6 @@ sent and results are kept is the views' and results' business.
 from __future__ import annotations
 
 import os
-import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
@@ -15,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from ipclusterz.client import locate
+from ipclusterz.client import locate, waiting
 from ipclusterz.client import targets as engines_of
 from ipclusterz.client.asyncresult import AsyncResult
 from ipclusterz.client.balanced import LoadBalancedView
 from ipclusterz.client.direct import DirectView
-from ipclusterz.client.session import Link, Open, Session, limit
+from ipclusterz.client.session import Link, Session, keys_of, say
 from ipclusterz.core.message import Op
 from ipclusterz.error import TimeoutError
 
@@ -125,7 +124,7 @@ class Client:
                 f"rc[{key!r}]: engines are chosen by int, slice or iterable of ints; use"
                 " rc.direct_view('all') for whichever there are, view['name'] for variables"
             )
-        return DirectView(self, engines_of.choose(key, self.ids))
+        return DirectView(self, self._choose(key))
 
     def __repr__(self) -> str:
         if self.session.closed:
@@ -138,11 +137,14 @@ class Client:
         """Return a view of named engines; ``'all'`` is whichever there are at each call."""
         if targets is None or (isinstance(targets, str) and targets == "all"):
             return DirectView(self, "all", **flags)
-        return DirectView(self, engines_of.choose(targets, self.ids), **flags)
+        return DirectView(self, self._choose(targets), **flags)
 
     def load_balanced_view(self, targets: Any = None, **flags: Any) -> LoadBalancedView:
         """Return a view that runs each task on a free engine, of ``targets`` or of all."""
         return LoadBalancedView(self, targets=targets, **flags)
+
+    def _choose(self, spec: Any) -> int | list[int]:
+        return engines_of.choose(spec, self.ids, self.session.connection.departed)
 
     def _view(self, targets: Any) -> DirectView:
         return self.direct_view("all" if targets is None else targets)
@@ -191,7 +193,7 @@ class Client:
         flatten: bool = False,
         targets: Any = "all",
         block: bool | None = None,
-    ) -> AsyncResult | None:
+    ) -> Any:
         """Deal a sequence over engines: see :meth:`DirectView.scatter`."""
         return self._view(targets).scatter(key, seq, dist, flatten, block=block)
 
@@ -213,33 +215,13 @@ class Client:
         ``jobs``: an AsyncResult, a message id, or an iterable of them; None: everything
         this client has sent and not got back.  ``timeout`` in seconds; -1: no limit.
         """
-        pending = self._open(jobs)
-
-        def done() -> bool:
-            while pending and pending[-1].done():
-                pending.pop()
-            return not pending
-
-        return self.session.wait(done, limit(timeout))
+        return waiting.results(self.session, jobs, timeout)
 
     def wait_interactive(
         self, jobs: Any = None, interval: float = 1.0, timeout: float | None = -1.0
     ) -> bool:
         """Wait for results with a progress bar; tell whether all are in."""
-        from ipclusterz.client.progress import watch  # tqdm takes 50 ms
-
-        pending = self._open(jobs)
-        total = len(pending)
-        return watch(
-            self.session,
-            name="results",
-            total=total,
-            count=lambda: sum(sink.done() for sink in pending),
-            done=lambda: all(sink.done() for sink in pending),
-            interval=interval,
-            timeout=limit(timeout),
-            widget=None,
-        )
+        return waiting.results(self.session, jobs, timeout, interval)
 
     def wait_for_engines(
         self,
@@ -258,76 +240,15 @@ class Client:
         if n is None:
             n = getattr(self.cluster, "n", None) or 1
         if not block:
-            return self._engines_future(n)
-        connection = self.session.connection
-        seconds = limit(timeout)
-
-        def enough() -> bool:
-            return len(connection.engines) >= n
-
-        if interactive and not enough():
-            from ipclusterz.client.progress import watch
-
-            ready = watch(
-                self.session,
-                name="engines",
-                total=n,
-                count=lambda: min(n, len(connection.engines)),
-                done=enough,
-                interval=0.1,
-                timeout=seconds,
-                widget=widget,
-            )
-        else:
-            ready = self.session.wait(enough, seconds)
-        if not ready:
-            raise TimeoutError(
-                f"{n} engines are not ready after {timeout:g} s: {len(self)} are. The logs of"
-                " ipenginez in the profile's log folder say why; ipclusterz engines -n K"
-                " starts more"
-            )
+            return waiting.engines_future(self.session, n)
+        waiting.engines(self.session, n, timeout, interactive, widget)
         return None
-
-    def _engines_future(self, n: int) -> Future[None]:
-        made: Future[None] = Future()
-        connection = self.session.connection
-
-        def look() -> None:
-            if not made.done() and len(connection.engines) >= n:
-                try:
-                    made.set_result(None)
-                except Exception:  # someone else was first, or it was cancelled
-                    pass
-
-        connection.on_engines(look)
-        look()
-        return made
 
     @property
     def outstanding(self) -> set[str]:
         """The message ids of tasks whose results are not in."""
-        return {
-            self.session.msg_id(key) for sink in self._open(None) for key in sink.task_keys()
-        }
-
-    def _open(self, jobs: Any) -> list[Open]:
-        """Return what is meant by ``jobs`` and not complete yet."""
-        live = self.session.live.copy()
-        if jobs is None:
-            return list(live)
-        if isinstance(jobs, AsyncResult | str) or not isinstance(jobs, Iterable):
-            jobs = [jobs]
-        found: list[Open] = []
-        for job in jobs:
-            if isinstance(job, AsyncResult):
-                wanted: Any = job
-                found += [sink for sink in live if sink is wanted]
-            elif isinstance(job, str):
-                key = self.session.key_of(job)
-                found += [sink for sink in live if key is not None and key in sink.task_keys()]
-            else:
-                raise TypeError(f"jobs are AsyncResults or message ids, not {job!r}")
-        return found
+        msg_id = self.session.msg_id
+        return {msg_id(key) for key in keys_of(self.session.live)}
 
     # -- control ---------------------------------------------------------------------------
 
@@ -345,7 +266,7 @@ class Client:
             for direct in (False, True):
                 keys = [
                     key
-                    for sink in self._open(jobs)
+                    for sink in waiting.open_sinks(self.session, jobs)
                     if getattr(sink, "_direct", False) is direct
                     for key in sink.task_keys()
                 ]
@@ -390,13 +311,17 @@ class Client:
         ``completed`` both.  ``verbose`` is accepted; message ids are not kept yet.
         """
         spec = "all" if targets is None else targets
-        chosen = engines_of.choose(spec, self.ids)
+        chosen = self._choose(spec)
         ids = [chosen] if isinstance(chosen, int) else chosen
-        answer: dict[Any, Any] = self.session.connection.query("queue_status", ids)
-        return answer
+        counts = self.session.connection.query("queue_status", ids)
+        found: dict[Any, Any] = {"unassigned": counts["unassigned"]}
+        for number in ids:
+            if str(number) in counts:  # keys are text on the wire
+                found[number] = counts[str(number)]
+        return found
 
     def _control(self, op: Op, targets: Any, data: bytes = b"") -> dict[int, Any]:
-        chosen = engines_of.choose(targets, self.ids)
+        chosen = self._choose(targets)
         ids = [chosen] if isinstance(chosen, int) else chosen
         if not ids:
             return {}
@@ -429,14 +354,9 @@ def _connect(connector: Connector, timeout: float) -> Link:
 
     started = time.monotonic()
     try:
-        return Connection(connector, timeout=timeout, notice=_say)
+        return Connection(connector, timeout=timeout, notice=say)
     except TimeoutError as error:
         raise TimeoutError(
             f"{error} (gave up after {time.monotonic() - started:.1f} s; Client(timeout=...)"
             " allows more)"
         ) from None
-
-
-def _say(text: str) -> None:
-    """Tell the user why waiting takes long."""
-    print(f"ipclusterz: {text}", file=sys.stderr, flush=True)

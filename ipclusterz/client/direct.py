@@ -73,10 +73,10 @@ class DirectView(View):
         if targets is None and isinstance(spec, list):
             gone = [number for number in spec if number not in connection.engines]
             if gone:
-                raise engines_of.missing(gone, there)
+                raise engines_of.missing(gone, there, connection.departed)
             chosen: int | list[int] = list(spec)
         else:
-            chosen = engines_of.choose(spec, there)
+            chosen = engines_of.choose(spec, there, connection.departed)
         ids = [chosen] if isinstance(chosen, int) else chosen
         if not ids:
             raise NoEnginesRegistered(
@@ -235,7 +235,7 @@ class DirectView(View):
         targets: Any = None,
         block: bool | None = None,
         track: bool | None = None,
-    ) -> AsyncResult | None:
+    ) -> Any:
         """Deal a sequence over the engines, as variable ``key``; None when blocking.
 
         ``dist``: ``'b'`` contiguous blocks, ``'r'`` round robin.  With ``flatten`` an engine

@@ -7,18 +7,23 @@ and the function cache; must not know views.  Everything here may be used by any
 from __future__ import annotations
 
 import atexit
+import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterable
 from functools import partial
+from time import monotonic
 from typing import Any, Protocol
 
 from ipclusterz.client.output import Outputs
 from ipclusterz.core.message import COUNTER_BITS, EngineInfo, Options, Result
 from ipclusterz.engine.serialize import FunctionCache, PackedFunction
-from ipclusterz.error import ControllerLost, KernelError
+from ipclusterz.error import ControllerLost
 
 _COUNTER = (1 << COUNTER_BITS) - 1
+
+SILENCE = 2.0
+"""Seconds of waiting after which the reason is told, where there is one."""
 
 Buffer = Any
 """Anything with the buffer protocol; there is no name for it before Python 3.12."""
@@ -41,6 +46,12 @@ class Open(Sink, Protocol):
         """Tell whether all results are there."""
 
 
+class Book(Protocol):
+    """What the client reads of a connection's ledger."""
+
+    waiting: dict[int, str]
+
+
 class Link(Protocol):
     """What the client needs of a connection (:class:`ipclusterz.net.client.Connection`)."""
 
@@ -48,8 +59,13 @@ class Link(Protocol):
     engines: dict[int, EngineInfo]
     engines_version: int
     lost: BaseException | None
+    departed: dict[int, str]
     facts: dict[str, Any]
     output: Callable[[int, int, int, str], None]
+
+    @property
+    def ledger(self) -> Book:
+        """The tasks under way; ``waiting`` says why, by channel, they do not progress."""
 
     def submit(
         self,
@@ -112,6 +128,7 @@ class Session:
         # Given the set, not a method: the connection must not keep its session alive.
         self.outputs = Outputs(partial(keys_of, self.live))
         self.closed = False
+        self._told = ""
         connection.output = self.outputs.add
         weakref.finalize(self, _close_apart, connection).atexit = False
         _sessions.add(self)
@@ -131,18 +148,40 @@ class Session:
     def wait(self, done: Callable[[], bool], timeout: float | None) -> bool:
         """Wait until ``done()`` or for ``timeout`` seconds (None: as long as it takes).
 
-        Raises what ended the connection when it can never be done.
+        Says on standard error why nothing progresses, when that is so and known.  Raises
+        what ended the connection when it can never be done.
         """
-        if done() or self.connection.wait(done, timeout):
+        if done():
             return True
+        wait = self.connection.wait
+        deadline = None if timeout is None else monotonic() + timeout
+        while True:
+            left = SILENCE if deadline is None else min(SILENCE, deadline - monotonic())
+            if wait(done, max(0.0, left)):
+                return True
+            self._check()
+            if deadline is not None and monotonic() >= deadline:
+                return False
+            self._explain()
+
+    def _check(self) -> None:
+        """Raise what ended the connection, if something did."""
         lost = self.connection.lost
         if lost is not None:
             raise lost
         if self.closed:
             raise ControllerLost("this client is closed: make a new Client()")
-        if timeout is None:
-            raise KernelError("the connection gave up waiting; please report this")
-        return False
+
+    def reason(self) -> str:
+        """Return why tasks do not progress, as far as the schedulers said, or ''."""
+        return "; ".join(sorted(set(self.connection.ledger.waiting.values())))
+
+    def _explain(self) -> None:
+        reason = self.reason()
+        if reason != self._told:
+            self._told = reason
+            if reason:
+                say(f"waiting: {reason}")
 
     def close(self) -> None:
         """Close the connection, once."""
@@ -156,6 +195,11 @@ def keys_of(live: set[Open]) -> Iterable[int]:
     """Yield the keys of results that are not complete (some of them may be in)."""
     for sink in live.copy():
         yield from sink.task_keys()
+
+
+def say(text: str) -> None:
+    """Tell the user, on standard error, why something takes long."""
+    print(f"ipclusterz: {text}", file=sys.stderr, flush=True)
 
 
 _sessions: weakref.WeakSet[Session] = weakref.WeakSet()

@@ -6,7 +6,7 @@ Pure: knows ids only.
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ipclusterz.error import EngineError
@@ -18,7 +18,9 @@ class NoSuchEngine(EngineError, IndexError):
     __str__ = Exception.__str__
 
 
-def choose(spec: Any, ids: Sequence[int]) -> int | list[int]:
+def choose(
+    spec: Any, ids: Sequence[int], departed: Mapping[int, str] | None = None
+) -> int | list[int]:
     """Return the engine id, or the list of ids, that ``spec`` means among ``ids``.
 
     ``spec`` is an id, a negative number (counted from the end), a slice (by position), an
@@ -34,11 +36,11 @@ def choose(spec: Any, ids: Sequence[int]) -> int | list[int]:
     if isinstance(spec, str):
         raise TypeError(f"targets={spec!r}: the only text that names engines is 'all'")
     if isinstance(spec, Iterable):
-        return [_one(item, ids) for item in spec]
-    return _one(spec, ids)
+        return [_one(item, ids, departed) for item in spec]
+    return _one(spec, ids, departed)
 
 
-def _one(spec: Any, ids: Sequence[int]) -> int:
+def _one(spec: Any, ids: Sequence[int], departed: Mapping[int, str] | None) -> int:
     try:
         number = operator.index(spec)
     except TypeError:
@@ -53,16 +55,24 @@ def _one(spec: Any, ids: Sequence[int]) -> int:
     if number < 0 and -number <= len(ids):
         return ids[number]
     if number not in ids:
-        raise missing([number], ids)
+        raise missing([number], ids, departed)
     return number
 
 
-def missing(gone: Sequence[int], ids: Sequence[int]) -> NoSuchEngine:
-    """Make the error for engine ids that are not, or no longer, there."""
+def missing(
+    gone: Sequence[int], ids: Sequence[int], departed: Mapping[int, str] | None = None
+) -> NoSuchEngine:
+    """Make the error for engine ids that are not there; ``departed`` says why, by id."""
     which = "engine" if len(gone) == 1 else "engines"
     there = _spans(ids) if ids else "none"
+    why = "".join(
+        f"; engine {number} ended: {departed[number]}"
+        for number in gone[:3]
+        if departed and number in departed
+    )
     return NoSuchEngine(
-        f"no such {which}: {', '.join(map(str, gone[:20]))} (there are: {there}); see rc.ids"
+        f"no such {which}: {', '.join(map(str, gone[:20]))} (there are: {there}){why};"
+        " see rc.ids"
     )
 
 

@@ -8,7 +8,8 @@ from concurrent.futures._base import FINISHED
 from typing import TYPE_CHECKING, Any
 
 from ipclusterz.client import outcome
-from ipclusterz.client.asyncresult import LOCK, OK, AsyncResult
+from ipclusterz.client.asyncresult import LOCK, AsyncResult
+from ipclusterz.client.facts import OK
 from ipclusterz.client.outcome import Metadata
 from ipclusterz.core.message import Result
 

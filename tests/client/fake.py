@@ -17,6 +17,13 @@ from ipclusterz.engine import serialize
 from ipclusterz.engine.reference import replace
 
 
+class Ledger:
+    """The part of a ledger that clients read."""
+
+    def __init__(self) -> None:
+        self.waiting: dict[int, str] = {}
+
+
 class FakeConnection:
     """``n`` engines in memory.
 
@@ -29,6 +36,8 @@ class FakeConnection:
         self.engines = {i: EngineInfo(i, "here", 100 + i, b"agent") for i in range(n)}
         self.engines_version = 1
         self.lost: BaseException | None = None
+        self.departed: dict[int, str] = {}
+        self.ledger = Ledger()
         self.facts: dict[str, Any] = {}
         self.output: Callable[[int, int, int, str], None] = lambda *a: None
         self.spaces: dict[int, dict[str, Any]] = {i: {} for i in range(n)}
@@ -42,6 +51,7 @@ class FakeConnection:
         self.released: list[int] = []
         self.watchers: list[Callable[[], None]] = []
         self.closed = 0
+        self.idle = 0
         self._counter = 0
         self._lock = threading.RLock()
         self._held: list[tuple[int, int, int, str]] = []
@@ -66,13 +76,14 @@ class FakeConnection:
         return key
 
     def wait(self, done: Callable[[], bool], timeout: float | None) -> bool:
-        until = time.monotonic() + (5.0 if timeout is None else timeout)
+        until = time.monotonic() + (1.0 if timeout is None else timeout)
         while not done():
             if not self.step():
-                if timeout is None and self.lost is not None:
+                if self.lost is not None:
                     return False
                 if time.monotonic() >= until:
-                    assert timeout is not None, "waited for what cannot come"
+                    self.idle += 1
+                    assert self.idle < 100, "waited for what cannot come"
                     return False
                 time.sleep(0.001)
         return True
@@ -91,7 +102,8 @@ class FakeConnection:
 
     def query(self, what: str, arg: Any = None, *, timeout: float | None = 10) -> Any:
         assert what == "queue_status"
-        return {"unassigned": 0, **{i: {"queue": 0, "completed": 0, "tasks": 0} for i in arg}}
+        row = {"queue": 0, "completed": 0, "tasks": 0}
+        return {"unassigned": 0, **{str(i): row for i in self.engines}}
 
     def shutdown_controller(self, timeout: float | None) -> None:
         self.controls.append((Op.STOP, [], b"controller"))
@@ -117,7 +129,8 @@ class FakeConnection:
         for watcher in self.watchers:
             watcher()
 
-    def remove_engine(self, number: int) -> None:
+    def remove_engine(self, number: int, reason: str = "it was stopped") -> None:
+        self.departed[number] = reason
         self.engines = {k: v for k, v in self.engines.items() if k != number}
         self.engines_version += 1
 

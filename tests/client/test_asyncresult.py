@@ -55,7 +55,7 @@ def test_states(rc: Client) -> None:
     with pytest.raises(RuntimeError, match="wait"):
         result.successful()
     with pytest.raises(error.TimeoutError, match="len: result not ready"):
-        result.serial_time
+        _ = result.serial_time
     assert result.wait() and result.ready() and result.successful()
     assert result.progress == 1 and result.exception() is None
     assert result.result() == result.get() == result.r == 1
@@ -194,7 +194,7 @@ def test_facts(rc: Client) -> None:
     assert several.engine_id == [0, 1, 2] and several.serial_time == 1.5
     assert [m["engine_id"] for m in several.metadata] == several["engine_id"] == [0, 1, 2]
     with pytest.raises(AttributeError, match="no 'colour'"):
-        facts.colour
+        _ = facts.colour
 
 
 def test_output_comes_with_the_result_or_later(rc: Client, link: FakeConnection) -> None:
@@ -275,6 +275,21 @@ def test_keyboard_interrupt_ends_the_wait_only(
         with pytest.raises(KeyboardInterrupt):
             result.get()
     assert result.get() == 2
+
+
+def test_waiting_says_why_nothing_progresses(
+    rc: Client,
+    link: FakeConnection,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("ipclusterz.client.session.SILENCE", 0.01)
+    result = rc.load_balanced_view().apply_async(len, [])
+    link.queue.clear()
+    link.ledger.waiting[4] = "there is no engine"
+    with pytest.raises(error.TimeoutError, match="0 of 1 done; there is no engine"):
+        result.get(timeout=0.1)
+    assert capsys.readouterr().err == "ipclusterz: waiting: there is no engine\n"
 
 
 def test_a_lost_connection_ends_waits(rc: Client, link: FakeConnection) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import threading
 from typing import Any
 
 import pytest
@@ -95,7 +96,7 @@ def test_a_map_that_cannot_be_sent_whole_gives_up_the_rest(
     rc: Client, link: FakeConnection
 ) -> None:
     with pytest.raises(error.SerializationError):
-        rc.load_balanced_view().map(abs, [1, 2, (x for x in [])])
+        rc.load_balanced_view().map(abs, [1, 2, threading.Lock()])
     assert not link.queue and not rc.session.live
 
 
@@ -153,8 +154,8 @@ def test_imap_errors(rc: Client, link: FakeConnection) -> None:
     with pytest.raises(StopIteration):
         next(values)
     with pytest.raises(error.SerializationError):
-        list(view.imap(abs, [(x for x in [])]))
-    good_then_bad = view.imap(abs, [-1, (x for x in [])])
+        list(view.imap(abs, [threading.Lock()]))
+    good_then_bad = view.imap(abs, [-1, threading.Lock()])
     assert next(good_then_bad) == 1
     with pytest.raises(error.SerializationError):
         next(good_then_bad)

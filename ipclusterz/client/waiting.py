@@ -1,0 +1,120 @@
+"""Waiting for results and for engines: what ``Client.wait*`` do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from concurrent.futures import Future
+from typing import Any
+
+from ipclusterz.client.asyncresult import AsyncResult
+from ipclusterz.client.session import Open, Session, limit
+from ipclusterz.error import TimeoutError
+
+
+def open_sinks(session: Session, jobs: Any) -> list[Open]:
+    """Return what is meant by ``jobs`` and is not complete yet.
+
+    ``jobs``: an AsyncResult, a message id, an iterable of them, or None for everything.
+    """
+    live = session.live.copy()
+    if jobs is None:
+        return list(live)
+    if isinstance(jobs, AsyncResult | str) or not isinstance(jobs, Iterable):
+        jobs = [jobs]
+    found: list[Open] = []
+    for job in jobs:
+        if isinstance(job, AsyncResult):
+            wanted: Any = job
+            found += [sink for sink in live if sink is wanted]
+        elif isinstance(job, str):
+            key = session.key_of(job)
+            found += [sink for sink in live if key is not None and key in sink.task_keys()]
+        else:
+            raise TypeError(f"jobs are AsyncResults or message ids, not {job!r}")
+    return found
+
+
+def results(
+    session: Session, jobs: Any, timeout: float | None, interval: float | None = None
+) -> bool:
+    """Wait for results; tell whether all are in.  With ``interval`` (seconds) show a bar."""
+    pending = open_sinks(session, jobs)
+    total = len(pending)
+
+    def left() -> int:
+        nonlocal pending
+        pending = [sink for sink in pending if not sink.done()]
+        return len(pending)
+
+    def done() -> bool:
+        while pending and pending[-1].done():
+            pending.pop()
+        return not pending
+
+    if interval is None:
+        return session.wait(done, limit(timeout))
+    from ipclusterz.client.progress import watch  # tqdm takes 50 ms
+
+    return watch(
+        session,
+        name="results",
+        total=total,
+        count=lambda: total - left(),
+        done=done,
+        interval=interval,
+        timeout=limit(timeout),
+        widget=None,
+    )
+
+
+def engines(
+    session: Session,
+    n: int,
+    timeout: float | None,
+    interactive: bool | None,
+    widget: bool | None,
+) -> None:
+    """Wait until there are ``n`` engines; TimeoutError says how many there are."""
+    connection = session.connection
+
+    def enough() -> bool:
+        return len(connection.engines) >= n
+
+    if interactive and not enough():
+        from ipclusterz.client.progress import watch  # tqdm takes 50 ms
+
+        ready = watch(
+            session,
+            name="engines",
+            total=n,
+            count=lambda: min(n, len(connection.engines)),
+            done=enough,
+            interval=0.1,
+            timeout=limit(timeout),
+            widget=widget,
+        )
+    else:
+        ready = session.wait(enough, limit(timeout))
+    if not ready:
+        raise TimeoutError(
+            f"{n} engines are not ready after {timeout:g} s: {len(connection.engines)} are."
+            " The logs of ipenginez in the profile's log folder say why; ipclusterz engines"
+            " -n K starts more"
+        )
+
+
+def engines_future(session: Session, n: int) -> Future[None]:
+    """Return a Future that is done when there are ``n`` engines."""
+    made: Future[None] = Future()
+    connection = session.connection
+
+    def look() -> None:
+        if not made.done() and len(connection.engines) >= n:
+            try:
+                made.set_result(None)
+            except Exception:  # another thread was first, or it was cancelled
+                pass
+
+    connection.on_engines(look)
+    look()
+    return made
