@@ -423,11 +423,17 @@ class Custody:
 
     # -- taking back -----------------------------------------------------------------------
 
-    def reclaimed(self, number: int, keys: list[int], now: float) -> None:
-        """These tasks of an engine were still unread in its socket and are ours again."""
+    def reclaimed(
+        self, number: int, keys: list[int], functions: list[bytes], now: float
+    ) -> None:
+        """These tasks of an engine were still unread in its socket and are ours again.
+
+        So are ``functions`` that were on their way to it.
+        """
         engine = self.engines.get(number)
         if engine is None:
             return
+        engine.functions.difference_update(functions)
         pooled: list[Item] = []
         own: list[Item] = []
         for key in keys:

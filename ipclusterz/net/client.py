@@ -433,16 +433,15 @@ class Connection:
         now = monotonic()
         quiet = now - self._sent_at > BURST_SECONDS
         self._sent_at = now
-        if quiet and self._lock.acquire(False):
-            guard = _Guard(self._main)
-            try:
-                self._loop.process([])
-            finally:
-                self._lock.release()
-                guard.restore()
-            self._after_turn()
-            guard.deliver()
-            return
+        if quiet and not self._lock.locked():
+            with _Guard(self._main):
+                if self._lock.acquire(False):
+                    try:
+                        self._loop.process([])
+                    finally:
+                        self._lock.release()
+                    self._after_turn()
+                    return
         self._woken = True
         self._wake()
 
@@ -485,21 +484,24 @@ class Connection:
     def _run(self) -> None:
         """Our own thread: drives while no caller does."""
         loop = self._loop
+        timeout = 0.0
         while not self._closed:
             if self._drivers or monotonic() - self._drove_at < PARK_SECONDS:
+                timeout = 0.0
                 self._parked = True
                 if not self._inbox or self._drivers:
                     self._baton.acquire(timeout=PARK_SECONDS)
                 self._parked = False
                 if self._drivers or not self._inbox:
                     continue
-            events = loop.wait(loop.timeout(1.0))
+            events = loop.wait(timeout)
             if self._drivers:
                 continue
             with self._lock:
                 if self._closed:
                     return
                 loop.process(events)
+                timeout = loop.timeout(1.0)
             self._after_turn()
 
     def _after_turn(self) -> None:
@@ -519,19 +521,21 @@ class Connection:
         leaves everything usable.
         """
         deadline = None if timeout is None else monotonic() + timeout
-        while not done() and self.lost is None and not self._closed:
-            left = None if deadline is None else deadline - monotonic()
-            if left is not None and left <= 0:
-                break
-            if self._lock.acquire(False):
-                self._lead(done, deadline)
-            else:
-                self._follow(done, left)
+        if done():
+            return True
+        with _Guard(self._main, self._eventfd) as guard:
+            while not done() and self.lost is None and not self._closed:
+                left = None if deadline is None else deadline - monotonic()
+                if guard.interrupted or (left is not None and left <= 0):
+                    break
+                if self._lock.acquire(False):
+                    self._lead(done, deadline, guard)
+                else:
+                    self._follow(done, left)
         return done()
 
-    def _lead(self, done: Callable[[], bool], deadline: float | None) -> None:
+    def _lead(self, done: Callable[[], bool], deadline: float | None, guard: _Guard) -> None:
         loop = self._loop
-        guard = _Guard(self._main, self._eventfd)
         self._drivers += 1
         try:
             loop.process([])
@@ -546,9 +550,7 @@ class Connection:
             self._drivers -= 1
             self._drove_at = monotonic()
             self._lock.release()
-            guard.restore()
         self._after_turn()
-        guard.deliver()
 
     def _follow(self, done: Callable[[], bool], left: float | None) -> None:
         limit = FOLLOW_SECONDS if left is None else min(left, FOLLOW_SECONDS)
@@ -671,9 +673,8 @@ class Connection:
 class _Guard:
     """Holds Ctrl-C back while the main thread is inside the connection.
 
-    The handler that was set (the default one raises KeyboardInterrupt) runs at
-    :meth:`deliver`, outside.  In other threads, or where SIGINT is not handled by Python,
-    this does nothing.
+    The handler that was set (the default one raises KeyboardInterrupt) runs when the guard
+    is left.  In other threads, or where SIGINT is not handled by Python, this does nothing.
     """
 
     __slots__ = ("_eventfd", "_frame", "_old", "interrupted")
@@ -687,7 +688,11 @@ class _Guard:
             old = signal.getsignal(signal.SIGINT)
             if callable(old):
                 self._old = old
-                signal.signal(signal.SIGINT, self._note)
+
+    def __enter__(self) -> _Guard:
+        if self._old is not None:
+            signal.signal(signal.SIGINT, self._note)
+        return self
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.interrupted = True
@@ -695,12 +700,8 @@ class _Guard:
         if self._eventfd >= 0:
             os.eventfd_write(self._eventfd, 1)
 
-    def restore(self) -> None:
-        """Put the handler back."""
+    def __exit__(self, *exc: object) -> None:
         if self._old is not None:
             signal.signal(signal.SIGINT, self._old)
-
-    def deliver(self) -> None:
-        """Run the handler if the signal came."""
-        if self.interrupted:
-            self._old(signal.SIGINT, self._frame)
+            if self.interrupted:
+                self._old(signal.SIGINT, self._frame)

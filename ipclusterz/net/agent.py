@@ -1,0 +1,597 @@
+"""The agent: the process ``ipenginez`` is; it owns connections and keys, engines run code.
+
+It starts an interpreter (the zygote) that never sees a key and forks engines, holds the
+tasks that engines have not begun (:mod:`ipclusterz.core.custody`), brings their output and
+results to the controller, and buries them when they die.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import zmq
+
+from ipclusterz import files
+from ipclusterz._version import __version__
+from ipclusterz.core import custody as c
+from ipclusterz.core import message as m
+from ipclusterz.core.config import AgentConfig
+from ipclusterz.core.connector import Connector, candidates, loopback_elsewhere, parse
+from ipclusterz.core.message import Channel, Op, Role, Status
+from ipclusterz.engine import bodies
+from ipclusterz.error import ConnectorError, KernelError, LaunchError
+from ipclusterz.net import host, process, register, sockets
+from ipclusterz.net.dial import Dial, Identity
+from ipclusterz.net.hub import serve
+from ipclusterz.net.log import open_log
+from ipclusterz.net.loop import Loop, Timer, monotonic
+from ipclusterz.net.nursery import Nursery
+from ipclusterz.net.outlog import OutputLog
+from ipclusterz.net.process import EngineProcess
+from ipclusterz.net.register import Registrar
+
+StatusCall = Callable[[dict[str, Any]], None]
+
+TICK_SECONDS = 0.02
+GRACE_SECONDS = 1.0
+FILE_SECONDS = 0.05
+TEXT_LIMIT = 8 * 1024 * 1024
+"""Characters of one task's output that travel to its client; the log has all of it."""
+
+WORK = (Channel.DIRECT, Channel.TASK, Channel.CONTROL)
+
+_failure = msgspec.msgpack.Decoder(m.Failure)
+
+
+def run(config: AgentConfig, status: StatusCall, stop_fd: int | None) -> int:
+    """Be an agent with its engines until stopped; return the process's exit code.
+
+    ``status`` is told ``engine`` (one is ready), ``engines`` (all asked for are),
+    ``engine_down``, ``waiting`` and ``error``.  Ends on SIGTERM, SIGINT, when ``stop_fd``
+    reaches its end, when the controller says so or has been gone for the lease.
+    """
+    prefix = f"ipenginez-{config.cluster_id}" if config.cluster_id else "ipenginez"
+    log = open_log(config.log_dir, f"{prefix}-agent-{os.getpid()}", config.log_level)
+    host.raise_file_limit()
+    host.no_core_dump()
+    host.become_subreaper()
+    nursery = Nursery(config.python, config.preload, log)
+    try:
+        connector = _connector(config, status, stop_fd, log)
+        if connector is None:
+            return 0
+        agent = Agent(config, connector, nursery, status, log, prefix)
+        return agent.run(stop_fd)
+    finally:
+        nursery.close()
+
+
+def _connector(
+    config: AgentConfig, status: StatusCall, stop_fd: int | None, log: Any
+) -> Connector | None:
+    """Read the connector, waiting for its file; None when told to stop meanwhile."""
+    import select
+
+    if config.connector_text is not None:
+        return parse(config.connector_text, "given by the launcher")
+    path = config.connector_file
+    told = False
+    while True:
+        try:
+            return parse(files.read_private(path).decode("utf-8", "replace"), path)
+        except ConnectorError:
+            if os.path.lexists(path):
+                raise
+        if not told:
+            told = True
+            text = f"waiting for the connector file {path} (the controller writes it)"
+            log.info(text)
+            status({"event": "waiting", "text": text})
+        if stop_fd is not None:
+            readable, _, _ = select.select([stop_fd], [], [], FILE_SECONDS)
+            if readable and not os.read(stop_fd, 4096):
+                return None
+        else:
+            time.sleep(FILE_SECONDS)
+
+
+class Agent:
+    """One agent: sockets on one side, engines on the other, custody in between."""
+
+    def __init__(
+        self,
+        config: AgentConfig,
+        connector: Connector,
+        nursery: Nursery,
+        status: StatusCall,
+        log: Any,
+        prefix: str,
+    ) -> None:
+        self.config = config
+        self.connector = connector
+        self.status = status
+        self.log = log
+        self.loop = loop = Loop()
+        self.custody = c.Custody(config.lease or 600.0)
+        self.processes: dict[int, EngineProcess] = {}
+        self._nursery = nursery
+        self._by_pid: dict[int, EngineProcess] = {}
+        self._infos: dict[int, m.EngineInfo] = {}
+        self._came: list[m.EngineInfo] = []
+        self._wanted = config.n
+        self._ready = 0
+        self._boot: dict[int, int] = {}  # key of a start-up task -> engine
+        self._texts: dict[int, int] = {}  # task -> characters forwarded, for long ones
+        self._registered: m.Registered | None = None
+        self._problem = ""
+        self._ticking = False
+        self._ending = ""
+        self._code = 0
+        self._last_loss = 0.0
+        self._outlog = OutputLog(config.log_dir, prefix)
+        self._folder, self._proof = bodies.make_folder()
+        hostid = host.boot_id()
+        if loopback_elsewhere(connector, hostid):
+            raise LaunchError(
+                f"the controller at {connector.url} listens on the loopback of "
+                f"{connector.location} only, and this is {host.host_name()}: start it with "
+                f"--ip (an address this host can reach) and copy the file again, or make a "
+                f"tunnel and point the file's url at its end"
+            )
+        self._hostid = hostid
+        self._context = sockets.context()
+        self._registrar = Registrar(
+            loop,
+            self._context,
+            connector,
+            candidates(connector, Channel.REGISTRATION, hostid),
+            self._register,
+            self._from_hub,
+            self._hub_state,
+        )
+        self._dials = {
+            channel: self._dial(channel)
+            for channel in (Channel.HEARTBEAT, Channel.IOPUB, *WORK)
+        }
+        self._iopub = self._dials[Channel.IOPUB]
+        loop.flush.insert(0, self._carry)
+
+    def _dial(self, channel: Channel) -> Dial:
+        work = channel in WORK
+
+        def messages(received: list[Any]) -> None:
+            if work:
+                self.custody.handle(channel, received, monotonic())
+
+        return Dial(
+            self.loop,
+            self._context,
+            channel,
+            m.ToAgentWork if work else m.Beat,
+            messages,
+            on_state=lambda problem: self._channel_state(channel, problem),
+            on_renewed=(lambda: self.custody.renewed(channel)) if work else None,
+            on_unknown=self._registrar.start,
+        )
+
+    # -- life ------------------------------------------------------------------------------
+
+    def run(self, stop_fd: int | None) -> int:
+        """Serve until told to end."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._asked)
+        signal.signal(signal.SIGCHLD, lambda number, frame: None)
+        if stop_fd is not None:
+            self.loop.add(stop_fd, lambda: self._launcher(stop_fd))
+        self._nursery.attach(self.loop, self._nursery_says)
+        self._registrar.start()
+        self.loop.flush.append(self._reap)
+        try:
+            serve(self.loop)
+        finally:
+            self._close()
+        return self._code
+
+    def _asked(self, number: int, frame: Any) -> None:
+        if self._ending:
+            self.loop.running = False
+        self.loop.after(0.0, lambda: self.end(f"signal {signal.Signals(number).name}"))
+
+    def _launcher(self, fd: int) -> None:
+        if not os.read(fd, 4096):
+            self.loop.remove(fd)
+            self.end("its launcher has ended")
+
+    def end(self, reason: str, code: int = 0) -> None:
+        """Begin to end: engines first, then us."""
+        if self._ending:
+            return
+        self._ending = reason
+        self._code = code
+        self.log.info("ending: %s", reason)
+        for engine in self.processes.values():
+            engine.ending = reason
+            engine.hang_up()
+            if engine.page.running:
+                engine.kill(signal.SIGTERM)
+        self.loop.after(GRACE_SECONDS, self._finish)
+        self._maybe_finish()
+
+    def _maybe_finish(self) -> None:
+        if self._ending and not self.processes:
+            self.loop.running = False
+
+    def _finish(self) -> None:
+        for engine in self.processes.values():
+            engine.kill(signal.SIGKILL)
+        self.loop.running = False
+
+    # -- the controller --------------------------------------------------------------------
+
+    def _register(self) -> m.Register:
+        known = self._registered
+        return m.Register(
+            int(Role.ENGINE),
+            m.PROTOCOL,
+            __version__,
+            host.host_name(),
+            host.host_id(),
+            os.getpid(),
+            self._wanted if known is None else 0,
+            list(self.processes),
+            known.peer if known is not None else b"",
+        )
+
+    def _from_hub(self, message: Any) -> None:
+        if isinstance(message, m.Registered):
+            self._enter(message)
+        elif isinstance(message, m.Refused):
+            self._fail(f"the controller refused this agent: {message.text}")
+        elif isinstance(message, m.Allocated):
+            self._start(message.engines)
+        elif isinstance(message, m.Shutdown):
+            self.end(f"the controller ends: {message.reason}")
+
+    def _enter(self, registered: m.Registered) -> None:
+        first = self._registered is None
+        self._registered = registered
+        self.custody.together()
+        if not self.config.lease:
+            self.custody.lease = registered.lease
+        identity = Identity(registered.peer, registered.session, registered.password)
+        for channel, dial in self._dials.items():
+            if not dial.up:
+                dial.identify(identity, self._addresses(channel, registered))
+        if first:
+            self.log.info("registered; engines %s", _ranges(registered.engines))
+            self.loop.after(registered.heartbeat, self._beat)
+            self._start(registered.engines)
+        elif self._infos:
+            self._registrar.send(m.EnginesUp(list(self._infos.values())))
+
+    def _addresses(self, channel: Channel, registered: m.Registered) -> list[str]:
+        here = self._hostid == self.connector.hostid
+        told = [
+            a
+            for a in registered.addresses[channel]
+            if here and (a.startswith("tcp:") or os.path.exists(a[6:]))
+        ]
+        listed = candidates(self.connector, channel, self._hostid)
+        return told + [a for a in listed if a not in told]
+
+    def _hub_state(self, kind: str, text: str) -> None:
+        if not kind:
+            if self._problem:
+                self.log.info("connected to the controller again")
+            self._problem = ""
+            self.custody.together()
+            return
+        self.custody.alone(monotonic())
+        self._tick_soon()
+        if kind == register.DENIED and self._registered is None:
+            self._fail(
+                f"the controller at {self.connector.url} does not accept this key ({text}): "
+                f"the connector file is of another controller or was revoked; copy "
+                f"ipcontroller-engine.json again"
+            )
+            return
+        if kind != self._problem:
+            self._problem = kind
+            lease = self.custody.lease
+            what = f"no connection to the controller ({text}); trying again for {lease:.0f} s"
+            self.log.warning(what)
+            self.status({"event": "waiting", "text": what})
+
+    def _fail(self, text: str) -> None:
+        self.log.error(text)
+        self.status({"event": "error", "text": text})
+        self.end(text, 1)
+
+    def _channel_state(self, channel: Channel, problem: str) -> None:
+        if problem and not self._ending:
+            self.log.debug("%s: %s", channel.name.lower(), problem)
+
+    def _beat(self) -> None:
+        assert self._registered is not None
+        self._dials[Channel.HEARTBEAT].send(m.Beat(0))
+        self.loop.after(self._registered.heartbeat, self._beat)
+
+    # -- engines ---------------------------------------------------------------------------
+
+    def _start(self, numbers: list[int]) -> None:
+        for number in numbers:
+            if number not in self.processes and not self._ending:
+                made = EngineProcess(self.loop, number, self._say, self._text)
+                self.processes[number] = made
+                self._nursery.fork(made, self._fork(made))
+
+    def _fork(self, made: EngineProcess) -> m.Fork:
+        env = dict(self.config.env)
+        env["IPCLUSTERZ_ENGINE_ID"] = str(made.number)
+        env["IPCLUSTERZ_CLUSTER_ID"] = self.config.cluster_id
+        return m.Fork(
+            made.number,
+            len(self.processes) - 1,
+            self._folder,
+            self._proof,
+            made.token,
+            env,
+            self.config.work_dir,
+        )
+
+    def _nursery_says(self, problem: str) -> None:
+        """The zygote could not start, or ended: engines live on, new ones cannot come."""
+        if problem and not self._ending:
+            starting = [e for e in self.processes.values() if not e.started]
+            if starting or self._registered is None:
+                self._fail(f"engines cannot be started: {problem}")
+            else:
+                self.log.error("the zygote has ended: %s", problem)
+
+    def _say(self, engine: EngineProcess, say: m.Say) -> None:
+        now = monotonic()
+        if say.pid and not engine.started:
+            self._hello(engine, say.pid)
+        if say.outcomes:
+            for name in (1, 2):
+                engine.drain(name)
+            boots = [o for o in say.outcomes if o.key in self._boot] if self._boot else []
+            for outcome in boots:
+                self._booted(engine, outcome)
+            self.custody.outcomes(engine.number, say.outcomes, now)
+        if say.missing:
+            self.custody.missing(engine.number, say.missing, say.undone, now)
+        self.custody.settle(now)
+
+    def _hello(self, engine: EngineProcess, pid: int) -> None:
+        engine.started = True
+        engine.pid = pid
+        self._by_pid[pid] = engine
+        code = self._boot_code()
+        if code:
+            key = engine.number + 1  # client 0 is nobody: its keys are ours to use
+            self._boot[key] = engine.number
+            import pickle
+
+            work = m.Work(key, int(Op.EXECUTE), b"", pickle.dumps((code, True), 5))
+            engine.send(m.Batch([], [work]))
+        else:
+            self._engine_ready(engine)
+
+    def _boot_code(self) -> str:
+        lines: list[str] = []
+        if self.config.startup:
+            path = self.config.startup
+            lines.append(f"exec(compile(open({path!r}).read(), {path!r}, 'exec'))")
+        if self.config.command:
+            lines.append(self.config.command)
+        return "\n".join(lines)
+
+    def _booted(self, engine: EngineProcess, outcome: m.Outcome) -> None:
+        self._boot.pop(outcome.key, None)
+        if outcome.status != Status.OK:
+            failure = _failure.decode(outcome.data)
+            what = f"{failure.name}: {failure.text}\n{failure.traceback}".rstrip()
+            self._fail(f"engine {engine.number} failed at its start-up code: {what}")
+        else:
+            self._engine_ready(engine)
+
+    def _engine_ready(self, engine: EngineProcess) -> None:
+        assert self._registered is not None
+        number = engine.number
+        info = m.EngineInfo(number, host.host_name(), engine.pid, self._registered.peer)
+        self._infos[number] = info
+        self._came.append(info)
+        self._ready += 1
+        self.custody.engine_up(number, monotonic())
+        self.status({"event": "engine", "id": number, "pid": engine.pid})
+        if self._ready == self._wanted:
+            self.log.info("all %d engines are ready", self._ready)
+            self.status({"event": "engines", "n": self._ready})
+
+    # -- output ----------------------------------------------------------------------------
+
+    def _text(self, engine: EngineProcess, key: int, name: int, text: str) -> None:
+        self._outlog.write(engine.number, text)
+        if key < 1 << m.COUNTER_BITS:
+            return  # nobody asked for it
+        size = len(text)
+        sent = self._texts.get(key, 0)
+        if sent + size > TEXT_LIMIT:
+            if sent < TEXT_LIMIT:
+                text = f"\n[output beyond {TEXT_LIMIT} characters is in the engine's log]\n"
+                size = len(text)
+                self._texts[key] = TEXT_LIMIT
+            else:
+                return
+        elif sent or size > TEXT_LIMIT // 64:
+            self._texts[key] = sent + size
+        printed = self.custody.printed
+        printed[key] = printed.get(key, 0) + size
+        self._iopub.send(m.Stream(key, engine.number, name, text))
+
+    # -- the end of engines ----------------------------------------------------------------
+
+    def _reap(self) -> None:
+        """Bury children that have ended (runs in every turn: one cheap call when none)."""
+        while True:
+            try:
+                pid, wait_status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            engine = self._by_pid.pop(pid, None) or self._unborn(pid)
+            if engine is not None:
+                self._bury(engine, pid, wait_status)
+            elif pid == self._nursery.pid:
+                self._nursery.ended(wait_status)
+
+    def _unborn(self, pid: int) -> EngineProcess | None:
+        """An engine that ended before it could say anything left its pid in its page."""
+        for engine in self.processes.values():
+            if not engine.started and engine.page.pid == pid:
+                return engine
+        return None
+
+    def _bury(self, engine: EngineProcess, pid: int, wait_status: int) -> None:
+        number = engine.number
+        now = monotonic()
+        engine._readable()
+        running = engine.page.running
+        outcomes = engine.committed()
+        for name in (1, 2):
+            engine.drain(name)
+        if outcomes:
+            self.custody.outcomes(number, outcomes, now)
+            if any(o.key == running for o in outcomes):
+                running = 0
+        reason = process.certificate(wait_status, engine.last_words())
+        if engine.ending:
+            reason = f"{engine.ending} ({reason.splitlines()[0]})"
+        del self.processes[number]
+        self._infos.pop(number, None)
+        self._bury_children(number, pid)
+        engine.close()
+        self._outlog.close(number)
+        self.custody.died(number, reason, running, now)
+        self._registrar.send(m.EngineDown(number, reason))
+        self.log.info("engine %d (pid %d): %s", number, pid, reason)
+        if not engine.started or number in self._boot.values():
+            self._fail(f"engine {number} ended at its start: {reason}")
+        else:
+            self.status({"event": "engine_down", "id": number, "reason": reason})
+        if self._ending:
+            self._maybe_finish()
+        elif not self.processes and self._ready >= self._wanted:
+            self.end("its last engine has ended")
+
+    def _bury_children(self, number: int, pid: int) -> None:
+        """An engine's descendants end with it."""
+        spare = {e.pid for e in self.processes.values()} | {self._nursery.pid}
+        for _ in range(3):  # they may fork while we look
+            left = process.descendants_of(number, pid, os.getpid(), spare)
+            if not left:
+                return
+            for child in left:
+                try:
+                    os.kill(child, signal.SIGKILL)
+                except ProcessLookupError:
+                    pass
+
+    # -- carrying out ----------------------------------------------------------------------
+
+    def _carry(self) -> None:
+        custody = self.custody
+        while custody.out:
+            out, custody.out = custody.out, []
+            dials = self._dials
+            for action in out:
+                kind = action[0]
+                if kind == c.A_SEND:
+                    dials[action[1]].link.put(action[2])
+                elif kind == c.A_BATCH:
+                    engine = self.processes.get(action[1])
+                    if engine is not None:
+                        engine.send(m.Batch(action[2], action[3]))
+                else:
+                    self._rare(action)
+        if self._came:
+            came, self._came = self._came, []
+            self._registrar.send(m.EnginesUp(came))
+        if custody.items and not self._ticking:
+            self._tick_soon()
+
+    def _rare(self, action: c.Action) -> None:
+        kind, number = action[0], action[1]
+        if kind == c.A_DROP:
+            bodies.remove(number)
+            return
+        if kind == c.A_END:
+            self.end(number, 1)
+            return
+        engine = self.processes.get(number)
+        if engine is None:
+            return
+        if kind == c.A_RECLAIM:
+            keys, functions = engine.reclaim()
+            self.custody.reclaimed(number, keys, functions, monotonic())
+        elif kind == c.A_SIGNAL:
+            engine.kill(action[2])
+        elif kind == c.A_INTERRUPT:
+            engine.interrupt(action[2])
+        elif kind == c.A_STOP:
+            engine.ending = "it was asked to stop"
+            engine.hang_up()
+
+    def _tick_soon(self) -> None:
+        self._ticking = True
+        self.loop.after(TICK_SECONDS, self._tick)
+
+    def _tick(self) -> None:
+        self._ticking = False
+        self.custody.tick(monotonic())
+        if self._problem and not self.custody.items:
+            self._ticking = True
+            self.loop.after(1.0, self._tick)
+
+    # -- ending ----------------------------------------------------------------------------
+
+    def _close(self) -> None:
+        for engine in list(self.processes.values()):
+            engine.kill(signal.SIGKILL)
+            if engine.pid:
+                self._bury_children(engine.number, engine.pid)
+                try:
+                    os.waitpid(engine.pid, 0)
+                except ChildProcessError:
+                    pass
+            engine.close()
+        self._carry()
+        self._registrar.send(m.Goodbye(self._ending or "it ended"))
+        for dial in self._dials.values():
+            dial.close()
+        self._registrar.close()
+        self._outlog.stop()
+        bodies.remove_folder(self._folder)
+        self._context.term()
+
+
+def _ranges(numbers: list[int]) -> str:
+    """Return numbers as short text: 0-3, 7."""
+    parts: list[str] = []
+    start = end = -2
+    for n in [*sorted(numbers), -2]:
+        if n == end + 1 and parts:
+            end = n
+            parts[-1] = f"{start}-{end}"
+        elif n >= 0:
+            start = end = n
+            parts.append(str(n))
+    return ", ".join(parts) or "none"

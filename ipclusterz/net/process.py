@@ -1,0 +1,297 @@
+"""One engine process as its agent sees it: socket, pipes, shared page, and its end.
+
+The agent keeps both ends of the engine's task socket.  Its own end talks; with the other it
+can take back datagrams that the engine has not read, so that work never sits behind a long
+task while another engine idles.
+
+Nothing here decides anything; :class:`ipclusterz.net.agent.Agent` wires it up.
+"""
+
+from __future__ import annotations
+
+import array
+import os
+import signal
+import socket
+from collections import deque
+from collections.abc import Callable
+
+import msgspec
+
+from ipclusterz.core import message as m
+from ipclusterz.engine.page import Page, create
+from ipclusterz.engine.streams import Splitter
+from ipclusterz.net.loop import Loop
+
+SOCKET_BYTES = 1 << 20
+READ_BYTES = 1 << 16
+DATAGRAM = 1 << 18
+LAST_WORDS = 4096
+"""Bytes of an engine's standard error kept for its death certificate."""
+
+_decode_say = msgspec.msgpack.Decoder(m.Say).decode
+_decode_batch = msgspec.msgpack.Decoder(m.Batch).decode
+_decode_outcome = msgspec.msgpack.Decoder(m.Outcome).decode
+_encode = msgspec.msgpack.Encoder().encode
+
+
+class EngineProcess:
+    """Descriptors and memory shared with one engine."""
+
+    def __init__(
+        self,
+        loop: Loop,
+        number: int,
+        on_say: Callable[[EngineProcess, m.Say], None],
+        on_text: Callable[[EngineProcess, int, int, str], None],
+    ) -> None:
+        self._loop = loop
+        self.number = number
+        self.pid = 0
+        self.started = False
+        self.ending = ""
+        self._on_say = on_say
+        self._on_text = on_text
+        self._unsent: deque[bytes] = deque()
+        self._last_words = b""
+        self.closed = False
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        for end in (ours, theirs):
+            end.setblocking(False)
+            _enlarge(end)
+        self._ours, self._theirs = ours, theirs
+        self.token = os.urandom(8)
+        page_fd = create()
+        self.page = Page(page_fd)
+        out_read, out_write = os.pipe2(os.O_CLOEXEC)
+        err_read, err_write = os.pipe2(os.O_CLOEXEC)
+        os.set_blocking(out_read, False)
+        os.set_blocking(err_read, False)
+        self._pipes = {1: out_read, 2: err_read}
+        self._splitters = {1: Splitter(self.token), 2: Splitter(self.token)}
+        self._given = [out_write, err_write, page_fd]
+
+    def descriptors(self) -> list[int]:
+        """Return what the engine is given: socket, standard output and error, page."""
+        return [self._theirs.fileno(), *self._given]
+
+    def handed_over(self) -> None:
+        """The engine has its descriptors: close our copies and begin to listen."""
+        for fd in self._given:
+            os.close(fd)
+        self._given = []
+        self._loop.add(self._ours.fileno(), self._readable)
+        for name, fd in self._pipes.items():
+            self._loop.add(fd, lambda name=name: self.drain(name))  # type: ignore[misc]
+
+    # -- tasks -----------------------------------------------------------------------------
+
+    def send(self, batch: m.Batch) -> None:
+        """Send one datagram, later if the socket is full."""
+        data = _encode(batch)
+        if self._unsent:
+            self._unsent.append(data)
+        else:
+            self._try(data)
+
+    def _try(self, data: bytes) -> bool:
+        try:
+            self._ours.send(data)
+        except BlockingIOError:
+            self._unsent.appendleft(data)
+            self._loop.writable(self._ours.fileno(), True)
+            return False
+        except OSError:
+            pass  # it has ended; its death is on its way to us
+        return True
+
+    def _readable(self) -> None:
+        while self._unsent:
+            if not self._try(self._unsent.popleft()):
+                break
+            if not self._unsent:
+                self._loop.writable(self._ours.fileno(), False)
+        while True:
+            try:
+                data = self._ours.recv(DATAGRAM)
+            except (BlockingIOError, OSError):
+                return
+            if not data:
+                return
+            self._on_say(self, _decode_say(data))
+
+    def reclaim(self) -> tuple[list[int], list[bytes]]:
+        """Take back what the engine has not read: task keys and functions' digests."""
+        keys: list[int] = []
+        functions: list[bytes] = []
+        while True:
+            try:
+                data = self._theirs.recv(DATAGRAM)
+            except OSError:
+                break
+            if not data:
+                break
+            self._undo(data, keys, functions)
+        if self._unsent:
+            for data in self._unsent:
+                self._undo(data, keys, functions)
+            self._unsent.clear()
+            self._loop.writable(self._ours.fileno(), False)
+        return keys, functions
+
+    def _undo(self, data: bytes, keys: list[int], functions: list[bytes]) -> None:
+        batch = _decode_batch(data)
+        keys.extend(work.key for work in batch.tasks)
+        functions.extend(digest for digest, _ in batch.functions)
+
+    def committed(self) -> list[m.Outcome]:
+        """Return outcomes that were finished and, if it died, never sent."""
+        return [_decode_outcome(record) for record in self.page.committed()]
+
+    # -- output ----------------------------------------------------------------------------
+
+    def drain(self, name: int) -> None:
+        """Read what is in a pipe and tell whose it is."""
+        fd = self._pipes[name]
+        while not self.closed:
+            try:
+                data = os.read(fd, READ_BYTES)
+            except BlockingIOError:
+                return
+            except OSError:
+                data = b""
+            if not data:
+                self._loop.remove(fd)
+                return
+            if name == 2:
+                self._last_words = (self._last_words + data)[-LAST_WORDS:]
+            for key, text in self._splitters[name].feed(data, self.page.running):
+                self._on_text(self, key, name, text)
+            if len(data) < READ_BYTES:
+                return
+
+    def last_words(self) -> str:
+        """Return the last lines on standard error, for people."""
+        text = self._last_words.replace(self.token, b"").decode("utf-8", "replace")
+        lines = [line.strip("\x00\ufffd") for line in text.splitlines() if line.strip()]
+        return "\n".join(lines[-8:])
+
+    # -- signals and the end ---------------------------------------------------------------
+
+    def interrupt(self, key: int) -> None:
+        """Interrupt one task (0: the one that runs) if it is still running."""
+        wanted = key or self.page.running
+        if wanted and self.page.running == wanted:
+            self.page.interrupt = wanted
+            self.kill(signal.SIGINT)
+
+    def kill(self, number: int) -> None:
+        """Send a signal."""
+        if self.pid > 0:
+            try:
+                os.kill(self.pid, number)
+            except ProcessLookupError:
+                pass
+
+    def hang_up(self) -> None:
+        """Close both ends of the task socket: the engine ends when it next reads."""
+        if self._ours.fileno() >= 0:
+            self._loop.remove(self._ours.fileno())
+            self._ours.close()
+            self._theirs.close()
+
+    def close(self) -> None:
+        """Let go of everything; the process has ended."""
+        if self.closed:
+            return
+        for name in self._pipes:
+            self.drain(name)
+        self.closed = True
+        self.hang_up()
+        for fd in self._pipes.values():
+            self._loop.remove(fd)
+            os.close(fd)
+        for fd in self._given:
+            os.close(fd)
+        self.page.close()
+
+
+def _enlarge(end: socket.socket) -> None:
+    for option in (33, 32):  # SO_RCVBUFFORCE and SO_SNDBUFFORCE, for those who may
+        try:
+            end.setsockopt(socket.SOL_SOCKET, option, SOCKET_BYTES)
+        except OSError:
+            end.setsockopt(
+                socket.SOL_SOCKET,
+                socket.SO_RCVBUF if option == 33 else socket.SO_SNDBUF,
+                SOCKET_BYTES,
+            )
+
+
+def send_with_fds(end: socket.socket, data: bytes, fds: list[int]) -> None:
+    """Send a datagram with descriptors (socket.send_fds would join them into a message)."""
+    rights = array.array("i", fds).tobytes()
+    end.sendmsg([data], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
+
+
+def certificate(wait_status: int, last_words: str) -> str:
+    """Say how a process ended, in words."""
+    code = os.waitstatus_to_exitcode(wait_status)
+    if code < 0:
+        how = f"killed by signal {signal.Signals(-code).name}"
+        if -code == signal.SIGKILL:
+            how += " (by somebody, or by the kernel for want of memory: see dmesg)"
+        elif os.WCOREDUMP(wait_status):
+            how += ", core dumped"
+    else:
+        how = f"exited with code {code}"
+    if last_words:
+        how += "; its last words:\n" + last_words
+    return how
+
+
+def descendants_of(engine: int, pid: int, agent: int, spare: set[int]) -> list[int]:
+    """Return living processes that an engine left behind.
+
+    Those of its session, those re-parented to the agent that carry its mark in their
+    environment, and all descendants of either.
+    """
+    table: dict[int, tuple[int, int]] = {}
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            facts = _stat(int(name))
+            if facts is not None:
+                table[int(name)] = facts
+    mark = f"IPCLUSTERZ_ENGINE_ID={engine}".encode()
+    found: set[int] = set()
+    for process, (parent, session) in table.items():
+        if process in spare or process == agent or process == pid:
+            continue
+        if session == pid or (parent == agent and mark in _environment(process)):
+            found.add(process)
+    grew = True
+    while grew:
+        more = {
+            p for p, (parent, _) in table.items() if parent in found and p not in found
+        } - spare
+        found |= more
+        grew = bool(more)
+    return sorted(found)
+
+
+def _stat(pid: int) -> tuple[int, int] | None:
+    """Return (parent, session) of a living process."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            fields = file.read().rpartition(b")")[2].split()
+    except OSError:
+        return None
+    return None if fields[0] == b"Z" else (int(fields[1]), int(fields[3]))
+
+
+def _environment(pid: int) -> list[bytes]:
+    try:
+        with open(f"/proc/{pid}/environ", "rb") as file:
+            return file.read().split(b"\0")
+    except OSError:
+        return []
