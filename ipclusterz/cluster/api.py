@@ -17,6 +17,7 @@ from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from ipclusterz.cluster import fileconfig
 from ipclusterz.cluster import state as states
 from ipclusterz.cluster.deployment import STOP_SECONDS, Deployment, Plan
 from ipclusterz.cluster.engines import EngineSet
@@ -40,20 +41,21 @@ class Cluster:
     >>> with ipp.Cluster(n=4) as rc:  # doctest: +SKIP
     ...     rc[:].apply_sync(os.getpid)
 
-    ``n`` engines are started (default: one per usable core) by the launcher ``engines``.
+    ``n`` engines are started (default: one per usable core) by the launcher ``engines``
+    (default: ``local``).  What is not said is taken from the profile's config files.
     The profile is named by ``profile`` (in ``ipython_dir``) or ``profile_dir``, a path.
     Without a ``cluster_id`` the cluster gets a new one; '' is the profile's main cluster,
     which ``Client()`` finds.  ``controller`` describes the controller
     (:class:`ControllerSettings`), ``agent`` the engines; other arguments win over both.
-    ``engine_timeout`` (seconds) bounds each wait for a start.  ``notice`` is called with
-    each status event, from another thread.
+    ``engine_timeout`` (seconds, default 60) bounds each wait for a start.  ``notice`` is
+    called with each status event, from another thread.
     """
 
     def __init__(
         self,
         n: int | None = None,
         *,
-        engines: str = "local",
+        engines: str = "",
         profile: str = "default",
         profile_dir: str | None = None,
         ipython_dir: str | None = None,
@@ -65,21 +67,23 @@ class Cluster:
         preload: list[str] | None = None,
         work_dir: str = "",
         env: dict[str, str] | None = None,
-        engine_timeout: float = 60.0,
+        engine_timeout: float = 0.0,
         delay: float = 0.0,
         log_level: str = "INFO",
         log_to_file: bool = True,
         own: bool = False,
+        load_config: bool = True,
         notice: Callable[[Event], None] | None = None,
     ) -> None:
         if n is not None and n < 1:
             raise SettingError(f"n is {n}: a cluster has at least one engine")
-        self.n = n
         self.profile = _profile(profile, profile_dir, ipython_dir)
         self.cluster_id = os.urandom(5).hex() if cluster_id is None else cluster_id
-        self.delay = delay
-        given = controller or ControllerSettings()
-        base = agent or AgentConfig()
+        said = fileconfig.read(self.profile) if load_config else fileconfig.Settings()
+        self.n = n or said.start.get("n") or None
+        self.delay = delay or float(said.start.get("delay", 0.0))
+        given = controller or said.controller
+        base = agent or said.agent
         plan = Plan(
             profile=self.profile,
             cluster_id=self.cluster_id,
@@ -94,8 +98,8 @@ class Cluster:
                 work_dir=work_dir or base.work_dir,
                 env={**base.env, **(env or {})},
             ),
-            launcher=engines,
-            timeout=engine_timeout,
+            launcher=engines or said.start.get("engines", "local"),
+            timeout=engine_timeout or float(said.start.get("timeout", 60.0)),
             log_level=log_level,
             log_dir=self.profile.log if log_to_file else "",
             own=own,

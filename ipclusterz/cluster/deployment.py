@@ -170,19 +170,20 @@ class Deployment:
     def stop_engines(self, names: list[str]) -> None:
         """Stop sets of engines and wait for their end."""
         with self._changed:
-            sets = [found for name in names if (found := self.sets.pop(name, None))]
+            sets = [self.sets[name] for name in names if name in self.sets]
         self._stop([made.job for made in sets], STOP_SECONDS)
         for made in sets:
+            self.sets.pop(made.id, None)
             self.remember_engines(made.id, None)
 
     def stop(self, grace: float = STOP_SECONDS) -> None:
         """Stop everything that was started here and remove what it left."""
         with self._changed:
             jobs = [made.job for made in self.sets.values()]
-            self.sets.clear()
             if self.controller is not None:
                 jobs.append(self.controller)
-        self._stop(jobs, grace)
+        self._stop(jobs, grace)  # may be interrupted, and called again with less patience
+        self.sets.clear()
         state, self.state = self.state, None
         self.controller, self.controller_end, self.ready = None, None, None
         if state is not None and not self._foreign:

@@ -1,0 +1,241 @@
+"""What all commands share: profile, config files, log level, errors and exit codes.
+
+Settings come from, in rising order: defaults, the profile's config files, ``--config``, the
+command line.  A command's ``start`` returns its exit code; errors are printed as one
+message and turned into a code here, in one place.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from enum import IntEnum
+from typing import Any
+
+from traitlets import Bool, TraitError, Unicode
+from traitlets.config import Application
+from traitlets.config.loader import KVArgParseConfigLoader
+
+from ipclusterz._version import __version__
+from ipclusterz.cluster import AlreadyRunning, SettingError
+from ipclusterz.error import ClusterError, KernelError
+from ipclusterz.paths import ProfileDir, profile_dir
+
+
+class ExitCode(IntEnum):
+    """What commands return; documented for scripts."""
+
+    OK = 0
+    FAILED = 1
+    USAGE = 2
+    ALREADY_RUNNING = 10
+    ALREADY_STOPPED = 11
+    NO_CLUSTER = 12
+    INTERRUPTED = 130
+
+
+class AlreadyStopped(ClusterError):
+    """The cluster is not running (any more)."""
+
+
+class NoSuchCluster(ClusterError):
+    """There is no trace of such a cluster."""
+
+
+_CODES: tuple[tuple[type[KernelError], ExitCode], ...] = (
+    (SettingError, ExitCode.USAGE),
+    (AlreadyRunning, ExitCode.ALREADY_RUNNING),
+    (AlreadyStopped, ExitCode.ALREADY_STOPPED),
+    (NoSuchCluster, ExitCode.NO_CLUSTER),
+)
+
+Aliases = dict[Any, Any]
+
+
+class Loader(KVArgParseConfigLoader):
+    """Traitlets' command line, but an option nobody knows is an error."""
+
+    def _handle_unrecognized_alias(self, arg: str) -> None:
+        self.parser.error(f"there is no option --{arg}; -h lists the options")
+
+
+class BaseApp(Application):
+    """A command that works with a profile."""
+
+    version = Unicode(__version__)
+    raise_config_file_errors = Bool(True)
+
+    profile = Unicode(
+        "default", help="The profile: its folder is cluster_NAME in the IPython folder."
+    ).tag(config=True)
+    profile_dir = Unicode("", help="The profile's folder, as a path.").tag(config=True)
+    ipython_dir = Unicode(
+        "", help="The IPython folder; empty: $IPYTHONDIR, else ~/.ipython."
+    ).tag(config=True)
+    cluster_id = Unicode(
+        "", help="Tells several clusters of one profile apart; empty: the main one."
+    ).tag(config=True)
+    config_file = Unicode("", help="A further config file, read after the profile's.").tag(
+        config=True
+    )
+    work_dir = Unicode("", help="The folder to work in; empty: the current one.").tag(
+        config=True
+    )
+    log_to_file = Bool(True, help="Write logs into the profile's log folder.").tag(config=True)
+    clean_logs = Bool(False, help="Remove old logs first.").tag(config=True)
+    quiet = Bool(False, help="Print errors only.").tag(config=True)
+
+    config_names: tuple[str, ...] = ("ipclusterz_config",)
+    warn_root = False
+
+    aliases: Aliases = {  # noqa: RUF012 - as traitlets has it
+        ("p", "profile"): ("BaseApp.profile", "The profile's name. [default]"),
+        ("profile-dir", "cluster-dir"): ("BaseApp.profile_dir", "The profile's folder."),
+        "ipython-dir": ("BaseApp.ipython_dir", "The IPython folder. [~/.ipython]"),
+        "cluster-id": ("BaseApp.cluster_id", "Tells clusters of one profile apart."),
+        "config": ("BaseApp.config_file", "A further config file."),
+        "work-dir": ("BaseApp.work_dir", "The folder to work in."),
+        "log-level": ("Application.log_level", "DEBUG, INFO, WARN, ERROR, or a number."),
+    }
+    flags: Aliases = {  # noqa: RUF012
+        **Application.flags,
+        "debug": ({"Application": {"log_level": logging.DEBUG}}, "Log everything."),
+        ("q", "quiet"): ({"BaseApp": {"quiet": True}}, "Print errors only."),
+        "log-to-file": ({"BaseApp": {"log_to_file": True}}, "Write logs. [yes]"),
+        "no-log-to-file": ({"BaseApp": {"log_to_file": False}}, "Write no logs."),
+        "clean-logs": ({"BaseApp": {"clean_logs": True}}, "Remove old logs first."),
+    }
+
+    _parsing = True
+
+    # -- settings --------------------------------------------------------------------------
+
+    def initialize(self, argv: Any = None) -> None:
+        """Read the command line, then config files, then the command line's word again."""
+        super().initialize(argv)
+        if self.subapp is not None:
+            return
+        if self.extra_args:
+            words = " ".join(self.extra_args)
+            raise SettingError(f"{self.name} takes no such argument: {words}; see -h")
+        self._read_config_files()
+        self._parsing = False
+        if self.work_dir:
+            self._enter(self.work_dir)
+        if self.clean_logs:
+            self._clean_logs()
+        if self.warn_root and hasattr(os, "geteuid") and os.geteuid() == 0:
+            print(
+                f"{self.name}: running as root: whoever holds the client's connector file"
+                " can do anything on this machine",
+                file=sys.stderr,
+            )
+
+    @property
+    def folder(self) -> ProfileDir:
+        """The profile's folder, existing or not."""
+        if self.profile_dir:
+            return ProfileDir(self.profile_dir)
+        return profile_dir(self.profile, self.ipython_dir or None)
+
+    @property
+    def log_dir(self) -> str:
+        """Where processes write their logs, '' for nowhere."""
+        return self.folder.log if self.log_to_file else ""
+
+    @property
+    def level(self) -> str:
+        """The log level for processes: INFO unless something else was said."""
+        if "log_level" not in self.config.get("Application", {}):
+            return "INFO"
+        level = self.log_level
+        return str(logging.getLevelName(level) if isinstance(level, int) else level)
+
+    def was_said(self, trait: str) -> bool:
+        """Tell whether a setting was given, be it with its default's value."""
+        names = [kind.__name__ for kind in type(self).__mro__]
+        return any(trait in self.config[name] for name in names if name in self.config)
+
+    def _create_loader(self, argv: Any, aliases: Any, flags: Any, classes: Any) -> Loader:
+        usage = f"{self.name} [options]"
+        return Loader(
+            argv, aliases, flags, classes=classes, log=self.log, prog=self.name, usage=usage
+        )
+
+    def _read_config_files(self) -> None:
+        for name in self.config_names:
+            self._read_config_file(name, self.folder.path)
+        if self.config_file:
+            path = os.path.abspath(os.path.expanduser(self.config_file))
+            if not os.path.isfile(path):
+                raise SettingError(f"there is no config file {path}")
+            self._read_config_file(*reversed(os.path.split(path)))
+        self.update_config(self.cli_config)
+
+    def _read_config_file(self, name: str, folder: str) -> None:
+        try:
+            self.load_config_file(name, path=folder)
+        except TraitError:
+            raise
+        except Exception as error:  # a config file is a program: anything may happen in it
+            path = os.path.join(folder, name)
+            raise SettingError(
+                f"the config file {path} cannot be used: {type(error).__name__}: {error}"
+            ) from error
+
+    def _enter(self, path: str) -> None:
+        try:
+            os.chdir(os.path.expanduser(path))
+        except OSError as error:
+            raise SettingError(f"work-dir {path}: {error.strerror}") from None
+
+    def _clean_logs(self) -> None:
+        folder = self.folder.log
+        for name in os.listdir(folder) if os.path.isdir(folder) else ():
+            if ".log" in name or ".err" in name:
+                os.unlink(os.path.join(folder, name))
+
+    # -- life ------------------------------------------------------------------------------
+
+    def say(self, text: str) -> None:
+        """Print a line, at once, unless ``--quiet``."""
+        if not self.quiet:
+            print(text, flush=True)
+
+    def exit(self, exit_status: Any = 0) -> None:
+        """End the command; traitlets' code for a bad setting becomes ours."""
+        if exit_status == 1 and self._parsing:
+            exit_status = ExitCode.USAGE
+        super().exit(exit_status)
+
+
+def run(command: type[BaseApp], argv: Sequence[str] | None = None) -> int:
+    """Run a command to its end; return the exit code."""
+    app = command()
+    try:
+        app.initialize(list(argv) if argv is not None else None)
+        code = app.start()  # type: ignore[func-returns-value] # ours return their code
+        return int(code or 0)
+    except BrokenPipeError:  # whoever read our output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return ExitCode.FAILED
+    except (KernelError, TraitError, KeyboardInterrupt) as error:
+        return explain(app.subapp or app, error)
+
+
+def explain(app: Application, error: BaseException) -> int:
+    """Print what happened as one message and return the exit code for it."""
+    if isinstance(error, KeyboardInterrupt):
+        return ExitCode.INTERRUPTED
+    code = ExitCode.FAILED
+    if isinstance(error, TraitError):
+        code = ExitCode.USAGE
+    elif isinstance(error, KernelError):
+        code = next((c for kind, c in _CODES if isinstance(error, kind)), code)
+    else:
+        sys.excepthook(type(error), error, error.__traceback__)
+        return code
+    print(f"{app.name}: {error}", file=sys.stderr, flush=True)
+    return code

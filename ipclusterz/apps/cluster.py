@@ -1,0 +1,73 @@
+"""``ipclusterz``: the command whose subcommands start, stop, list and make clusters."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from traitlets import Unicode
+
+from ipclusterz.apps.base import BaseApp, ExitCode, run
+from ipclusterz.apps.create import CreateApp
+from ipclusterz.apps.start import EnginesApp, StartApp
+from ipclusterz.apps.stop import ListApp, StopApp
+
+_HISTORIC = {
+    "mpiexec": "mpi",
+    "mpirun": "mpi",
+    "pbs": "pbs",
+    "ssh": "ssh",
+}
+
+
+class ClusterApp(BaseApp):
+    """Starts, lists and stops clusters."""
+
+    name = Unicode("ipclusterz")
+    description = Unicode(
+        "Starts, lists and stops clusters of Python engines.\n\n"
+        "Each subcommand has its own help: ipclusterz start -h"
+    )
+    examples = Unicode(
+        "\nipclusterz start -n 4\nipclusterz start -n 4 --daemon\nipclusterz list\n"
+        "ipclusterz stop\n"
+    )
+    subcommands = {  # noqa: RUF012 - as traitlets has it
+        "start": (StartApp, "Start a controller and engines."),
+        "stop": (StopApp, "Stop a cluster, or all."),
+        "list": (ListApp, "List clusters."),
+        "engines": (EnginesApp, "Add engines to a running cluster."),
+        "create": (CreateApp, "Make a profile with commented config files."),
+    }
+
+    def start(self) -> Any:
+        """Run the subcommand; without one, print the help."""
+        if self.subapp is not None:
+            return self.subapp.start()
+        self.print_help()
+        return ExitCode.USAGE
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run ``ipclusterz``; return the exit code."""
+    words = sys.argv[1:] if argv is None else argv
+    if words and words[0] in _HISTORIC:
+        print(
+            f"ipclusterz {words[0]}: starting engines by {_HISTORIC[words[0]]} is not in this"
+            f" version yet (it will be: ipclusterz start --engines={_HISTORIC[words[0]]}).\n"
+            "Until then: 'ipcontrollerz' on one host, 'ipenginez --file=FILE' on the others.",
+            file=sys.stderr,
+        )
+        return ExitCode.USAGE
+    known = ("help", *ClusterApp.subcommands)
+    if words and not words[0].startswith("-") and words[0] not in known:
+        print(
+            f"ipclusterz: there is no subcommand {words[0]!r}; there are {', '.join(known)}",
+            file=sys.stderr,
+        )
+        return ExitCode.USAGE
+    return run(ClusterApp, words)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,54 @@
+"""The short options of controllers and engines, for their own commands and for ``start``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ipclusterz.apps.base import BaseApp
+
+_CONTROLLER = {
+    "ip": ("ip", "Listen on this address. [127.0.0.1]"),
+    "ports": ("ports", "All seven ports, like 12345-12351."),
+    "regport": ("regport", "The port of registration."),
+    "hb": ("hb", "The port of heartbeats."),
+    "mux": ("mux", "The port of the direct scheduler."),
+    "task": ("task", "The port of the task scheduler."),
+    "control": ("control", "The port of the control scheduler."),
+    "iopub": ("iopub", "The port of the output scheduler."),
+    "query": ("query", "The port of queries."),
+    "notifier": ("notifier", "As --query: notifications come on that port."),
+    "transport": ("transport", "tcp, or ipc: UNIX sockets only, no TCP port at all."),
+    "url": ("url", "Transport, address and registration port, tcp://127.0.0.1:12345."),
+    "location": ("location", "The host name to write into the connector files."),
+    "ssh": ("ssh", "The SSH server for clients, [USER@]HOST[:PORT]."),
+    "enginessh": ("enginessh", "The SSH server for engines, [USER@]HOST[:PORT]."),
+    "execkey": ("execkey", "A file with the cluster's key, or - to be asked for it."),
+    "lease": ("lease", "Seconds that engines outlive a lost controller. [600]"),
+    "ping": ("ping", "Milliseconds between heartbeats. [1000]"),
+    "scheme": ("scheme", "How tasks find engines. [leastload]"),
+    "hwm": ("hwm", "Tasks given to an engine ahead; 0: decide. [0]"),
+}
+
+CONTROLLER_ALIASES: dict[Any, Any] = {
+    flag: (f"ControllerApp.{trait}", text) for flag, (trait, text) in _CONTROLLER.items()
+}
+CONTROLLER_FLAGS: dict[Any, Any] = {
+    ("r", "reuse-files"): (
+        {"ControllerApp": {"reuse_files": True}},
+        "Keep key, ports and connector files for the next start.",
+    )
+}
+ENGINE_ALIASES: dict[Any, Any] = {
+    "c": ("EngineApp.command", "Code that each engine runs first."),
+    "preload": ("EngineApp.preload", "Modules to import once for all, like numpy,pandas."),
+    "startup": ("EngineApp.startup", "A script that each engine runs first."),
+    "python": ("EngineApp.python", "The interpreter of the engines. [this one]"),
+}
+
+
+def merged(*groups: dict[Any, Any]) -> dict[Any, Any]:
+    """Join groups of options with those that every command has."""
+    found = dict(BaseApp.aliases)
+    for group in groups:
+        found.update(group)
+    return found

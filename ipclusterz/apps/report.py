@@ -1,0 +1,47 @@
+"""What ``start`` and ``engines`` print while it happens, made from status events."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+_SMALL = 8  # up to so many engines each is told; of more, tenths
+_NOTES = ("waiting", "restarted", "lost", "reconnected")
+
+
+class Report:
+    """Turns status events into lines for people.  Called from the watcher's thread."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say = say
+        self._began = time.monotonic()
+        self._told = -1
+        self.up = False
+        self.stopping = False
+
+    def __call__(self, event: dict[str, Any]) -> None:
+        """Print what ``event`` means, if it is news."""
+        kind = event["event"]
+        if kind == "ready":
+            self._say(f"controller up: {event.get('url', '')}")
+        elif kind == "engine":
+            self._engine(int(event.get("ready", 0)), int(event.get("of", 0)))
+        elif kind == "engine_down" and not self.stopping:
+            self._say(f"engine {event['id']} has ended: {event.get('reason', '')}")
+        elif kind == "error" and self.up:
+            print(event.get("text", ""), file=sys.stderr, flush=True)
+        elif kind in _NOTES and (text := event.get("text") or event.get("reason")):
+            self._say(text if kind == "waiting" else f"{kind}: {text}")
+
+    def complete(self) -> None:
+        """Say that all is ready, and how long that took."""
+        self.up = True
+        self._say(f"ready in {time.monotonic() - self._began:.1f} s")
+
+    def _engine(self, ready: int, of: int) -> None:
+        step = 1 if of <= _SMALL else max(of // 10, 1)
+        if ready == of or ready // step > self._told // step:
+            self._told = ready
+            self._say(f"{ready}/{of} engines")

@@ -1,0 +1,277 @@
+"""``ipclusterz start`` and ``ipclusterz engines``: launchers in the foreground or background.
+
+Both wait in the main thread for three things: a signal, the end of a process they started,
+or nothing at all.  The first Ctrl-C stops cleanly, the second kills.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import signal
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from traitlets import Bool, Float, Int, Unicode
+
+from ipclusterz.apps.base import BaseApp, ExitCode, NoSuchCluster, explain
+from ipclusterz.apps.controller import ControllerApp
+from ipclusterz.apps.daemon import in_background
+from ipclusterz.apps.engine import EngineApp
+from ipclusterz.apps.options import (
+    CONTROLLER_ALIASES,
+    CONTROLLER_FLAGS,
+    ENGINE_ALIASES,
+    merged,
+)
+from ipclusterz.apps.report import Report
+from ipclusterz.cluster import Cluster, SettingError
+from ipclusterz.cluster import state as states
+from ipclusterz.error import LaunchError
+from ipclusterz.launchers.base import get_launcher
+
+_START_ALIASES = {
+    "n": ("StartApp.n", "Engines to start. [one per usable core]"),
+    "engines": ("StartApp.engines", "The launcher of engines. [local]"),
+    "delay": ("StartApp.delay", "Seconds between controller and engines. [0]"),
+    "timeout": ("StartApp.timeout", "Seconds to wait for the engines. [60]"),
+}
+_DAEMON_FLAGS = {
+    ("daemon", "daemonize"): (
+        {"StartApp": {"daemon": True}},
+        "Return when the engines are ready.",
+    ),
+}
+
+
+class StartApp(BaseApp):
+    """Starts a controller and engines and watches them."""
+
+    name = Unicode("ipclusterz start")
+    description = Unicode(
+        "Starts one controller and engines on this machine.\n\n"
+        "Runs until Ctrl-C: once stops cleanly, twice kills.  With --daemon it returns when\n"
+        "the engines are ready, and 'ipclusterz stop' stops them."
+    )
+    examples = Unicode(
+        "\nipclusterz start -n 4\n"
+        "ipclusterz start -n 4 --daemon\n"
+        "ipclusterz start --profile=work --cluster-id=night\n"
+        "ipclusterz start -n 4 -r --regport 12345    # copied connector files stay good\n"
+    )
+    config_names: tuple[str, ...] = (
+        "ipcontrollerz_config",
+        "ipenginez_config",
+        "ipclusterz_config",
+    )
+    warn_root = True
+
+    n = Int(0, help="Engines to start; 0: one for each core this process may use.").tag(
+        config=True
+    )
+    engines = Unicode("local", help="The launcher of the engines.").tag(config=True)
+    daemon = Bool(False, help="Return when the engines are ready.").tag(config=True)
+    delay = Float(0.0, help="Seconds between controller and engines.").tag(config=True)
+    timeout = Float(60.0, help="Seconds to wait for the engines.").tag(config=True)
+
+    classes = [ControllerApp, EngineApp]  # noqa: RUF012 - as traitlets has it
+    aliases = merged(CONTROLLER_ALIASES, ENGINE_ALIASES, _START_ALIASES)
+    flags = {**BaseApp.flags, **CONTROLLER_FLAGS, **_DAEMON_FLAGS}  # noqa: RUF012
+
+    def start(self) -> Any:
+        """Start everything, then stay with it; return the exit code."""
+        self._check()
+        if not self.daemon:
+            return self._run(lambda: None)
+        self.folder.create()
+        which = f"-{self.cluster_id}" if self.cluster_id else ""
+        log = os.path.join(self.log_dir, f"{self._log_name}{which}.log") if self.log_dir else ""
+        return in_background(self._safely, log)
+
+    _log_name = "ipclusterz"
+
+    def _check(self) -> None:
+        if self.n < 0 or (self.n == 0 and self.was_said("n")):
+            raise SettingError(f"-n is {self.n}: start at least one engine")
+        if self.delay < 0 or self.timeout <= 0:
+            raise SettingError("delay must be 0 or more, timeout more than 0 seconds")
+        try:
+            get_launcher(self.engines)
+        except LaunchError as error:
+            raise SettingError(f"--engines={self.engines}: {error}") from None
+
+    def _safely(self, ready: Callable[[], None]) -> int:
+        """Run in the background, where no one else turns errors into messages."""
+        try:
+            return self._run(ready)
+        except BaseException as error:
+            return explain(self, error)
+
+    def _run(self, ready: Callable[[], None]) -> int:
+        report = Report(self.say)
+        ends: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
+
+        def notice(event: dict[str, Any]) -> None:
+            if event["event"] == "ended":
+                ends.put(event)
+            report(event)
+
+        cluster = self._cluster(notice)
+        _interruptible()
+        try:
+            self._bring_up(cluster)
+            report.complete()
+            for line in self._how_to_go_on():
+                self.say(line)
+            ready()
+            return self._stay(ends)
+        except KeyboardInterrupt:
+            self.say("stopping")
+            return ExitCode.OK if report.up else ExitCode.INTERRUPTED
+        finally:
+            report.stopping = True
+            self._bring_down(cluster)
+
+    def _cluster(self, notice: Callable[[dict[str, Any]], None]) -> Cluster:
+        folder = self.folder
+        engines = EngineApp(config=self.config, profile_dir=folder.path)
+        controller = ControllerApp(config=self.config)
+        return Cluster(
+            self.n or None,
+            engines=self.engines,
+            profile_dir=folder.path,
+            cluster_id=self.cluster_id,
+            controller=controller.settings(),
+            agent=engines.agent_config(),
+            engine_timeout=self.timeout,
+            delay=self.delay,
+            log_level=self.level,
+            log_to_file=self.log_to_file,
+            own=True,
+            load_config=False,
+            notice=notice,
+        )
+
+    def _bring_up(self, cluster: Cluster) -> None:
+        cluster.start_cluster_sync()
+
+    def _bring_down(self, cluster: Cluster) -> None:
+        try:
+            cluster.stop_cluster_sync()
+        except KeyboardInterrupt:
+            print("killing", file=sys.stderr, flush=True)
+            cluster.stop_cluster_sync(grace=0.0)
+
+    def _stay(self, ends: queue.SimpleQueue[dict[str, Any]]) -> int:
+        """Wait until the controller ends, or a signal comes."""
+        while True:
+            end = ends.get()
+            if end["role"] == "controller" and end["code"] == 0:
+                self.say("the controller was told to end")
+                return ExitCode.OK
+            print(f"{self.name}: {end['text']}", file=sys.stderr, flush=True)
+            if end["role"] == "controller":
+                return ExitCode.FAILED
+
+    def _how_to_go_on(self) -> list[str]:
+        said = []
+        if self.profile_dir:
+            said.append(f"profile_dir={self.folder.path!r}")
+        elif self.profile != "default":
+            said.append(f"profile={self.profile!r}")
+        if self.ipython_dir and not self.profile_dir:
+            said.append(f"ipython_dir={os.path.abspath(self.ipython_dir)!r}")
+        if self.cluster_id:
+            said.append(f"cluster_id={self.cluster_id!r}")
+        call = f"ipp.Client({', '.join(said)})"
+        stop = f"ipclusterz stop{self._selection()}" if self.daemon else "Ctrl-C"
+        return [f"connect: import ipclusterz as ipp; rc = {call}", f"stop:    {stop}"]
+
+    def _selection(self) -> str:
+        """Return the options that name this very cluster."""
+        found = ""
+        if self.profile_dir:
+            found += f" --profile-dir={self.folder.path}"
+        elif self.profile != "default":
+            found += f" --profile={self.profile}"
+        if self.ipython_dir and not self.profile_dir:
+            found += f" --ipython-dir={os.path.abspath(self.ipython_dir)}"
+        return found + (f" --cluster-id={self.cluster_id}" if self.cluster_id else "")
+
+
+class EnginesApp(StartApp):
+    """Adds engines to a running cluster."""
+
+    name = Unicode("ipclusterz engines")
+    description = Unicode(
+        "Adds engines to a cluster that runs, and stays with them until Ctrl-C.\n\n"
+        "With --daemon it returns when they are ready; they end with the cluster."
+    )
+    examples = Unicode(
+        "\nipclusterz engines -n 2 --daemon\nipclusterz engines -n 2 --profile=work --daemon\n"
+    )
+    config_names = ("ipenginez_config", "ipclusterz_config")
+
+    classes = [EngineApp]  # noqa: RUF012
+    aliases = merged(
+        ENGINE_ALIASES,
+        {name: _START_ALIASES[name] for name in ("n", "engines", "timeout")},
+    )
+    flags = {**BaseApp.flags, **_DAEMON_FLAGS}  # noqa: RUF012
+
+    _log_name = "ipclusterz-engines"
+
+    def _cluster(self, notice: Callable[[dict[str, Any]], None]) -> Cluster:
+        folder = self.folder
+        engines = EngineApp(config=self.config, profile_dir=folder.path)
+        path = folder.state_file(self.cluster_id)
+        state = states.read(path)
+        if state is None or not (state.alive() or state.elsewhere()):
+            raise NoSuchCluster(
+                f"no cluster runs in {folder.path}"
+                + (f" with the id {self.cluster_id!r}" if self.cluster_id else "")
+                + f"; start one with: ipclusterz start{self._selection()}"
+            )
+        return Cluster.from_file(
+            path,
+            n=self.n or None,
+            engines=self.engines,
+            agent=engines.agent_config(),
+            engine_timeout=self.timeout,
+            log_level=self.level,
+            log_to_file=self.log_to_file,
+            load_config=False,
+            notice=notice,
+        )
+
+    def _bring_up(self, cluster: Cluster) -> None:
+        cluster.start_engines_sync()
+
+    def _bring_down(self, cluster: Cluster) -> None:
+        try:
+            cluster.stop_engines_sync()
+        except KeyboardInterrupt:
+            cluster.stop_engines_sync()
+
+    def _stay(self, ends: queue.SimpleQueue[dict[str, Any]]) -> int:
+        """Wait until the engines end, or a signal comes."""
+        end = ends.get()
+        if end["code"] == 0:
+            self.say("the engines were told to end")
+            return ExitCode.OK
+        print(f"{self.name}: {end['text']}", file=sys.stderr, flush=True)
+        return ExitCode.FAILED
+
+    def _how_to_go_on(self) -> list[str]:
+        return []
+
+
+def _interruptible() -> None:
+    """Let the usual requests to end arrive as KeyboardInterrupt."""
+
+    def interrupt(signum: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(signum, interrupt)
