@@ -1,0 +1,186 @@
+"""Payloads too large for a batch, as owner-only files in memory.
+
+Lives here: folders of bodies, writing, mapping and removing them.  May know: the message
+:class:`~ipclusterz.core.message.Body`.  Must not know: who sends them, nor why.
+
+A folder holds a challenge file with random bytes.  A receiver opens a body only where
+that file has the content the sender named, so a path that happens to exist on another
+host is never mistaken for the sender's.  Files are opened by bare name, never through
+links, and mapped privately: receivers may write to what they got and share the memory of
+what they do not write to.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import stat
+from collections.abc import Sequence
+
+from ipclusterz.core.message import Body
+
+Buffer = bytes | bytearray | memoryview
+
+ALIGN = 64
+PROOF = ".proof"
+_PROOF_SIZE = 16
+_MAX_WRITE = 1 << 30
+
+_trusted: set[tuple[str, bytes]] = set()
+
+
+def make_folder() -> tuple[str, bytes]:
+    """Make a private folder for bodies, in shared memory where there is some.
+
+    Returns its path and the proof to put into each Body.  Raises OSError naming the place.
+    """
+    import tempfile  # 3 ms; engines never come here
+
+    base = "/dev/shm"
+    if not (os.path.isdir(base) and os.access(base, os.W_OK | os.X_OK)):
+        base = tempfile.gettempdir()
+    folder = tempfile.mkdtemp(prefix="ipclusterz-", dir=base)
+    proof = os.urandom(_PROOF_SIZE)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    fd = os.open(os.path.join(folder, PROOF), flags, 0o600)
+    try:
+        os.write(fd, proof)
+    finally:
+        os.close(fd)
+    return folder, proof
+
+
+def remove_folder(folder: str) -> None:
+    """Remove a folder of bodies with what is left in it; a folder that is gone is fine."""
+    _trusted.difference_update({known for known in _trusted if known[0] == folder})
+    try:
+        names = os.listdir(folder)
+    except FileNotFoundError:
+        return
+    for name in names:
+        try:
+            os.unlink(os.path.join(folder, name))
+        except FileNotFoundError:
+            pass
+    try:
+        os.rmdir(folder)
+    except FileNotFoundError:
+        pass
+
+
+def write(folder: str, proof: bytes, parts: Sequence[Buffer]) -> Body:
+    """Write ``parts`` as one new body, each at a multiple of 64 bytes.
+
+    Space is taken before anything is written, so a full file system is an OSError that
+    says how much was needed, and nothing is left behind.
+    """
+    name = os.urandom(16)
+    path = os.path.join(folder, name.hex())
+    views = [memoryview(part).cast("B") for part in parts]
+    sizes = [view.nbytes for view in views]
+    total = sum(_padded(size) for size in sizes)
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        fd = os.open(path, flags, 0o600)
+    except OSError as error:
+        raise OSError(
+            error.errno, f"cannot make a file for {total} bytes: {error.strerror}", path
+        ) from None
+    try:
+        _fill(fd, views, total)
+    except BaseException as error:
+        os.unlink(path)
+        if isinstance(error, OSError):
+            raise OSError(
+                error.errno,
+                f"no room for an object of {total} bytes: {error.strerror}; "
+                "free some space there, or send it in smaller pieces",
+                folder,
+            ) from None
+        raise
+    finally:
+        os.close(fd)
+    return Body(id=name, sizes=sizes, folder=folder, proof=proof)
+
+
+def read(body: Body) -> list[memoryview]:
+    """Map a body and return its parts, writable and private to this process.
+
+    Raises OSError when the folder is not the sender's (another host), is not ours, or the
+    file is not there or not as large as it was said to be.
+    """
+    _trust(body.folder, body.proof)
+    path = os.path.join(body.folder, body.id.hex())
+    total = sum(_padded(size) for size in body.sizes)
+    if total == 0:
+        return [memoryview(b"") for _ in body.sizes]
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        found = os.fstat(fd)
+        # A file shorter than its map kills the reader with SIGBUS.
+        if not stat.S_ISREG(found.st_mode) or found.st_size < total:
+            raise OSError(f"{path} has {found.st_size} bytes where {total} were announced")
+        whole = memoryview(mmap.mmap(fd, total, access=mmap.ACCESS_COPY))
+    finally:
+        os.close(fd)
+    parts = []
+    at = 0
+    for size in body.sizes:
+        parts.append(whole[at : at + size])
+        at += _padded(size)
+    return parts
+
+
+def remove(body: Body) -> None:
+    """Remove a body's file; those who mapped it keep what they have."""
+    try:
+        os.unlink(os.path.join(body.folder, body.id.hex()))
+    except FileNotFoundError:
+        pass
+
+
+def here(body: Body) -> bool:
+    """Tell whether the body's folder is one of this host that we may use."""
+    try:
+        _trust(body.folder, body.proof)
+    except OSError:
+        return False
+    return True
+
+
+def _padded(size: int) -> int:
+    return -(-size // ALIGN) * ALIGN
+
+
+def _trust(folder: str, proof: bytes) -> None:
+    """Raise OSError unless ``folder`` is ours and holds ``proof``; remembers those that do."""
+    if (folder, proof) in _trusted:
+        return
+    path = os.path.join(folder, PROOF)
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        found = os.fstat(fd)
+        content = os.read(fd, _PROOF_SIZE + 1)
+    finally:
+        os.close(fd)
+    if not stat.S_ISREG(found.st_mode) or found.st_uid != os.getuid():
+        raise PermissionError(f"{path} does not belong to this user (uid {os.getuid()})")
+    if len(proof) != _PROOF_SIZE or content != proof:
+        raise OSError(f"{folder} is not the sender's folder: it is one of another host")
+    _trusted.add((folder, proof))
+
+
+def _fill(fd: int, views: list[memoryview], total: int) -> None:
+    if total == 0:
+        return
+    # Writing into a full tmpfs through a map would be SIGBUS; here it is an error.
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(fd, 0, total)
+    else:
+        os.ftruncate(fd, total)
+    at = 0
+    for view in views:
+        done = 0
+        while done < view.nbytes:
+            done += os.pwrite(fd, view[done : done + _MAX_WRITE], at + done)
+        at += _padded(view.nbytes)

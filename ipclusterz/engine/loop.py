@@ -1,0 +1,151 @@
+"""The loop of an engine: read a batch, do its tasks, say how they ended.
+
+Lives here: datagrams in and out, and when to send.  May know: the page, the streams, the
+runner.  Must not know: how a task is done, who the agent is.
+
+No threads, no clock of its own, no second socket: between two batches the engine sleeps in
+one system call.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+
+import msgspec
+
+from ipclusterz.core.message import Batch, Fork, Outcome, Say, Work, encode
+from ipclusterz.engine.namespace import Namespace
+from ipclusterz.engine.page import RUNNING, Page
+from ipclusterz.engine.runner import Runner
+from ipclusterz.engine.streams import Stream
+
+RECEIVE = 1024 * 1024
+"""The largest datagram an engine accepts, in bytes; memory is used only as needed."""
+
+SEND = 112 * 1024
+"""An engine's datagrams stay below this many bytes."""
+
+_ENOUGH = 48 * 1024  # bytes of outcomes that are worth a datagram
+_PATIENCE = 0.005  # seconds that an outcome waits for company
+_LIST32 = b"\xdd"  # msgpack: a list with its length in the next four bytes
+
+
+class Engine:
+    """One engine: ``sock`` is its end of the socket to the agent, ``page`` the shared page."""
+
+    def __init__(self, sock: socket.socket, fork: Fork, page: Page) -> None:
+        self.namespace = Namespace()
+        self.runner = Runner(fork.engine, self.namespace, page.words, fork.bodies, fork.proof)
+        self._socket = sock
+        self._page = page
+        self._words = page.words
+        self._out = Stream(1, "<stdout>", fork.token, page.words)
+        self._err = Stream(2, "<stderr>", fork.token, page.words)
+        self._decoder = msgspec.msgpack.Decoder(Batch)
+        self._pending: list[bytes] = []
+        self._bytes = 0
+        self._since = 0.0
+        self._child = False
+
+    def install(self) -> None:
+        """Take over ``__main__``, the standard streams and SIGINT of this process."""
+        self.namespace.install()
+        sys.stdout = sys.__stdout__ = self._out  # type: ignore[assignment,misc]
+        sys.stderr = sys.__stderr__ = self._err  # type: ignore[assignment,misc]
+        signal.signal(signal.SIGINT, self.runner.on_interrupt)
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(before=self._before_fork, after_in_child=self._in_child)
+
+    def run(self) -> None:
+        """Say hello and work until the agent closes its end."""
+        self._socket.send(encode(Say(pid=os.getpid(), outcomes=[])))
+        buffer = memoryview(bytearray(RECEIVE))
+        while True:
+            size = self._socket.recv_into(buffer)
+            if size == 0:
+                return
+            self._do(self._decoder.decode(buffer[:size]))
+
+    def _do(self, batch: Batch) -> None:
+        runner = self.runner
+        for digest, data in batch.functions:
+            runner.add_function(digest, data)
+        missing: dict[bytes, None] = {}
+        undone: list[int] = []
+        left = len(batch.tasks)
+        for work in batch.tasks:
+            left -= 1
+            if not runner.knows(work):
+                missing[work.fn] = None
+                undone.append(work.key)
+                continue
+            # What is finished does not wait for a task that may take long.
+            if self._pending and not runner.quick(work):
+                self._send()
+            self._finish(work, runner.run(work), left > 0)
+        self._words[RUNNING] = 0
+        if self._pending or undone:
+            self._send(list(missing), undone)
+
+    def _finish(self, work: Work, outcome: Outcome, more: bool) -> None:
+        """Put an outcome where it survives us, and send it if it is time."""
+        if self._child:
+            self._leave_child()
+        self._out.flush_task()
+        self._err.flush_task()
+        self._out.end_task(work.key)
+        self._err.end_task(work.key)
+        record = encode(outcome)
+        if self._bytes + len(record) > _ENOUGH and self._pending:
+            self._send()
+        if not self._pending:
+            self._since = outcome.finished
+        self._page.commit(record)  # if it has no room there it is sent at once, below
+        self._pending.append(record)
+        self._bytes += len(record)
+        if self._bytes > _ENOUGH or (more and outcome.finished - self._since > _PATIENCE):
+            self._send()
+
+    def _send(
+        self, missing: list[bytes] | None = None, undone: list[int] | None = None
+    ) -> None:
+        """Send what is finished; what remains in the page from now on is nothing."""
+        # The outcomes are already encoded: this is encode(Say(0, outcomes, missing, undone)).
+        pending = self._pending
+        self._socket.send(
+            b"".join(
+                (
+                    b"\x94\x00",
+                    _LIST32,
+                    len(pending).to_bytes(4, "big"),
+                    *pending,
+                    encode(missing or []),
+                    encode(undone or []),
+                )
+            )
+        )
+        self._pending = []
+        self._bytes = 0
+        self._page.reset()
+
+    # -- children that user code forks -----------------------------------------------------
+
+    def _before_fork(self) -> None:
+        self._out.flush_task()
+        self._err.flush_task()
+
+    def _in_child(self) -> None:
+        """Keep a forked child from speaking for the engine."""
+        self._child = True
+        self._socket.close()
+        self._out.renew()
+        self._err.renew()
+
+    def _leave_child(self) -> None:
+        """End a forked child that came back from the task: there is one engine only."""
+        self._out.flush_task()
+        self._err.flush_task()
+        os._exit(0)

@@ -1,0 +1,327 @@
+"""How one task is done: from what was sent to what is sent back.
+
+Lives here: the operations, the cache of functions, interruption.  May know: the shared
+page, the namespace, serialisation, bodies.  Must not know: the socket that tasks come by.
+
+:meth:`Runner.run` is the path of every task, so it is flat where style would divide it.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable, Sequence
+from time import monotonic, time
+from types import FrameType
+from typing import Any
+
+from ipclusterz.core.message import INLINE, Failure, Op, Outcome, Status, Work, encode
+from ipclusterz.engine import bodies, serialize
+from ipclusterz.engine.execute import Executor
+from ipclusterz.engine.failure import ItemError, LoadError, failure
+from ipclusterz.engine.namespace import Namespace, Shipment
+from ipclusterz.engine.page import INTERRUPT, RUNNING, SERIAL
+from ipclusterz.engine.reference import Reference, replace
+from ipclusterz.error import SerializationError
+
+FUNCTIONS = 4096
+"""How many functions an engine keeps; the oldest go first and are asked for again."""
+
+_PAUSE = 0.05  # seconds between two interrupts of one task
+_APPLY, _MAP = int(Op.APPLY), int(Op.MAP)
+_OK = int(Status.OK)
+_NO_ARGS, _NONE = serialize.NO_ARGS, serialize.NONE
+_PLAIN = frozenset({bool, int, float, complex})
+
+
+class _Function:
+    """A function as it was sent, and what it became once it was needed.
+
+    ``quick`` tells that its last call took less than a millisecond.
+    """
+
+    __slots__ = ("call", "data", "quick", "shipment")
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+        self.call: Callable[..., Any] | None = None
+        self.shipment: Shipment | None = None
+        self.quick = False
+
+
+class Runner:
+    """Does tasks in the calling thread.
+
+    ``words`` are those of the shared page (or any list of eight integers), ``folder`` and
+    ``proof`` where results too large for a batch are put.
+    """
+
+    def __init__(
+        self,
+        engine: int,
+        namespace: Namespace,
+        words: memoryview | list[int],
+        folder: str,
+        proof: bytes,
+    ) -> None:
+        self.engine = engine
+        self.namespace = namespace
+        self.words = words
+        self.folder = folder
+        self.proof = proof
+        self.armed = False
+        self.functions: dict[bytes, _Function] = {}
+        self._interrupted = 0.0
+        self._operations: dict[int, Callable[[Work], Any]] = {
+            Op.EXECUTE: self._execute,
+            Op.PUSH: self._push,
+            Op.PULL: self._pull,
+            Op.CLEAR: self._clear,
+            Op.CALL: self._call,
+        }
+        self._executor = Executor(namespace)
+
+    # -- functions -------------------------------------------------------------------------
+
+    def add_function(self, digest: bytes, data: bytes) -> None:
+        """Keep a pickled function; it is unpickled by the first task that needs it."""
+        functions = self.functions
+        functions.pop(digest, None)
+        if len(functions) >= FUNCTIONS:
+            del functions[next(iter(functions))]
+        functions[digest] = _Function(data)
+
+    def knows(self, work: Work) -> bool:
+        """Tell whether the function that ``work`` needs, if any, is here."""
+        return work.op > _MAP or work.fn in self.functions
+
+    def quick(self, work: Work) -> bool:
+        """Tell whether ``work`` is expected to take less than a millisecond."""
+        function = self.functions.get(work.fn)
+        return function is not None and function.quick
+
+    def _load_function(self, function: _Function) -> Callable[..., Any]:
+        try:
+            call, shipment = self.namespace.receive(function.data)
+        except Exception as error:
+            raise LoadError("the function", error) from error
+        if isinstance(call, Reference):
+            call = self._by_name(call)
+        function.call = call
+        function.shipment = shipment
+        return call  # type: ignore[no-any-return]
+
+    def _by_name(self, reference: Reference) -> Callable[..., Any]:
+        """Return a function that calls whatever the reference means at that time."""
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            return reference.resolve(self.namespace.dict)(*args, **kwargs)
+
+        return call
+
+    # -- tasks -----------------------------------------------------------------------------
+
+    def run(self, work: Work) -> Outcome:
+        """Do one task; whatever it does to us, an outcome comes of it.
+
+        The caller has made sure that its function is here (:meth:`knows`).
+        """
+        words = self.words
+        key = work.key
+        words[RUNNING] = key
+        words[SERIAL] += 1
+        function = None
+        value: Any = None
+        parts: list[serialize.Buffer] | None = None
+        data = b""
+        failed: BaseException | None = None
+        started = time()
+        # The signal handler raises only while armed.  It may do so in the few instructions
+        # between the end of user code and the disarming, also inside of the inner except
+        # clause: hence the outer try.  It never raises twice within 50 ms.
+        try:
+            try:
+                self.armed = True
+                if words[INTERRUPT] == key:
+                    self._raise_interrupt()
+                if work.op <= _MAP:
+                    function = self.functions[work.fn]
+                    call = function.call
+                    if call is None:
+                        call = self._load_function(function)
+                    shipment = function.shipment
+                    if shipment is not None and self.namespace.shipped is not shipment:
+                        self.namespace.apply(shipment)
+                    if work.op == _MAP:
+                        items, flags = self._load(work)
+                        value = map_items(call, items, **flags)
+                    elif work.data == _NO_ARGS:
+                        value = call()
+                    else:
+                        args, kwargs = self._load(work)
+                        value = call(*args, **kwargs)
+                else:
+                    value = self._operation(work)
+                if value is None:
+                    data = _NONE
+                elif type(value) in _PLAIN:
+                    data = pickle.dumps(value, 5)
+                else:
+                    parts = serialize.pack(value, "the result")
+                    value = None
+                self.armed = False
+            except BaseException as error:
+                self.armed = False
+                failed = error
+        except KeyboardInterrupt as error:
+            self.armed = False
+            failed = error
+        if failed is not None:
+            made = self._failed(work, function, failed, started)
+            failed = None  # its frames hold the user's objects
+            return made
+        finished = time()
+        if function is not None:
+            function.quick = finished - started < 0.001
+        if parts is not None:
+            return self._finish(key, parts, started, finished)
+        return Outcome(key, _OK, data, None, started, finished)
+
+    def _finish(
+        self, key: int, parts: Sequence[serialize.Buffer], started: float, finished: float
+    ) -> Outcome:
+        """Make the outcome of a value that is more than a number; ours, so not armed."""
+        if serialize.total(parts) < INLINE:
+            return Outcome(key, _OK, serialize.join(parts), None, started, finished)
+        try:
+            body = bodies.write(self.folder, self.proof, parts)
+        except OSError as error:
+            data = encode(failure(error, self.engine))
+            return Outcome(key, int(Status.ERROR), data, None, started, finished)
+        return Outcome(key, _OK, b"", body, started, finished)
+
+    def _failed(
+        self, work: Work, function: _Function | None, error: BaseException, started: float
+    ) -> Outcome:
+        finished = time()
+        if isinstance(error, SerializationError) and error.__cause__ is not None:
+            call = function.call if function is not None else None
+            if call is not None and str(error).startswith("the result"):
+                name = getattr(call, "__qualname__", type(call).__name__)
+                error = SerializationError(f"{name}: {error}")
+        data = encode(failure(error, self.engine))
+        return Outcome(work.key, int(Status.ERROR), data, None, started, finished)
+
+    # -- operations ------------------------------------------------------------------------
+
+    def _operation(self, work: Work) -> Any:
+        try:
+            operation = self._operations[work.op]
+        except KeyError:
+            raise ValueError(f"this engine does not know operation {work.op}") from None
+        return operation(work)
+
+    def _load(self, work: Work) -> Any:
+        """Return what came with a task, references resolved."""
+        try:
+            parts: Sequence[serialize.Buffer]
+            parts = serialize.split(work.data) if work.body is None else bodies.read(work.body)
+            value = self.namespace.loads(parts[0], parts[1:])
+        except Exception as error:
+            raise LoadError(_WHAT.get(work.op, "the data"), error) from error
+        if b"Reference" in bytes(parts[0]):
+            return self._resolved(work.op, value)
+        return value
+
+    def _resolved(self, op: int, value: Any) -> Any:
+        names = self.namespace.dict
+        if op == Op.APPLY:
+            args, kwargs = value
+            return (
+                tuple(replace(item, names) for item in args),
+                {name: replace(item, names) for name, item in kwargs.items()},
+            )
+        if op == Op.MAP:
+            items, flags = value
+            return [tuple(replace(v, names) for v in item) for item in items], flags
+        if op == Op.CALL:
+            function, args, kwargs = value
+            return (function, *self._resolved(Op.APPLY, (args, kwargs)))
+        if op == Op.PUSH:
+            return {name: replace(item, names) for name, item in value.items()}
+        return value
+
+    def _execute(self, work: Work) -> dict[str, str | None]:
+        code, silent = self._load(work)
+        return {"repr": self._executor.run(code, silent)}
+
+    def _push(self, work: Work) -> None:
+        self.namespace.push(self._load(work))
+
+    def _pull(self, work: Work) -> Any:
+        names = self._load(work)
+        if isinstance(names, str):
+            return self.namespace.pull(names)
+        return [self.namespace.pull(name) for name in names]
+
+    def _clear(self, work: Work) -> None:
+        self.namespace.clear()
+
+    def _call(self, work: Work) -> Any:
+        function, args, kwargs = self._load(work)
+        return function(*args, **kwargs)
+
+    # -- interruption ----------------------------------------------------------------------
+
+    def on_interrupt(self, _signal: int, _frame: FrameType | None) -> None:
+        """Handle SIGINT: raise KeyboardInterrupt if, and only if, the agent means this task."""
+        words = self.words
+        if self.armed and words[RUNNING] != 0 and words[INTERRUPT] == words[RUNNING]:
+            self._raise_interrupt()
+
+    def _raise_interrupt(self) -> None:
+        now = monotonic()
+        if now - self._interrupted < _PAUSE:
+            return
+        self._interrupted = now
+        self.words[INTERRUPT] = 0
+        raise KeyboardInterrupt("the task was interrupted")
+
+
+_WHAT = {
+    int(Op.APPLY): "the arguments",
+    int(Op.MAP): "the items",
+    int(Op.EXECUTE): "the code",
+    int(Op.PUSH): "the variables",
+    int(Op.CALL): "the function or its arguments",
+}
+
+
+def map_items(
+    function: Callable[..., Any],
+    items: Sequence[tuple[Any, ...]],
+    return_exceptions: bool = False,
+) -> list[Any]:
+    """Return ``function(*item)`` for each item.
+
+    The first exception ends it, wrapped so that its item can be named; with
+    ``return_exceptions`` a :class:`~ipclusterz.core.message.Failure` takes the value's place.
+    """
+    values: list[Any] = []
+    append = values.append
+    try:
+        if not return_exceptions:
+            for item in items:
+                append(function(*item))
+            return values
+        for item in items:
+            append(_value_or_failure(function, item))
+        return values
+    except Exception as error:
+        raise ItemError(len(values), error) from error
+
+
+def _value_or_failure(function: Callable[..., Any], item: tuple[Any, ...]) -> Any | Failure:
+    try:
+        return function(*item)
+    except Exception as error:
+        return failure(error)

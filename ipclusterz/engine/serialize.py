@@ -1,0 +1,398 @@
+"""How Python objects become bytes and back, for clients and engines alike.
+
+Lives here: pickling with out-of-band buffers, the framing of small payloads, packing of
+calls and of functions.  May know: error, :class:`~ipclusterz.core.message.Body`'s limit.
+Must not know: sockets, tasks, the engine's namespace.
+
+An object is pickled by the C pickler and protocol 5; only what that cannot do (functions
+and classes of ``__main__``, lambdas, closures) is done again by cloudpickle, which is
+imported when it is first needed (27 ms).
+"""
+
+from __future__ import annotations
+
+import pickle
+import weakref
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from ipclusterz.core.message import INLINE
+from ipclusterz.engine.fingerprint import Fingerprint, by_reference, by_value_registered
+from ipclusterz.engine.reference import Reference
+from ipclusterz.error import SerializationError
+
+Buffer = bytes | bytearray | memoryview
+
+SMALL = 1024
+"""Buffers below this many bytes stay inside the pickle stream."""
+
+NO_ARGS = pickle.dumps(((), {}), 5)
+"""What :func:`pack_call` makes of a call without arguments; known to engines by heart."""
+
+NONE = pickle.dumps(None, 5)
+
+_PICKLE = 0x80  # the first byte of every pickle stream since protocol 2
+_FRAMED = b"\x01"
+_ALIGN = 16
+_PLAIN = frozenset({type(None), bool, int, float, str, complex})
+
+
+# -- objects -------------------------------------------------------------------------------
+
+
+def dumps(obj: Any, what: str = "the object") -> tuple[bytes, list[memoryview]]:
+    """Pickle ``obj``: the stream, and its buffers of at least 1 KiB, which are not copied.
+
+    The buffers look into the object's own memory.  Raises SerializationError, which calls
+    the object ``what`` and names the part that cannot be pickled.
+    """
+    if type(obj) in _PLAIN:
+        return pickle.dumps(obj, 5), []
+    buffers: list[memoryview] = []
+    try:
+        stream = pickle.dumps(obj, 5, buffer_callback=_collector(buffers))
+        if b"__main__" not in stream and not by_value_registered():
+            return stream, buffers
+    except Exception:
+        pass
+    buffers.clear()
+    try:
+        return _cloud_dumps(obj, buffers), buffers
+    except Exception as error:
+        raise SerializationError(_explain(obj, what, error)) from error
+
+
+def loads(data: Buffer, buffers: Iterable[Buffer] = ()) -> Any:
+    """Return the object that :func:`dumps` pickled; raises what unpickling raises."""
+    return pickle.loads(data, buffers=buffers)
+
+
+def pack(obj: Any, what: str = "the object") -> list[Buffer]:
+    """Pickle ``obj`` into parts: the stream first, then its buffers."""
+    stream, buffers = dumps(obj, what)
+    return [stream, *buffers]
+
+
+def _collector(buffers: list[memoryview]) -> Callable[[pickle.PickleBuffer], bool]:
+    def collect(buffer: pickle.PickleBuffer) -> bool:
+        raw = buffer.raw()
+        if raw.nbytes < SMALL:
+            return True  # keep it in the stream
+        buffers.append(raw)
+        return False
+
+    return collect
+
+
+def _cloud_dumps(obj: Any, buffers: list[memoryview] | None = None) -> bytes:
+    import cloudpickle  # type: ignore[import-untyped,unused-ignore]
+
+    callback = None if buffers is None else _collector(buffers)
+    made: bytes = cloudpickle.dumps(obj, 5, callback)
+    return made
+
+
+def _explain(obj: Any, what: str, error: Exception) -> str:
+    path, culprit = _culprit(obj, 4)
+    kind = type(culprit)
+    name = (
+        kind.__qualname__
+        if kind.__module__ == "builtins"
+        else (f"{kind.__module__}.{kind.__qualname__}")
+    )
+    return f"{what}{path} ({name}) cannot be pickled: {_reason(error)}"
+
+
+def _reason(error: Exception) -> str:
+    return f"{error}" if isinstance(error, TypeError | pickle.PicklingError) else repr(error)
+
+
+def _culprit(obj: Any, depth: int) -> tuple[str, Any]:
+    """Find the innermost part of ``obj`` that cannot be pickled, and the path to it."""
+    if depth == 0:
+        return "", obj
+    for path, part in _parts_of(obj):
+        try:
+            _cloud_dumps(part, [])
+        except Exception:
+            deeper, found = _culprit(part, depth - 1)
+            return path + deeper, found
+    return "", obj
+
+
+def _parts_of(obj: Any) -> Iterable[tuple[str, Any]]:
+    if isinstance(obj, dict):
+        return [(f"[{key!r:.40}]", value) for key, value in obj.items()]
+    if isinstance(obj, list | tuple | set | frozenset):
+        return [(f"[{i}]", value) for i, value in enumerate(obj)]
+    attributes = getattr(obj, "__dict__", None)
+    if isinstance(attributes, dict) and not isinstance(obj, type):
+        return [(f".{name}", value) for name, value in attributes.items()]
+    return []
+
+
+# -- small payloads ------------------------------------------------------------------------
+
+
+def join(parts: Sequence[Buffer]) -> bytes:
+    """Make one payload of a stream and its buffers; a stream alone is left as it is."""
+    if len(parts) == 1:
+        return bytes(parts[0])
+    pieces: list[Buffer] = [_FRAMED, len(parts).to_bytes(3, "little")]
+    pieces.extend(memoryview(part).nbytes.to_bytes(4, "little") for part in parts)
+    at = 4 + 4 * len(parts)
+    for part in parts:
+        gap = -at % _ALIGN
+        pieces.append(bytes(gap))
+        pieces.append(part)
+        at += gap + memoryview(part).nbytes
+    return b"".join(pieces)
+
+
+def split(data: Buffer) -> list[Buffer]:
+    """Undo :func:`join`; the buffers are writable copies, aligned for numpy.
+
+    Raises SerializationError when the payload is damaged.
+    """
+    if len(data) and data[0] == _PICKLE:
+        return [data]
+    if data[:1] != _FRAMED:
+        raise SerializationError(f"a payload of {len(data)} bytes is neither pickle nor frame")
+    whole = memoryview(bytearray(data))
+    count = int.from_bytes(whole[1:4], "little")
+    at = 4 + 4 * count
+    parts: list[Buffer] = []
+    for i in range(count):
+        size = int.from_bytes(whole[4 + 4 * i : 8 + 4 * i], "little")
+        at += -at % _ALIGN
+        parts.append(whole[at : at + size])
+        at += size
+    if count == 0 or at != len(data):
+        raise SerializationError(f"a payload of {len(data)} bytes is cut short or damaged")
+    return parts
+
+
+def one_block(obj: Any) -> bytes:
+    """Pickle ``obj`` into one stream, buffers and all."""
+    return _cloud_dumps(obj)
+
+
+def total(parts: Sequence[Buffer]) -> int:
+    """Return the bytes of all parts together: what is compared with ``INLINE``."""
+    if len(parts) == 1:
+        return len(parts[0])
+    return sum(memoryview(part).nbytes for part in parts)
+
+
+# -- calls ---------------------------------------------------------------------------------
+
+
+def pack_call(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Buffer]:
+    """Pickle the arguments of a call into parts (Op.APPLY)."""
+    if not args and not kwargs:
+        return [NO_ARGS]
+    try:
+        return pack((args, kwargs))
+    except SerializationError:
+        _blame(args, kwargs)
+        raise
+
+
+def pack_items(
+    items: Sequence[tuple[Any, ...]], *, return_exceptions: bool = False
+) -> list[Buffer]:
+    """Pickle a chunk of argument tuples into parts (Op.MAP).
+
+    With ``return_exceptions`` an item that fails gives a
+    :class:`~ipclusterz.core.message.Failure` in its place of the list of values; otherwise
+    the first failure is the whole chunk's.
+    """
+    flags = {"return_exceptions": True} if return_exceptions else {}
+    try:
+        return pack((list(items), flags))
+    except SerializationError:
+        for i, item in enumerate(items):
+            pack(item, f"item {i}")
+        raise
+
+
+def pack_large(
+    function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> list[Buffer]:
+    """Pickle function and arguments together (Op.CALL): for functions too large to cache."""
+    try:
+        return pack((function, args, kwargs))
+    except SerializationError:
+        pack(function, f"the function {_name(function)}")
+        _blame(args, kwargs)
+        raise
+
+
+def pack_large_items(
+    function: Callable[..., Any],
+    items: Sequence[tuple[Any, ...]],
+    *,
+    return_exceptions: bool = False,
+) -> list[Buffer]:
+    """The same as :func:`pack_items` for a function too large to cache (Op.CALL)."""
+    from ipclusterz.engine.runner import map_items  # only engines need it otherwise
+
+    return pack_large(map_items, (function, list(items), return_exceptions), {})
+
+
+def _blame(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    """Raise SerializationError for the first argument that cannot be pickled."""
+    for i, value in enumerate(args):
+        pack(value, f"argument {i}")
+    for name, value in kwargs.items():
+        pack(value, f"argument {name!r}")
+
+
+# -- functions -----------------------------------------------------------------------------
+
+
+class PackedFunction:
+    """A pickled function and the 16-byte digest by which it is known everywhere.
+
+    ``large`` says that it does not fit a batch and must travel with its arguments
+    (:func:`pack_large`).
+    """
+
+    __slots__ = ("data", "digest", "large")
+
+    def __init__(self, digest: bytes, data: bytes) -> None:
+        self.digest = digest
+        self.data = data
+        self.large = len(data) >= INLINE
+
+    def __repr__(self) -> str:
+        return f"<PackedFunction {self.digest.hex()[:8]} of {len(self.data)} bytes>"
+
+
+class _Entry:
+    __slots__ = ("fingerprint", "function", "packed")
+
+    def __init__(
+        self,
+        function: weakref.ref[Any],
+        packed: PackedFunction,
+        fingerprint: Fingerprint | None,
+    ) -> None:
+        self.function = function
+        self.packed = packed
+        self.fingerprint = fingerprint
+
+
+class FunctionCache:
+    """Packs functions, each once for as long as what its pickle captured stays the same.
+
+    A function that can be imported elsewhere is pickled by name, once for good.  Others
+    are pickled by value; the pickle is used again only while a cheap comparison shows that
+    code, defaults, closure and the globals it uses are what they were.  Where that cannot
+    be known (a global list, say), it is pickled anew each time, so that a change is seen.
+    """
+
+    def __init__(self) -> None:
+        from hashlib import blake2b  # loads OpenSSL: engines must not pay 4 MB for it
+
+        self._hash = blake2b
+        self._entries: dict[int, _Entry] = {}
+        self._last = PackedFunction(b"", b"")
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def pack(self, function: Callable[..., Any]) -> PackedFunction:
+        """Return ``function`` pickled, with its digest.
+
+        Raises SerializationError naming the function and the part that cannot be pickled,
+        TypeError when it cannot be called.
+        """
+        entry = self._entries.get(id(function))
+        if entry is not None and entry.function() is function:
+            fingerprint = entry.fingerprint
+            if fingerprint is None or fingerprint.holds():
+                return entry.packed
+        return self._pack(function)
+
+    def _pack(self, function: Callable[..., Any]) -> PackedFunction:
+        if not callable(function) and not isinstance(function, Reference):
+            raise TypeError(f"a function is needed, not {type(function).__name__}")
+        named = by_reference(function)
+        if named:
+            data, fingerprint = pickle.dumps(function, 5), None
+        else:
+            fingerprint = Fingerprint.of(function)  # before pickling: a change between is seen
+            data = self._by_value(function)
+        packed = self._last
+        digest = self._hash(data, digest_size=16).digest()
+        if packed.digest != digest or packed.data != data:
+            packed = self._last = PackedFunction(digest, data)
+        if named or fingerprint is not None:
+            self._remember(function, packed, fingerprint)
+        return packed
+
+    def _by_value(self, function: Callable[..., Any]) -> bytes:
+        try:
+            stream, buffers = dumps(function)
+            if not buffers:
+                return stream
+            return one_block(function)  # a function is one block: buffers go in-band
+        except Exception as error:
+            raise SerializationError(_explain_function(function, error)) from error
+
+    def _remember(
+        self, function: Any, packed: PackedFunction, fingerprint: Fingerprint | None
+    ) -> None:
+        number = id(function)
+        entries = self._entries
+
+        def forget(dead: weakref.ref[Any]) -> None:
+            entry = entries.get(number)
+            if entry is not None and entry.function is dead:
+                del entries[number]
+
+        try:
+            reference = weakref.ref(function, forget)
+        except TypeError:  # some callables cannot be watched; they are pickled each time
+            return
+        entries[number] = _Entry(reference, packed, fingerprint)
+
+
+def _explain_function(function: Any, error: Exception) -> str:
+    """Say which captured variable keeps a function from being pickled."""
+    what = f"the function {_name(function)}"
+    for kind, name, value in _captured(function):
+        try:
+            _cloud_dumps(value)
+        except Exception as reason:
+            return (
+                f"{what} cannot be pickled: {_explain(value, f'its {kind} {name!r}', reason)}"
+            )
+    if isinstance(error, SerializationError):
+        error = error.__cause__ if isinstance(error.__cause__, Exception) else error
+    return f"{what} ({type(function).__name__}) cannot be pickled: {_reason(error)}"
+
+
+def _captured(function: Any) -> Iterable[tuple[str, str, Any]]:
+    code = getattr(function, "__code__", None)
+    if code is None:
+        return
+    for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=False):
+        try:
+            yield "closure variable", name, cell.cell_contents
+        except ValueError:  # an empty cell
+            continue
+    for name in code.co_names:
+        if name in function.__globals__:
+            yield "global variable", name, function.__globals__[name]
+    for name, value in zip(
+        reversed(code.co_varnames[: code.co_argcount]),
+        reversed(function.__defaults__ or ()),
+        strict=False,
+    ):
+        yield "default of", name, value
+
+
+def _name(function: Any) -> str:
+    return getattr(function, "__qualname__", None) or repr(function)

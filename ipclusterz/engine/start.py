@@ -1,0 +1,139 @@
+"""How a process becomes an engine.
+
+Lives here: session, parent death, descriptors, signals, seeds, then the loop.  May know:
+the operating system.  Must not know: tasks.  Used by the zygote after its forks and by
+:mod:`ipclusterz.engine.spawn` in an interpreter of its own.
+"""
+
+from __future__ import annotations
+
+import atexit
+import faulthandler
+import gc
+import os
+import signal
+import socket
+import sys
+import time
+
+from ipclusterz.core.message import Fork
+from ipclusterz.engine.loop import Engine
+from ipclusterz.engine.page import Page
+
+_PR_SET_PDEATHSIG = 1
+_ADOPTION = 10.0  # seconds to wait until the agent is our parent
+_FIRST_PAUSE = 0.0002
+_TERMINATION = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGCHLD)
+
+
+def become_engine(fork: Fork, descriptors: list[int], agent: int) -> None:
+    """Turn this process into an engine and work until the agent closes the task socket.
+
+    ``descriptors`` are those of :class:`~ipclusterz.core.message.Fork`, ``agent`` the
+    process id that must be our parent, now or soon.  Never returns: the process ends with
+    status 0, or 1 after writing to standard error why it could not work.
+    """
+    status = 1
+    try:
+        task, out, err, page = descriptors
+        _take_descriptors(out, err)
+        os.setsid()
+        _follow(agent)
+        _set_surroundings(fork)
+        _reseed()
+        engine = Engine(_socket_of(task), fork, Page(page))
+        os.close(page)
+        _reset_signals()
+        engine.install()
+        gc.enable()
+        engine.run()
+        status = 0
+    except BaseException:
+        import traceback
+
+        os.write(2, traceback.format_exc().encode("utf-8", "backslashreplace"))
+    _end(status)
+
+
+def parent_death_signal(number: int) -> bool:
+    """Ask the kernel for a signal when our parent ends; False where that cannot be had."""
+    if not sys.platform.startswith("linux"):
+        return False
+    import ctypes
+
+    return bool(ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(number), 0, 0, 0) == 0)
+
+
+def _take_descriptors(out: int, err: int) -> None:
+    null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+    for source, target in ((null, 0), (out, 1), (err, 2)):
+        os.dup2(source, target, inheritable=True)
+    for source in {null, out, err} - {0, 1, 2}:
+        os.close(source)
+
+
+def _follow(agent: int) -> None:
+    """Wait until the agent is our parent, then die with it."""
+    deadline = time.monotonic() + _ADOPTION
+    pause = _FIRST_PAUSE
+    while os.getppid() != agent:
+        if time.monotonic() > deadline:
+            raise RuntimeError(
+                f"the engine belongs to process {os.getppid()} and not to its agent, process "
+                f"{agent}; the agent has ended, or is no child subreaper"
+            )
+        time.sleep(pause)
+        pause = min(2 * pause, 0.01)
+    parent_death_signal(signal.SIGKILL)
+    if os.getppid() != agent:  # it ended in between, so no signal will come
+        raise RuntimeError("the agent ended while the engine started")
+
+
+def _set_surroundings(fork: Fork) -> None:
+    os.environ.update(fork.env)
+    if fork.cwd:
+        os.chdir(fork.cwd)
+    sys.argv = ["ipenginez"]
+    if sys.path:
+        sys.path[0] = ""
+    try:
+        with open("/proc/self/comm", "w") as comm:
+            comm.write(f"ipenginez {fork.engine}")
+    except OSError:  # a name for `ps` and no more
+        pass
+
+
+def _reseed() -> None:
+    """Give forked engines random numbers of their own where a preload has a generator."""
+    random = sys.modules.get("random")
+    if random is not None:
+        random.seed()
+    numpy_random = sys.modules.get("numpy.random")
+    if numpy_random is not None:
+        numpy_random.seed()
+
+
+def _socket_of(fd: int) -> socket.socket:
+    os.set_inheritable(fd, False)
+    sock = socket.socket(fileno=fd)
+    sock.setblocking(True)
+    return sock
+
+
+def _reset_signals() -> None:
+    for number in _TERMINATION:
+        signal.signal(number, signal.SIG_DFL)
+    signal.set_wakeup_fd(-1)
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
+    # A crash in C code leaves its traceback in standard error, for the death certificate.
+    faulthandler.enable(2)
+
+
+def _end(status: int) -> None:
+    try:
+        atexit._run_exitfuncs()
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except BaseException:
+        pass
+    os._exit(status)

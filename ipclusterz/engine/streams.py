@@ -1,0 +1,290 @@
+"""What tasks print: how engines mark it and how agents tell whose it is.
+
+Lives here: both ends of the pipes that are an engine's descriptors 1 and 2.  May know: the
+shared page's words.  Must not know: messages, sockets.
+
+Text written by Python goes out in frames (token, key, length, text) of at most PIPE_BUF
+bytes, so that what child processes and C code write never falls inside of one.  Bytes
+outside of frames belong to the task of the next frame, or, when none follows, to the task
+that runs now.  A task that leaves such bytes unread in the pipe ends with an empty frame,
+so that they are not taken for its successor's.
+"""
+
+from __future__ import annotations
+
+import array
+import codecs
+import errno
+import fcntl
+import io
+import os
+import termios
+from _thread import RLock
+from collections.abc import Iterable
+from time import monotonic
+from typing import Any
+
+from ipclusterz.engine.page import RUNNING
+
+TOKEN_SIZE = 8
+_HEAD_SIZE = TOKEN_SIZE + 8 + 2
+_PIPE_BUF = 4096
+_ROOM = _PIPE_BUF - _HEAD_SIZE
+_FULL = 4096  # characters that are written at once
+_WINDOW = 0.05  # seconds
+_BURST = 32  # lines per window that are written at once, before they are gathered
+
+
+class Stream(io.TextIOBase):
+    """``sys.stdout`` or ``sys.stderr`` of an engine.
+
+    ``words`` are the shared page's.  A line is written when it ends; a task that prints
+    more than 32 lines within 50 ms has the rest gathered in pieces of 4096 characters.
+    """
+
+    encoding = "utf-8"  # whatever the locale: the agent decodes it
+    errors = "backslashreplace"
+    mode = "w"
+    line_buffering = True
+    write_through = False
+
+    def __init__(self, fd: int, name: str, token: bytes, words: memoryview) -> None:
+        super().__init__()
+        self.name = name
+        self.buffer = _Raw(self)
+        self._fd = fd
+        self._token = token
+        self._words = words
+        self._lock = RLock()  # user code may print from a signal handler
+        self._parts: list[str] = []
+        self._size = 0
+        self._since = 0.0
+        self._lines = 0
+
+    def write(self, text: str) -> int:
+        """Write ``text``; returns the number of its characters."""
+        if not isinstance(text, str):
+            raise TypeError(f"write() argument must be str, not {type(text).__name__}")
+        with self._lock:
+            self._parts.append(text)
+            self._size += len(text)
+            if self._size >= _FULL or ("\n" in text and self._may_write()):
+                self._drain()
+        return len(text)
+
+    def flush(self) -> None:
+        """Write what was gathered."""
+        if self._parts:
+            with self._lock:
+                self._drain()
+
+    def flush_task(self) -> None:
+        """Write what was gathered, when the task ends; a broken pipe is nobody's concern."""
+        try:
+            self.flush()
+        except OSError:
+            self._parts.clear()
+
+    def end_task(self, key: int) -> None:
+        """Mark unread output of child processes and C code as that of task ``key``."""
+        try:
+            if _waiting(self._fd):
+                self._frame(key, b"")
+        except OSError:  # closed by the task; nothing of it will be read
+            pass
+
+    def fileno(self) -> int:
+        """Return 1 or 2."""
+        return self._fd
+
+    def isatty(self) -> bool:
+        """Return False: an engine has no terminal."""
+        return False
+
+    def writable(self) -> bool:
+        """Return True."""
+        return True
+
+    def close(self) -> None:
+        """Only flush: the next task prints as well."""
+        self.flush()
+
+    def reconfigure(self, **_settings: Any) -> None:
+        """Accept and ignore: lines are written as they end, in UTF-8."""
+        self.flush()
+
+    def write_bytes(self, data: bytes | bytearray | memoryview) -> int:
+        """Write bytes, after the text that was written before."""
+        with self._lock:
+            self._drain()
+            self._frames(data)
+        return memoryview(data).nbytes
+
+    def renew(self) -> None:
+        """Start afresh in a forked child: locks may be held and text is the parent's."""
+        self._lock = RLock()
+        self._parts = []
+        self._size = 0
+
+    def _may_write(self) -> bool:
+        now = monotonic()
+        if now - self._since >= _WINDOW:
+            self._since = now
+            self._lines = 0
+        self._lines += 1
+        return self._lines <= _BURST
+
+    def _drain(self) -> None:
+        if self._parts:
+            text = "".join(self._parts)
+            self._parts.clear()
+            self._size = 0
+            self._frames(text.encode("utf-8", "backslashreplace"))
+
+    def _frames(self, data: bytes | bytearray | memoryview) -> None:
+        key = self._words[RUNNING]
+        if len(data) <= _ROOM:
+            self._frame(key, data)
+            return
+        view = memoryview(data).cast("B")
+        for at in range(0, len(view), _ROOM):
+            self._frame(key, view[at : at + _ROOM])
+
+    def _frame(self, key: int, data: bytes | bytearray | memoryview) -> None:
+        head = self._token + key.to_bytes(8, "big") + len(data).to_bytes(2, "big")
+        os.write(self._fd, b"".join((head, data)))  # at most PIPE_BUF: all or nothing
+
+
+class _Raw(io.RawIOBase):
+    """The binary side of a :class:`Stream`: ``sys.stdout.buffer``."""
+
+    def __init__(self, stream: Stream) -> None:
+        super().__init__()
+        self._stream = stream
+
+    def write(self, data: Any) -> int:
+        """Write bytes at once."""
+        return self._stream.write_bytes(data)
+
+    def flush(self) -> None:
+        """Write text that waits."""
+        self._stream.flush()
+
+    def fileno(self) -> int:
+        """Return the stream's descriptor."""
+        return self._stream.fileno()
+
+    def writable(self) -> bool:
+        """Return True."""
+        return True
+
+    def close(self) -> None:
+        """Do nothing: the stream stays open."""
+
+
+_count = array.array("i", [0])
+
+
+def _waiting(fd: int) -> int:
+    """Return the number of bytes in a pipe that nobody has read yet."""
+    try:
+        fcntl.ioctl(fd, termios.FIONREAD, _count)
+    except OSError as error:
+        if error.errno in (errno.ENOTTY, errno.EINVAL):  # a file in place of the pipe
+            return 0
+        raise
+    return _count[0]
+
+
+class Splitter:
+    """The agent's end of one pipe: bytes in, (task key, text) out; no input, no output.
+
+    ``token`` is what the engine was given at its fork.
+    """
+
+    def __init__(self, token: bytes) -> None:
+        self._token = token
+        self._carry = b""
+        self._key = 0
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+
+    def feed(self, data: bytes, running: int) -> list[tuple[int, str]]:
+        """Take what was read while task ``running`` ran (0: none); return texts in order.
+
+        Sample ``running`` before reading.  Neighbouring texts of a task come as one; key 0
+        means that no task can be told.
+        """
+        data = self._carry + data
+        found: list[tuple[int, bytes]] = []
+        at = 0
+        while True:
+            start = data.find(self._token, at)
+            if start < 0:
+                break
+            if len(data) < start + _HEAD_SIZE:
+                break
+            key, size = _read_head(data, start)
+            end = start + _HEAD_SIZE + size
+            if len(data) < end:
+                break
+            found.append((key, data[at:start]))
+            found.append((key, data[start + _HEAD_SIZE : end]))
+            at = end
+        if start < 0:
+            start = len(data) - _partial(data, self._token, at)
+        elif len(data) >= start + _HEAD_SIZE:
+            running = _read_head(data, start)[0]  # foreign bytes before a frame are its task's
+        found.append((running, data[at:start]))
+        self._carry = data[start:]
+        return self._texts(found)
+
+    def finish(self, running: int = 0) -> list[tuple[int, str]]:
+        """Return what is left when the pipe has ended."""
+        rest, self._carry = self._carry, b""
+        if rest.startswith(self._token) and len(rest) >= _HEAD_SIZE:
+            running, rest = _read_head(rest, 0)[0], rest[_HEAD_SIZE:]
+        elif rest.startswith(self._token):
+            rest = b""
+        texts = self._texts([(running, rest)])
+        last = self._decoder.decode(b"", final=True)
+        return _merged([*texts, (self._key, last)])
+
+    def _texts(self, found: Iterable[tuple[int, bytes]]) -> list[tuple[int, str]]:
+        texts = []
+        for key, data in found:
+            if not data:
+                continue
+            if key != self._key:
+                texts.append((self._key, self._decoder.decode(b"", final=True)))
+                self._decoder.reset()
+                self._key = key
+            texts.append((key, self._decoder.decode(data)))
+        return _merged(texts)
+
+
+def _read_head(data: bytes, start: int) -> tuple[int, int]:
+    at = start + TOKEN_SIZE
+    return (
+        int.from_bytes(data[at : at + 8], "big"),
+        int.from_bytes(data[at + 8 : at + 10], "big"),
+    )
+
+
+def _partial(data: bytes, token: bytes, at: int) -> int:
+    """Return how many bytes at the end of ``data`` may be the beginning of a token."""
+    for size in range(min(len(token) - 1, len(data) - at), 0, -1):
+        if data.endswith(token[:size]):
+            return size
+    return 0
+
+
+def _merged(texts: list[tuple[int, str]]) -> list[tuple[int, str]]:
+    made: list[tuple[int, str]] = []
+    for key, text in texts:
+        if not text:
+            continue
+        if made and made[-1][0] == key:
+            made[-1] = (key, made[-1][1] + text)
+        else:
+            made.append((key, text))
+    return made

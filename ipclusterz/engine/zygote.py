@@ -1,0 +1,138 @@
+"""The process that engines are forked from.
+
+Lives here: imports done once for all engines, and forking.  May know: the engine.  Must
+not know: a key, ZeroMQ, what an engine does afterwards; see the architecture's page.
+
+``python -m ipclusterz.engine.zygote FD [--preload a,b]``, where FD is a SOCK_SEQPACKET
+socket to the agent.  It says once that it is ready, then turns each
+:class:`~ipclusterz.core.message.Fork` into an engine: forked twice, so that the agent, as
+the nearest subreaper, becomes the engine's parent.  It ends when the agent closes the
+socket.
+"""
+
+from __future__ import annotations
+
+import array
+import gc
+import importlib
+import os
+import socket
+import sys
+
+import msgspec
+
+import ipclusterz.engine.start as start
+from ipclusterz.core.message import Fork, ZygoteSay, encode
+from ipclusterz.engine.page import note_pid
+
+_DATAGRAM = 1024 * 1024
+DESCRIPTORS = 4
+
+
+def main(argv: list[str]) -> int:
+    """Serve the agent until it closes the socket; returns the exit status."""
+    agent = os.getppid()
+    sock = socket.socket(fileno=int(argv[0]))
+    sock.setblocking(True)
+    sock.set_inheritable(False)
+    problem = _preload(argv[2].split(",")) if argv[1:2] == ["--preload"] else ""
+    _prepare()
+    _say(sock, problem)
+    if problem:
+        return 1
+    _serve(sock, agent)
+    return 0
+
+
+def receive_fork(sock: socket.socket) -> tuple[Fork, list[int]] | None:
+    """Wait for a :class:`Fork` and its descriptors; None when the agent has gone."""
+    space = socket.CMSG_SPACE(DESCRIPTORS * array.array("i").itemsize)
+    data, ancillary, _flags, _address = sock.recvmsg(_DATAGRAM, space)
+    if not data:
+        return None
+    descriptors = array.array("i")
+    for level, kind, content in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            descriptors.frombytes(content[: len(content) // 4 * 4])
+    for fd in descriptors:
+        os.set_inheritable(fd, False)
+    return msgspec.msgpack.decode(data, type=Fork), list(descriptors)
+
+
+def _preload(names: list[str]) -> str:
+    """Import modules that all engines need; returns what went wrong, if anything."""
+    for name in filter(None, names):
+        try:
+            importlib.import_module(name)
+        except BaseException as error:
+            return f"cannot preload {name!r}: {type(error).__name__}: {error}"
+    return ""
+
+
+def _prepare() -> None:
+    """Make memory ready to be shared: what exists now is never looked at by collections."""
+    import ctypes  # noqa: F401 - each engine needs it once, after its fork
+
+    gc.collect()
+    gc.disable()
+    gc.freeze()
+
+
+def _say(sock: socket.socket, problem: str) -> None:
+    sock.send(encode(ZygoteSay(problem, _threads(), len(sys.modules))))
+
+
+def _threads() -> int:
+    try:
+        return len(os.listdir("/proc/self/task"))
+    except OSError:
+        return -1
+
+
+def _serve(sock: socket.socket, agent: int) -> None:
+    while (request := receive_fork(sock)) is not None:
+        fork, descriptors = request
+        problem = _start(sock, agent, fork, descriptors)
+        for fd in descriptors:
+            os.close(fd)
+        if problem:
+            _say(sock, f"engine {fork.engine} could not be forked: {problem}")
+
+
+def _start(sock: socket.socket, agent: int, fork: Fork, descriptors: list[int]) -> str:
+    """Fork an engine by way of a child that ends at once; returns what went wrong."""
+    if len(descriptors) != DESCRIPTORS:
+        return f"{len(descriptors)} descriptors came instead of {DESCRIPTORS}"
+    try:
+        middle = os.fork()
+    except OSError as error:
+        return f"{error.strerror}"
+    if middle == 0:
+        _fork_again(sock, agent, fork, descriptors)
+    _pid, status = os.waitpid(middle, 0)
+    code = os.waitstatus_to_exitcode(status)
+    return os.strerror(code) if code > 0 else f"signal {-code}" if code < 0 else ""
+
+
+def _fork_again(sock: socket.socket, agent: int, fork: Fork, descriptors: list[int]) -> None:
+    """In the middle process: fork the engine, note its pid in the page, end."""
+    try:
+        pid = os.fork()
+        if pid == 0:
+            sock.close()
+            start.become_engine(fork, descriptors, agent)
+        note_pid(descriptors[3], pid)
+    except OSError as error:
+        os._exit(error.errno or 1)
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    # An interrupt from the terminal is the agent's to deal with.
+    import signal
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except ConnectionError:  # the agent has gone
+        sys.exit(0)
