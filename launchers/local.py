@@ -173,13 +173,10 @@ class LocalJob:
             self.events()
         how = f"was killed by {_signal_name(-code)}" if code < 0 else f"ended with code {code}"
         text = f"{self.name} (process {self.pid}) {how}"
-        if self._said:
-            return f"{self._said}\n({text})"
-        tail = self._tail()
-        if not tail:
-            return text
-        place = f" (all of it in {self._log})" if self._log else ""
-        return f"{text}; its last words{place}:\n{tail}"
+        if tail := self._tail():
+            place = f" (all of it in {self._log})" if self._log else ""
+            text = f"{text}; its last words{place}:\n{tail}"
+        return f"{self._said}\n{text}" if self._said else text
 
     def _tail(self) -> str:
         """Return the last lines this process wrote to standard error."""

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ipclusterz.core.config import AgentConfig, ControllerConfig
+    from ipclusterz.core.config import ControllerConfig
 
 _ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 _LINE_LIMIT = 1 << 20
@@ -99,20 +99,28 @@ def _controller(streams: Streams, first: dict[str, Any]) -> int:
 
 def _engine(streams: Streams, first: dict[str, Any]) -> int:
     from ipclusterz.core.config import AgentConfig
-    from ipclusterz.net import agent  # while the controller starts, not after it
+    from ipclusterz.net import agent
+
+    class Late(AgentConfig):
+        """Reads the connector when it is asked for: the zygote is started before that."""
+
+        _found: str | None = None
+
+        @property  # type: ignore[override]
+        def connector_text(self) -> str | None:
+            if self._found is None and not self.connector_file:
+                line = first if "config" not in first else streams.line()
+                if line is None:
+                    sys.exit(0)  # the launcher gave up before there was a controller
+                self._found = line["connector"] if "connector" in line else json.dumps(line)
+            return self._found
+
+        @connector_text.setter
+        def connector_text(self, text: str | None) -> None:
+            self._found = text
 
     run: Callable[..., int] = agent.run
-    config: AgentConfig
-    if "config" in first:
-        config = AgentConfig(**first["config"])
-        first = {}
-    else:
-        config = AgentConfig()
-    if not config.connector_file:
-        line = first or streams.line()
-        if line is None:
-            return 0  # the launcher gave up before there was a controller
-        config.connector_text = line["connector"] if "connector" in line else json.dumps(line)
+    config = Late(**first.get("config", {}))
     return run(config, streams.status, streams.stop)
 
 
@@ -123,12 +131,10 @@ def _described(error: BaseException) -> str:
 
 
 def _find_package() -> None:
-    """Make this very package importable, here and in the interpreters we start."""
+    """Make this very package importable, also when it is not installed."""
     if _ROOT in sys.path:
         return
     sys.path.insert(0, _ROOT)
-    inherited = os.environ.get("PYTHONPATH")
-    os.environ["PYTHONPATH"] = os.pathsep.join([_ROOT, inherited] if inherited else [_ROOT])
 
 
 if __name__ == "__main__":

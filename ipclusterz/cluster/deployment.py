@@ -31,6 +31,7 @@ STOP_SECONDS = 10.0
 """How long a job may take to end by itself."""
 
 _TELL_SECONDS = 5.0
+_LAST_WORDS_SECONDS = 1.0
 
 
 class AlreadyRunning(ClusterError):
@@ -152,12 +153,16 @@ class Deployment:
     def await_engines(self, made: EngineSet) -> None:
         """Wait until a set is complete; LaunchError with the engine's words if it cannot."""
 
-        def done() -> bool:
-            if made.failed:
-                raise LaunchError(made.problem)
-            return made.complete
-
-        self._wait(done, lambda: f"engines: {len(made.ready)}/{made.n} are ready")
+        self._wait(
+            lambda: made.complete or made.failed,
+            lambda: f"engines, {len(made.ready)}/{made.n} are ready",
+        )
+        if made.complete:
+            return
+        with self._changed:
+            # A process that reported a problem says more by its end.
+            self._changed.wait_for(lambda: made.end is not None, _LAST_WORDS_SECONDS)
+        raise LaunchError(made.explanation)
 
     def pause(self, seconds: float) -> None:
         """Wait, but not if the controller ends meanwhile."""

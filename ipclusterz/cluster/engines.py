@@ -54,3 +54,11 @@ class EngineSet:
     def failed(self) -> bool:
         """Whether the set will not become complete."""
         return not self.complete and bool(self.problem or self.end)
+
+    @property
+    def explanation(self) -> str:
+        """Why the set is not complete, in all the words there are."""
+        end = self.end.text if self.end else ""
+        if not self.problem or self.problem in end:
+            return end
+        return f"{self.problem}\n{end}" if end else self.problem

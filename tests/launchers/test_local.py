@@ -75,7 +75,7 @@ def test_an_error_event_is_the_reason() -> None:
     code = """print('{"event": "error", "text": "the port is taken"}'); raise SystemExit(3)"""
     job = LocalLauncher().start(spec(code))
     assert job.wait(10)
-    assert job.poll().text.startswith("the port is taken\n(the child (process")
+    assert job.poll().text.startswith("the port is taken\nthe child (process")
     assert "ended with code 3" in job.poll().text
     with pytest.raises(LaunchError, match="port is taken"):
         job.tell("x" * 100)
