@@ -9,7 +9,9 @@ one system call.
 
 from __future__ import annotations
 
+import mmap
 import os
+import select
 import signal
 import socket
 import sys
@@ -32,6 +34,8 @@ _ENOUGH = 48 * 1024  # bytes of outcomes that are worth a datagram
 _PATIENCE = 0.005  # seconds that an outcome waits for company
 _LIST32 = b"\xdd"  # msgpack: a list with its length in the next four bytes
 
+_decode = msgspec.msgpack.Decoder(Batch).decode  # made before the fork: its tables are shared
+
 
 class Engine:
     """One engine: ``sock`` is its end of the socket to the agent, ``page`` the shared page."""
@@ -44,7 +48,6 @@ class Engine:
         self._words = page.words
         self._out = Stream(1, "<stdout>", fork.token, page.words)
         self._err = Stream(2, "<stderr>", fork.token, page.words)
-        self._decoder = msgspec.msgpack.Decoder(Batch)
         self._pending: list[bytes] = []
         self._bytes = 0
         self._since = 0.0
@@ -61,13 +64,33 @@ class Engine:
 
     def run(self) -> None:
         """Say hello and work until the agent closes its end."""
-        self._socket.send(encode(Say(pid=os.getpid(), outcomes=[])))
-        buffer = memoryview(bytearray(RECEIVE))
+        self._write(encode(Say(pid=os.getpid(), outcomes=[])))
+        buffer = memoryview(mmap.mmap(-1, RECEIVE))  # a bytearray would touch every byte
+        receive = self._socket.recv_into
         while True:
-            size = self._socket.recv_into(buffer)
+            try:
+                size = receive(buffer)
+            except BlockingIOError:
+                self._wait(select.POLLIN)
+                continue
             if size == 0:
                 return
-            self._do(self._decoder.decode(buffer[:size]))
+            self._do(_decode(buffer[:size]))
+
+    def _write(self, datagram: bytes) -> None:
+        while True:
+            try:
+                self._socket.send(datagram)
+                return
+            except BlockingIOError:
+                self._wait(select.POLLOUT)
+
+    def _wait(self, event: int) -> None:
+        # The agent keeps a duplicate of our end, so whether it blocks is for the agent to
+        # say: the flag belongs to both, and we must not change it.
+        poll = select.poll()
+        poll.register(self._socket, event)
+        poll.poll()
 
     def _do(self, batch: Batch) -> None:
         runner = self.runner
@@ -115,7 +138,7 @@ class Engine:
         """Send what is finished; what remains in the page from now on is nothing."""
         # The outcomes are already encoded: this is encode(Say(0, outcomes, missing, undone)).
         pending = self._pending
-        self._socket.send(
+        self._write(
             b"".join(
                 (
                     b"\x94\x00",

@@ -8,6 +8,7 @@ the :class:`~ipclusterz.core.message.Fork`, without descriptors.
 from __future__ import annotations
 
 import os
+import select
 import socket
 import sys
 
@@ -21,7 +22,7 @@ def main(argv: list[str]) -> int:
     agent = os.getppid()
     task, out, err, page = (int(text) for text in argv)
     sock = socket.socket(fileno=task)
-    sock.setblocking(True)
+    select.select([sock], [], [])  # the agent says whether the socket itself blocks
     request = receive_fork(sock)
     sock.detach()
     if request is None:

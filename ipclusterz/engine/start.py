@@ -115,9 +115,7 @@ def _reseed() -> None:
 
 def _socket_of(fd: int) -> socket.socket:
     os.set_inheritable(fd, False)
-    sock = socket.socket(fileno=fd)
-    sock.setblocking(True)
-    return sock
+    return socket.socket(fileno=fd)
 
 
 def _reset_signals() -> None:

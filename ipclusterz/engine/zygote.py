@@ -16,16 +16,21 @@ import array
 import gc
 import importlib
 import os
+import pickle
 import socket
 import sys
 
 import msgspec
 
 import ipclusterz.engine.start as start
-from ipclusterz.core.message import Fork, ZygoteSay, encode
+from ipclusterz.core.message import Fork, Op, Work, ZygoteSay, encode
+from ipclusterz.engine import serialize
+from ipclusterz.engine.namespace import Namespace
 from ipclusterz.engine.page import note_pid
+from ipclusterz.engine.runner import Runner
 
 _DATAGRAM = 1024 * 1024
+_EXERCISES = 20  # calls after which the interpreter has adapted its code
 DESCRIPTORS = 4
 
 
@@ -71,11 +76,26 @@ def _preload(names: list[str]) -> str:
 
 def _prepare() -> None:
     """Make memory ready to be shared: what exists now is never looked at by collections."""
-    import ctypes  # noqa: F401 - each engine needs it once, after its fork
-
+    start.parent_death_signal(0)  # loads what each engine needs; 0 asks for nothing
+    _exercise()
     gc.collect()
     gc.disable()
     gc.freeze()
+
+
+def _exercise() -> None:
+    """Do some tasks here, so that engines share what Python makes of code that has run."""
+    runner = Runner(-1, Namespace("exercise"), [0] * 8, "", b"")
+    digest = b"exercise"
+    runner.add_function(digest, pickle.dumps(_echo))
+    arguments = serialize.join(serialize.pack_call((1,), {}))
+    for key in range(1, _EXERCISES):
+        for data in (serialize.NO_ARGS, arguments):
+            encode(runner.run(Work(key, Op.APPLY, digest, data)))
+
+
+def _echo(*args: object) -> object:
+    return args
 
 
 def _say(sock: socket.socket, problem: str) -> None:
