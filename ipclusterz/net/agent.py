@@ -25,7 +25,7 @@ from ipclusterz.core.config import AgentConfig
 from ipclusterz.core.connector import Connector, candidates, loopback_elsewhere, parse
 from ipclusterz.core.message import Channel, Op, Role, Status
 from ipclusterz.engine import bodies
-from ipclusterz.error import ConnectorError, KernelError, LaunchError
+from ipclusterz.error import LaunchError
 from ipclusterz.net import host, process, register, sockets
 from ipclusterz.net.dial import Dial, Identity
 from ipclusterz.net.hub import serve
@@ -85,9 +85,8 @@ def _connector(
     while True:
         try:
             return parse(files.read_private(path).decode("utf-8", "replace"), path)
-        except ConnectorError:
-            if os.path.lexists(path):
-                raise
+        except FileNotFoundError:
+            pass
         if not told:
             told = True
             text = f"waiting for the connector file {path} (the controller writes it)"

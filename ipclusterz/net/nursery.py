@@ -39,23 +39,27 @@ class Nursery:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._socket = ours
         theirs.set_inheritable(True)
-        argv = [self._python, "-m", "ipclusterz.engine.zygote", str(theirs.fileno())]
+        argv = [*self._program("zygote"), str(theirs.fileno())]
         if preload:
             argv += ["--preload", ",".join(preload)]
         try:
-            self.pid = os.posix_spawn(self._python, argv, self._environment())
+            self.pid = os.posix_spawn(self._python, argv, os.environ)
         finally:
             theirs.close()
         ours.setblocking(False)
 
-    def _environment(self) -> dict[str, str]:
-        """The environment of the zygote: ours, and a path on which it finds this package."""
-        env = dict(os.environ)
+    def _program(self, module: str) -> list[str]:
+        """Return the command of a module of the engine package.
+
+        The interpreter may be another one, so the folder of this package is put at the end
+        of its path; not by an environment variable, which user code would inherit.
+        """
         here = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-        known = env.get("PYTHONPATH", "")
-        if here not in known.split(os.pathsep):
-            env["PYTHONPATH"] = here + (os.pathsep + known if known else "")
-        return env
+        code = (
+            "import sys; sys.path.append(sys.argv.pop(1)); "
+            f"from ipclusterz.engine.{module} import main; sys.exit(main(sys.argv[1:]))"
+        )
+        return [self._python, "-c", code, here]
 
     def attach(self, loop: Loop, tell: Callable[[str], None]) -> None:
         """Listen to the zygote; ``tell`` gets what is wrong with it ('' when it is ready)."""
@@ -113,11 +117,11 @@ class Nursery:
 
     def _spawn_one(self, engine: EngineProcess, request: m.Fork) -> None:
         fds = engine.descriptors()
-        argv = [self._python, "-m", "ipclusterz.engine.spawn", *map(str, fds)]
+        argv = [*self._program("spawn"), *map(str, fds)]
         for fd in fds:
             os.set_inheritable(fd, True)
         try:
-            pid = os.posix_spawn(self._python, argv, self._environment())
+            pid = os.posix_spawn(self._python, argv, os.environ)
         finally:
             for fd in fds:
                 os.set_inheritable(fd, False)
