@@ -24,7 +24,6 @@ from ipclusterz.core.message import Op
 from ipclusterz.error import TimeoutError
 
 if TYPE_CHECKING:
-    from ipclusterz.cluster import Cluster
     from ipclusterz.core.connector import Connector
 
 CONTROL = 10.0
@@ -64,7 +63,7 @@ class Client:
         password: str | None = None,
         paramiko: bool | None = None,
         timeout: float = 10.0,
-        cluster: Cluster | None = None,
+        cluster: Any = None,
         context: Any = None,
         debug: bool = False,
     ) -> None:
@@ -82,14 +81,14 @@ class Client:
         self._begin(_connect(connector, timeout), profile or "default", cluster, origin)
 
     @classmethod
-    def over(cls, connection: Link, cluster: Cluster | None = None) -> Client:
+    def over(cls, connection: Link, cluster: Any = None) -> Client:
         """Make a client of a connection that is there already."""
         self = cls.__new__(cls)
         self._begin(connection, "default", cluster, "")
         return self
 
     def _begin(
-        self, connection: Link, profile: str, cluster: Cluster | None, origin: str
+        self, connection: Link, profile: str, cluster: Any, origin: str
     ) -> None:
         self.session = Session(connection)
         self.profile = profile
