@@ -87,9 +87,7 @@ class Client:
         self._begin(connection, "default", cluster, "")
         return self
 
-    def _begin(
-        self, connection: Link, profile: str, cluster: Any, origin: str
-    ) -> None:
+    def _begin(self, connection: Link, profile: str, cluster: Any, origin: str) -> None:
         self.session = Session(connection)
         self.profile = profile
         self.cluster = cluster

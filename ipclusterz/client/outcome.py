@@ -131,7 +131,11 @@ def _composite_type(kind: type[BaseException]) -> type[CompositeError]:
         try:
             made = cast(
                 "type[CompositeError]",
-                type("CompositeError", (CompositeError, original), {"__module__": __name__}),
+                type(
+                    "CompositeError",
+                    (CompositeError, original),
+                    {"__module__": CompositeError.__module__},
+                ),
             )
             made.__new__(made)
         except TypeError:  # layouts that cannot be combined, or a __new__ with demands

@@ -47,8 +47,7 @@ def test_examples_in_docstrings(name: str) -> None:
 def test_public_names_exist() -> None:
     assert doctest.testmod(ipclusterz).failed == 0
     for name in ipclusterz.__all__:
-        if name != "Cluster":
-            assert getattr(ipclusterz, name) is not None
+        assert getattr(ipclusterz, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
         ipclusterz.nonsense  # noqa: B018
 
