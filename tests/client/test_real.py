@@ -1,0 +1,112 @@
+"""The client against real engines: what the engines in memory cannot show."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy
+import pytest
+
+import ipclusterz as ipp
+
+
+@pytest.fixture(scope="module")
+def rc(shared_ipython_dir: Path) -> Iterator[ipp.Client]:
+    with ipp.Cluster(n=3) as client:
+        yield client
+
+
+def test_engines_are_processes_of_their_own(rc: ipp.Client) -> None:
+    pids = rc[:].apply_sync(os.getpid)
+    assert len({os.getpid(), *pids}) == 4
+    assert rc.load_balanced_view().apply_sync(os.getpid) in pids
+
+
+def test_namespaces_and_code(rc: ipp.Client) -> None:
+    rc.push({"a": 1, "b": 2}, block=True)
+    rc.execute("c = a + b", targets=[0, 2], block=True)
+    assert rc.pull("c", targets=[0, 2], block=True) == [3, 3]
+    with pytest.raises(NameError):
+        rc[1]["c"]
+    with pytest.raises(SyntaxError):
+        rc[0].execute("def f(:", block=True)
+
+
+def test_output_of_python_and_of_child_processes(rc: ipp.Client) -> None:
+    code = (
+        "import subprocess, sys\n"
+        "print('from python')\n"
+        "print('to stderr', file=sys.stderr)\n"
+        "subprocess.run(['echo', 'from a child'])"
+    )
+    result = rc[0].execute(code, block=True)
+    assert "from python\n" in result.stdout and "from a child\n" in result.stdout
+    assert result.stderr == "to stderr\n"
+
+
+def test_arrays_go_and_come_back(rc: ipp.Client) -> None:
+    array = numpy.arange(300_000, dtype="f8")
+    rc[:].scatter("x", array, block=True)
+    rc[:].execute("x *= 2", block=True)  # what an engine got is writable
+    back = rc[:].gather("x", block=True)
+    assert (back == 2 * array).all()
+    back[0] = 7  # and so is what comes back
+    doubled = rc.load_balanced_view().apply_sync(lambda y: y + y, array)
+    assert (doubled == 2 * array).all()
+
+
+def test_maps(rc: ipp.Client) -> None:
+    view = rc.load_balanced_view()
+    assert view.map_sync(lambda x: x * x, range(1000)) == [x * x for x in range(1000)]
+    assert view.map_sync(abs, range(1000), chunksize=50) == list(range(1000))
+    assert list(view.imap(abs, iter(range(3000)))) == list(range(3000))
+    assert sorted(view.imap(abs, range(300), ordered=False)) == list(range(300))
+
+
+def test_futures_of_every_kind(rc: ipp.Client) -> None:
+    view = rc.load_balanced_view()
+    futures = [view.apply_async(abs, -i) for i in range(50)]
+    found = {future.result() for future in concurrent.futures.as_completed(futures, 20)}
+    assert found == set(range(50))
+
+    async def work() -> list[int]:
+        return await asyncio.gather(*[view.apply_async(abs, -i) for i in range(20)])
+
+    assert asyncio.run(work()) == list(range(20))
+
+
+def test_ctrl_c_ends_the_wait_and_nothing_else(rc: ipp.Client) -> None:
+    result = rc.load_balanced_view().apply_async(time.sleep, 1.0)
+    timer = threading.Timer(0.1, os.kill, [os.getpid(), signal.SIGINT])
+    timer.start()
+    with pytest.raises(KeyboardInterrupt):
+        result.get()
+    timer.join()
+    assert result.get(timeout=20) is None and result.serial_time >= 1.0
+
+
+def test_cancelling_what_has_not_begun(rc: ipp.Client) -> None:
+    view = rc.load_balanced_view(targets=[0])
+    running = view.apply_async(time.sleep, 1.0)
+    waiting = view.apply_async(time.sleep, 1.0)
+    assert waiting.cancel()
+    with pytest.raises(ipp.TaskAborted):
+        waiting.get()
+    assert running.get(timeout=20) is None
+
+
+def test_an_engine_that_dies(rc: ipp.Client) -> None:
+    result = rc[2].apply_async(os._exit, 3)
+    with pytest.raises(ipp.EngineError, match="code 3"):
+        result.get(timeout=20)
+    assert rc.session.wait(lambda: rc.ids == [0, 1], 20)
+    with pytest.raises(ipp.EngineError, match="engine 2 ended"):
+        rc[2]
+    assert rc.direct_view().apply_sync(abs, -1) == [1, 1]
