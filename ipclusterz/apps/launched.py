@@ -106,7 +106,7 @@ def _engine(streams: Streams, first: dict[str, Any]) -> int:
 
         _found: str | None = None
 
-        @property  # type: ignore[override]
+        @property
         def connector_text(self) -> str | None:
             if self._found is None and not self.connector_file:
                 line = first if "config" not in first else streams.line()

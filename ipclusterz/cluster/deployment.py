@@ -251,9 +251,10 @@ class Deployment:
                     if made.job is job:
                         made.take(event)
                         event = {**event, "ready": len(made.ready), "of": made.n}
-            self._changed.notify_all()
         self._note_folders(event)
-        self._say(event)
+        self._say(event)  # before those who wait go on and say what follows from it
+        with self._changed:
+            self._changed.notify_all()
 
     def _controller_ready(self, event: Event) -> None:
         self.ready = event

@@ -1,0 +1,162 @@
+"""Starting and stopping, with processes that fail in every way one can think of."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ipclusterz.cluster import AlreadyRunning, Cluster, SettingError, spec
+from ipclusterz.cluster import state as states
+from ipclusterz.error import ClusterError, LaunchError
+from ipclusterz.error import TimeoutError as OurTimeoutError
+
+FAKE = str(Path(__file__).with_name("fake_launched.py"))
+
+
+@pytest.fixture(autouse=True)
+def fake(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spec, "_LAUNCHED", FAKE)
+
+
+def assert_nothing_is_left(cluster: Cluster) -> None:
+    for folder in (cluster.profile.security, cluster.profile.pid):
+        assert os.listdir(folder) == []
+    assert not cluster.running and cluster.engine_sets == {}
+
+
+def test_a_cluster_comes_and_goes() -> None:
+    events: list[dict[str, Any]] = []
+    cluster = Cluster(2, notice=events.append)
+    assert cluster.start_cluster_sync() is cluster
+    try:
+        assert cluster.running and "running, 2 engines" in repr(cluster)
+        (made,) = cluster.engine_sets.values()
+        assert sorted(made.ready) == [0, 1] and made.complete
+        state = states.read(cluster.cluster_file)
+        assert state is not None and state.alive()
+        assert cluster.to_dict()["cluster_id"] == cluster.cluster_id
+        again = Cluster.from_file(cluster.cluster_file)
+        assert again.running and again.cluster_id == cluster.cluster_id
+        with pytest.raises(AlreadyRunning):
+            Cluster(2, cluster_id=cluster.cluster_id).start_cluster_sync()
+        with pytest.raises(AlreadyRunning):
+            cluster.start_controller_sync()
+        assert cluster.running
+    finally:
+        cluster.stop_cluster_sync()
+    assert_nothing_is_left(cluster)
+    assert [e["event"] for e in events] == ["ready", "engine", "engine", "engines"]
+    assert events[2]["ready"] == events[2]["of"] == 2
+    cluster.stop_cluster_sync()  # nothing happens
+
+
+def test_sets_of_engines_come_and_go() -> None:
+    cluster = Cluster(1)
+    cluster.start_controller_sync()
+    try:
+        first, second = cluster.start_engines_sync(), cluster.start_engines_sync(3)
+        assert [len(cluster.engine_sets[name].ready) for name in (first, second)] == [1, 3]
+        other = Cluster.from_file(cluster.cluster_file, n=2)
+        third = other.start_engines_sync()
+        state = states.read(cluster.cluster_file)
+        assert state is not None and set(state.engine_sets) == {first, second, third}
+        other.stop_engines_sync()
+        pid = cluster.engine_sets[second].job.pid
+        cluster.restart_engines_sync(second)
+        assert cluster.engine_sets[second].job.pid != pid
+        cluster.stop_engines_sync(first)
+        state = states.read(cluster.cluster_file)
+        assert state is not None and set(state.engine_sets) == {second}
+    finally:
+        cluster.stop_cluster_sync()
+    assert_nothing_is_left(cluster)
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        ("port", "cannot listen on 127.0.0.1:80"),
+        ("crash", "a traceback"),
+        ("engine", "engine 1 cannot start: No module named 'missing'"),
+    ],
+)
+def test_what_cannot_start_says_why(
+    fault: str, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FAKE", fault)
+    cluster = Cluster(2)
+    began = time.monotonic()
+    with pytest.raises(LaunchError, match=words):
+        cluster.start_cluster_sync()
+    assert time.monotonic() - began < 10
+    assert_nothing_is_left(cluster)
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [("mute", "the controller to listen"), ("slow", "engines, 1/2 are ready")],
+)
+def test_no_wait_is_endless(fault: str, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FAKE", fault)
+    cluster = Cluster(2, engine_timeout=1.0)
+    with pytest.raises(OurTimeoutError, match=words):
+        cluster.start_controller_sync()
+        cluster.start_engines_sync()
+    cluster.stop_cluster_sync()
+    assert_nothing_is_left(cluster)
+
+
+def test_stubborn_processes_are_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FAKE", "stubborn")
+    cluster = Cluster(1)
+    cluster.start_cluster_sync()
+    cluster.stop_cluster_sync(grace=0.1)
+    assert_nothing_is_left(cluster)
+
+
+def test_what_is_left_of_a_killed_controller_is_removed() -> None:
+    ends: list[dict[str, Any]] = []
+    cluster = Cluster(1, notice=ends.append)
+    cluster.start_cluster_sync()
+    state = states.read(cluster.cluster_file)
+    assert state is not None and state.controller is not None
+    os.kill(state.controller.pid, 9)
+    deadline = time.monotonic() + 10
+    while not cluster.problem:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert "was killed by SIGKILL" in cluster.problem
+    cluster.stop_cluster_sync()
+    assert_nothing_is_left(cluster)
+
+
+def test_misuse() -> None:
+    with pytest.raises(SettingError, match="at least one engine"):
+        Cluster(-1)
+    with pytest.raises(ClusterError, match="cluster id"):
+        Cluster(1, cluster_id="../x").start_cluster_sync()
+    with pytest.raises(ClusterError, match="'ipclusterz start' starts one"):
+        Cluster.from_file(profile="nowhere")
+
+
+def test_config_files_speak_to_python_too(ipython_dir: Path) -> None:
+    folder = ipython_dir / "cluster_x"
+    folder.mkdir(0o700)
+    (folder / "ipclusterz_config.py").write_text("c = get_config()\nc.StartApp.n = 3\n")
+    (folder / "ipenginez_config.py").write_text("c.EngineApp.preload = 'math, json'\n")
+    cluster = Cluster(profile="x")
+    assert cluster.n == 3
+    assert cluster._deployed.plan.agent.preload == ["math", "json"]
+    (folder / "ipcontrollerz_config.py").write_text("c.ControllerApp.regprot = 3\n")
+    with pytest.raises(SettingError, match=r"no setting c\.ControllerApp\.regprot"):
+        Cluster(profile="x")
+    (folder / "ipcontrollerz_config.py").write_text("c.ControllerApp.regport = '3'\n")
+    with pytest.raises(SettingError, match="must be of type int"):
+        Cluster(profile="x")
+    (folder / "ipcontrollerz_config.py").write_text("1/0\n")
+    with pytest.raises(SettingError, match="ZeroDivisionError"):
+        Cluster(profile="x")
