@@ -306,12 +306,13 @@ class Balancer(Broker):
                 continue
             if now - self._heard.get(agent.peer, 0.0) < RECALL_AFTER:
                 continue
-            wanted = min(idle, surplus)
             self._recalled.add(agent.peer)
-            self.out.append((agent.peer, m.Recall(wanted, [])))
-            idle -= wanted
-            if idle <= 0:
-                return
+            self.out.append((agent.peer, m.Recall(surplus, [])))
+            for number in agent.engines:
+                # Silent for so long, they cannot be as quick as they were.
+                engine = self.engines[number]
+                engine.credit = self._hwm or 1
+                self._offer(engine)
 
     def hint(self) -> Any:
         """Return a snapshot for tests and status: engines with (load, credit, pace)."""

@@ -33,6 +33,7 @@ A_INTERRUPT = 4  # (A_INTERRUPT, engine, key): interrupt that task (0: whatever 
 A_STOP = 5  # (A_STOP, engine, None): close its socket; it ends by itself
 A_DROP = 6  # (A_DROP, body, None): this result's body is no longer needed
 A_END = 7  # (A_END, reason, None): the lease is over, everything ends
+A_REVOKE = 8  # (A_REVOKE, engine, None): let it begin nothing more of its batch; see revoked()
 
 Action = tuple[Any, ...]
 
@@ -75,6 +76,7 @@ class Engine:
         "id",
         "own",
         "progress",
+        "revoked",
         "stopping",
         "up",
     )
@@ -87,6 +89,7 @@ class Engine:
         self.expected = 0.0  # seconds the flight should take
         self.functions: set[bytes] = set()
         self.progress = 0.0  # when it last began or ended something
+        self.revoked = False  # told to begin nothing more; gets nothing until it says so
         self.up = False
         self.stopping = False
 
@@ -286,6 +289,8 @@ class Custody:
         self._roomy.pop(number, None)
         if not engine.up or engine.stopping:
             return
+        if engine.revoked:
+            return
         if not engine.batches:
             self._idle[number] = None
         elif len(engine.batches) < 2 and engine.expected <= PREFETCH_SECONDS:
@@ -304,11 +309,12 @@ class Custody:
             return
         engine.progress = now
         flight = engine.flight
+        done = 0
         for outcome in outcomes:
             item = flight.pop(outcome.key, None)
-            if item is not None:
+            if item is not None:  # else: told before, from the page
+                done += 1
                 self._conclude(item, number, outcome)
-        done = len(outcomes)
         batches = engine.batches
         while done and batches:
             if batches[0] <= done:
@@ -371,18 +377,33 @@ class Custody:
     def _fail(self, item: Item, status: int, failure: m.Failure) -> None:
         self._answer(item, failure.engine, status, m.encode(failure))
 
-    def missing(self, number: int, digests: list[bytes], undone: list[int], now: float) -> None:
-        """An engine does not have these functions; the tasks that need them come back."""
+    def undone(self, number: int, missing: list[bytes], undone: list[int], now: float) -> None:
+        """An engine gives tasks back: it lacks their functions, or was told to begin no more."""
         engine = self.engines.get(number)
         if engine is None:
             return
-        engine.functions.difference_update(digests)
-        back = [engine.flight.pop(key) for key in undone if key in engine.flight]
-        engine.own.extendleft(reversed(back))
+        engine.revoked = False
+        engine.functions.difference_update(missing)
+        self._take(engine, [key for key in undone if key in engine.flight], keep=bool(missing))
         if not engine.flight:
             engine.batches.clear()
         self._place_in_sets(engine)
         self.settle(now)
+
+    def _take(self, engine: Engine, keys: list[int], keep: bool = False) -> None:
+        """Put tasks that an engine has not begun back to where they came from."""
+        pooled: list[Item] = []
+        own: list[Item] = []
+        for key in keys:
+            item = engine.flight.pop(key)
+            if key in self._withdrawn:
+                self._abort(item, engine.id)
+            elif item.fixed or keep:
+                own.append(item)
+            else:
+                pooled.append(item)
+        engine.own.extendleft(reversed(own))
+        self.pool.extendleft(reversed(pooled))
 
     # -- an engine dies --------------------------------------------------------------------
 
@@ -434,38 +455,57 @@ class Custody:
         if engine is None:
             return
         engine.functions.difference_update(functions)
-        pooled: list[Item] = []
-        own: list[Item] = []
-        for key in keys:
-            item = engine.flight.pop(key, None)
-            if item is None:
-                continue
-            if key in self._withdrawn:
-                self._abort(item, number)
-            elif item.fixed:
-                own.append(item)
-            else:
-                pooled.append(item)
+        self._take(engine, [key for key in keys if key in engine.flight])
         if keys:
-            while len(engine.batches) > 1:
-                engine.batches.pop()
-            if engine.batches:
-                engine.batches[0] = len(engine.flight)
-            if not engine.flight:
-                engine.batches.clear()
-            engine.expected = PREFETCH_SECONDS * 2  # it is slow: nothing behind it for now
-        engine.own.extendleft(reversed(own))
-        self.pool.extendleft(reversed(pooled))
-        self._place_in_sets(engine)
+            self._shorten(engine)
         self._finish_recall()
         self.settle(now)
 
+    def revoked(self, number: int, running: int, now: float) -> None:
+        """An engine that was told to begin nothing more runs ``running``.
+
+        Tasks after that one are ours again, though the engine has read them.  The caller has
+        given it time: it looks at the order after it has noted each task it begins.
+        """
+        engine = self.engines.get(number)
+        if engine is None or not engine.revoked or running not in engine.flight:
+            return
+        work = engine.flight[running].work
+        name = work.fn or _OP_NAMES[work.op]
+        self._pace[name] = max(self._pace.get(name, 0.0), RECLAIM_AFTER)  # so long already
+        keys = list(engine.flight)
+        self._take(engine, keys[keys.index(running) + 1 :])
+        self._shorten(engine)
+        self._finish_recall()
+        self.settle(now)
+
+    def _shorten(self, engine: Engine) -> None:
+        """After tasks were taken back, only one batch of what is left is out."""
+        batches = engine.batches
+        while len(batches) > 1:
+            batches.pop()
+        if batches:
+            batches[0] = len(engine.flight)
+        if not engine.flight:
+            batches.clear()
+        engine.expected = PREFETCH_SECONDS * 2  # it is slow: nothing behind it for now
+        self._place_in_sets(engine)
+
+    def _take_back(self, engine: Engine) -> None:
+        """Begin to take back whatever an engine has not begun."""
+        if len(engine.batches) > 1:
+            self.out.append((A_RECLAIM, engine.id, None))
+        if engine.batches and engine.batches[0] > 1 and not engine.revoked:
+            engine.revoked = True
+            self._roomy.pop(engine.id, None)
+            self.out.append((A_REVOKE, engine.id, None))
+
     def _give_back(self, channel: int, n: int) -> None:
         self._recall = (channel, n)
-        unread = [e.id for e in self.engines.values() if len(e.batches) > 1]
-        if len(self.pool) < n and unread:
-            for number in unread:
-                self.out.append((A_RECLAIM, number, None))
+        waiting = self._waiting()
+        if len(self.pool) < n and waiting:
+            for engine in waiting:
+                self._take_back(engine)
         else:
             self._finish_recall()
 
@@ -500,7 +540,7 @@ class Custody:
             elif self._unqueue(item, engine):
                 self._abort(item, item.engine)
         for number in unread:
-            self.out.append((A_RECLAIM, number, None))
+            self._take_back(self.engines[number])
 
     def _unqueue(self, item: Item, engine: Engine | None) -> bool:
         lacking = self._lacking.get(item.work.fn, [])
@@ -601,7 +641,7 @@ class Custody:
             return
         if self._idle and not self.pool:
             for engine in self._stuck(now):
-                self.out.append((A_RECLAIM, engine.id, None))
+                self._take_back(engine)
                 engine.progress = now
         self.settle(now)
 
@@ -609,11 +649,13 @@ class Custody:
         return [e for e in self._waiting() if now - e.progress >= RECLAIM_AFTER]
 
     def _waiting(self) -> list[Engine]:
-        """Engines in whose sockets pooled work waits."""
+        """Engines behind whose running task pooled work waits."""
         return [
             e
             for e in self.engines.values()
-            if len(e.batches) > 1 and any(not i.fixed for i in e.flight.values())
+            if len(e.flight) > 1
+            and not e.revoked
+            and any(not i.fixed for i in e.flight.values())
         ]
 
     def deadline(self, now: float) -> float | None:

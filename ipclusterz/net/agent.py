@@ -41,6 +41,9 @@ StatusCall = Callable[[dict[str, Any]], None]
 TICK_SECONDS = 0.02
 GRACE_SECONDS = 1.0
 FILE_SECONDS = 0.05
+REVOKE_SECONDS = 0.002
+"""After this the engine has surely seen that it was revoked, or noted the task it began."""
+
 TEXT_LIMIT = 8 * 1024 * 1024
 """Characters of one task's output that travel to its client; the log has all of it."""
 
@@ -364,8 +367,8 @@ class Agent:
             for outcome in boots:
                 self._booted(engine, outcome)
             self.custody.outcomes(engine.number, say.outcomes, now)
-        if say.missing:
-            self.custody.missing(engine.number, say.missing, say.undone, now)
+        if say.missing or say.undone:
+            self.custody.undone(engine.number, say.missing, say.undone, now)
         self.custody.settle(now)
 
     def _hello(self, engine: EngineProcess, pid: int) -> None:
@@ -541,6 +544,9 @@ class Agent:
         if kind == c.A_RECLAIM:
             keys, functions = engine.reclaim()
             self.custody.reclaimed(number, keys, functions, monotonic())
+        elif kind == c.A_REVOKE:
+            engine.page.revoke()
+            self.loop.after(REVOKE_SECONDS, lambda: self._revoked(engine))
         elif kind == c.A_SIGNAL:
             engine.kill(action[2])
         elif kind == c.A_INTERRUPT:
@@ -548,6 +554,14 @@ class Agent:
         elif kind == c.A_STOP:
             engine.ending = "it was asked to stop"
             engine.hang_up()
+
+    def _revoked(self, engine: EngineProcess) -> None:
+        """See what an engine runs that may begin nothing more, and take the rest."""
+        running = 0 if engine.closed else engine.page.running
+        if running:
+            now = monotonic()
+            self.custody.outcomes(engine.number, engine.committed(), now)
+            self.custody.revoked(engine.number, running, now)
 
     def _tick_soon(self) -> None:
         self._ticking = True

@@ -1,0 +1,610 @@
+"""A whole cluster in one thread: the cores and the links, under a clock of our own.
+
+Nothing here opens a socket or waits.  Messages travel as the packets they would be, with
+delays drawn from a seed; connections break and lose what is in flight; engines crash in the
+middle of a task; agents vanish; schedulers are restarted and know nothing.  The same seed
+gives the same run.
+
+``World.check`` holds the promises: each submitted task ends in exactly one delivered
+outcome, a task without retries runs at most once, values are right, and what failed has a
+fault to blame.
+"""
+
+from __future__ import annotations
+
+import heapq
+import random
+from collections import Counter, deque
+from collections.abc import Callable
+from typing import Any
+
+from ipclusterz.core import custody as c
+from ipclusterz.core import message as m
+from ipclusterz.core import registry as r
+from ipclusterz.core.balance import Balancer
+from ipclusterz.core.custody import Custody
+from ipclusterz.core.ledger import Ledger
+from ipclusterz.core.link import Link
+from ipclusterz.core.message import Channel, Op, Role, Status
+from ipclusterz.core.registry import Minted, Registry
+from ipclusterz.core.relay import Relay
+
+WORK = (Channel.TASK, Channel.DIRECT, Channel.CONTROL)
+RECONNECT = 0.05
+
+
+class World:
+    """Clock, events, network and all members of one simulated cluster."""
+
+    def __init__(self, seed: int, *, delay: float = 0.002, scheme: str = "leastload") -> None:
+        self.random = random.Random(seed)
+        self.now = 0.0
+        self.delay = delay
+        self.scheme = scheme
+        self._events: list[tuple[float, int, Callable[[], None]]] = []
+        self._count = 0
+        self.registry = Registry(lease=30.0, heartbeat=1.0)
+        self.schedulers: dict[int, SchedulerNode] = {}
+        self.agents: list[AgentNode] = []
+        self.clients: list[ClientNode] = []
+        self.by_connection: dict[bytes, Any] = {}
+        self.by_peer: dict[bytes, Any] = {}
+        self.runs: Counter[int] = Counter()
+        self.faults: Counter[str] = Counter()
+        for channel in (*WORK, Channel.IOPUB):
+            self.schedulers[channel] = SchedulerNode(self, channel, 0)
+
+    # -- time ------------------------------------------------------------------------------
+
+    def later(self, delay: float, act: Callable[[], None]) -> None:
+        self._count += 1
+        heapq.heappush(self._events, (self.now + delay, self._count, act))
+
+    def lag(self) -> float:
+        return self.delay * (0.2 + self.random.random())
+
+    def run(self, until: float, done: Callable[[], bool] = lambda: False) -> None:
+        while self._events and not done():
+            when, _, act = self._events[0]
+            if when > until:
+                break
+            heapq.heappop(self._events)
+            self.now = max(self.now, when)
+            act()
+            self.settle()
+
+    def settle(self) -> None:
+        """Carry what the cores left; messages between processes take their time."""
+        self._carry_hub()
+        for scheduler in self.schedulers.values():
+            scheduler.carry()
+        for agent in self.agents:
+            agent.carry()
+        for client in self.clients:
+            client.carry()
+
+    # -- the hub ---------------------------------------------------------------------------
+
+    def _carry_hub(self) -> None:
+        while self.registry.out:
+            out, self.registry.out = self.registry.out, []
+            for kind, where, what in out:
+                if kind == r.R_REGISTRATION:
+                    node = self.by_connection.get(where)
+                    if node is not None:
+                        self.later(self.lag(), lambda n=node, w=what: n.from_hub(w))
+                elif kind == r.R_SCHEDULER:
+                    self.schedulers[where].tell(what)
+                elif kind == r.R_QUERY:
+                    node = self.by_peer.get(where)
+                    if isinstance(node, ClientNode):
+                        self.later(self.lag(), lambda n=node, w=what: n.from_hub(w))
+
+    def register(self, node: Any, role: Role, n: int) -> None:
+        connection = self.random.randbytes(5)
+        self.by_connection[connection] = node
+        minted = Minted(self.random.randbytes(16), b"s" * 32, b"p")
+        register = m.Register(int(role), m.PROTOCOL, "sim", "host", "", 1, n)
+        self.registry.register(connection, int(role), register, minted, self.now)
+
+    # -- members ---------------------------------------------------------------------------
+
+    def add_agent(self, engines: int) -> AgentNode:
+        node = AgentNode(self)
+        self.agents.append(node)
+        self.register(node, Role.ENGINE, engines)
+        return node
+
+    def add_client(self) -> ClientNode:
+        node = ClientNode(self)
+        self.clients.append(node)
+        self.register(node, Role.CLIENT, 0)
+        return node
+
+    # -- faults ----------------------------------------------------------------------------
+
+    def restart_scheduler(self, channel: Channel) -> None:
+        self.faults["scheduler"] += 1
+        old = self.schedulers[channel]
+        old.dead = True
+        self.schedulers[channel] = SchedulerNode(self, channel, old.generation + 1)
+        for node in (*self.agents, *self.clients):
+            pipe = node.pipes.get(channel)
+            if pipe is not None:
+                pipe.cut()
+
+    def kill_agent(self, node: AgentNode) -> None:
+        self.faults["agent"] += 1
+        node.dead = True
+        for pipe in node.pipes.values():
+            pipe.close()
+        self.agents.remove(node)
+        self.later(self.lag(), lambda: self.registry.gone(node.peer, "killed"))
+
+    # -- the verdict -----------------------------------------------------------------------
+
+    def check(self) -> None:
+        for client in self.clients:
+            for key in client.submitted:
+                outcomes = client.outcomes.get(key, [])
+                assert len(outcomes) == 1, f"task {key:x} has {len(outcomes)} outcomes"
+                self._check_outcome(client, key, outcomes[0])
+
+    def _check_outcome(self, client: ClientNode, key: int, result: m.Result) -> None:
+        runs = self.runs[key]
+        retries = client.submitted[key]
+        assert runs <= 1 + retries, f"task {key:x} ran {runs} times"
+        if result.status == Status.OK:
+            assert result.data == value_of(key), f"task {key:x} has a foreign value"
+            assert runs >= 1
+        elif result.status in (Status.DIED, Status.REFUSED, Status.LOST):
+            assert self.faults["engine"] or self.faults["agent"], f"{key:x}: {result.data!r}"
+        else:
+            assert result.status == Status.ABORTED and key in client.cancelled
+            assert runs == 0, f"task {key:x} ran though it was cancelled before it began"
+
+
+def value_of(key: int) -> bytes:
+    return b"value of %x" % key
+
+
+class Pipe:
+    """A link between a peer and whichever scheduler serves a channel."""
+
+    def __init__(
+        self,
+        world: World,
+        channel: Channel,
+        peer: bytes,
+        accepts: Any,
+        on_messages: Callable[[list[Any]], None],
+        on_renewed: Callable[[], None],
+    ) -> None:
+        self.world = world
+        self.channel = channel
+        self.peer = peer
+        self.link = Link(accepts)
+        self.link_id = -1
+        self.up = False
+        self._on_messages = on_messages
+        self._on_renewed = on_renewed
+        self._connection = 0
+        self._closed = False
+        self._last = [0.0, 0.0]  # packets of one direction stay in order
+        world.later(world.lag(), self._connect)
+
+    def cut(self) -> None:
+        """The connection breaks: what is in flight is lost."""
+        self._connection += 1
+        self.up = False
+        if not self._closed:
+            self.world.later(RECONNECT * self.world.random.random() * 4, self._connect)
+
+    def close(self) -> None:
+        self._closed = True
+        self._connection += 1
+        self.up = False
+
+    def _connect(self) -> None:
+        if self._closed or self.up:
+            return
+        scheduler = self.world.schedulers[self.channel]
+        member = scheduler.members.get(self.peer)
+        if member is None:
+            self.world.later(RECONNECT, self._connect)
+            return
+        self._connection += 1
+        resumed = self.link_id == member.link_id
+        received, theirs = (member.link.received, self.link.received) if resumed else (0, 0)
+        if not resumed and member.link.received:
+            member.link.reset()
+        member.pipe = self
+        if not resumed:
+            scheduler.core.renewed(self.peer)
+        for packet in member.link.resume(theirs):
+            self._travel(packet, to_peer=True)
+        again: list[bytes] = []
+        if resumed:
+            again = self.link.resume(received)
+        else:
+            if self.link_id >= 0:
+                self.link.reset()
+            self.link_id = member.link_id
+        self.up = True
+        for packet in again:
+            self._travel(packet, to_peer=False)
+        if not resumed:
+            self._on_renewed()
+
+    def _travel(self, packet: bytes, to_peer: bool) -> None:
+        connection = self._connection
+        at = max(self.world.now + self.world.lag(), self._last[to_peer])
+        self._last[to_peer] = at + 1e-9
+
+        def arrive() -> None:
+            if connection != self._connection:
+                return
+            if to_peer:
+                messages = self.link.feed(packet)
+                if messages:
+                    self._on_messages(messages)
+                    self.world.later(0.1, self._acknowledge)
+            else:
+                self.world.schedulers[self.channel].receive(self, packet)
+
+        self.world.later(at - self.world.now, arrive)
+
+    def _acknowledge(self) -> None:
+        packet = self.link.acknowledgement(force=True) if self.up else None
+        if packet is not None:
+            self._travel(packet, to_peer=False)
+
+    def pump(self) -> None:
+        if self.up:
+            for packet in self.link.take():
+                self._travel(packet, to_peer=False)
+
+    def to_peer(self, packet: bytes) -> None:
+        if self.up:
+            self._travel(packet, to_peer=True)
+
+
+class Member:
+    """A scheduler's side of one link."""
+
+    def __init__(self, accepts: Any, link_id: int) -> None:
+        self.link = Link(accepts)
+        self.link_id = link_id
+        self.pipe: Pipe | None = None
+
+
+class SchedulerNode:
+    """A scheduler process with its core and its half of the links."""
+
+    def __init__(self, world: World, channel: Channel, generation: int) -> None:
+        self.world = world
+        self.channel = channel
+        self.generation = generation
+        self.dead = False
+        self.members: dict[bytes, Member] = {}
+        self.core: Any = (
+            Balancer(generation, world.scheme, seed=world.random.randrange(1 << 30))
+            if channel == Channel.TASK
+            else Relay(generation)
+        )
+        self._last = 0.0
+        hello = m.Hello(channel, generation, [], [])
+        world.later(world.lag(), lambda: self._alive(world.registry.scheduler, hello))
+        world.later(0.1, self._tick)
+
+    def _alive(self, call: Callable[..., None], hello: m.Hello) -> None:
+        if not self.dead:
+            call(hello, self.world.now)
+
+    def _tick(self) -> None:
+        if not self.dead:
+            self.core.tick(self.world.now)
+            self.world.later(0.1, self._tick)
+
+    def tell(self, message: Any) -> None:
+        at = max(self.world.now + self.world.lag(), self._last)
+        self._last = at + 1e-9
+        self.world.later(at - self.world.now, lambda: self._told(message))
+
+    def _told(self, message: Any) -> None:
+        if self.dead:
+            return
+        core, now = self.core, self.world.now
+        if isinstance(message, m.Admit):
+            if message.peer not in self.members:
+                accepts = m.FromAgentWork if message.role else m.FromClientTask
+                if self.channel != Channel.TASK and not message.role:
+                    accepts = m.FromClientDirect
+                link_id = self.world.random.randrange(1 << 60)
+                self.members[message.peer] = Member(accepts, link_id)
+            core.admit(message.peer, message.role, message.number)
+        elif isinstance(message, m.Expel):
+            core.expel(message.peer, message.reason, now)
+            self.members.pop(message.peer, None)
+        elif isinstance(message, m.Join):
+            core.join(message.agent, message.engines, now)
+        elif isinstance(message, m.Roster):
+            core.roster(message.agents, now)
+        elif isinstance(message, m.Absent):
+            core.absent(message.agent, message.absent, now)
+        ack = m.Ack(self.channel, message.rev)
+        self.world.later(self.world.lag(), lambda: self.world.registry.ack(ack))
+
+    def receive(self, pipe: Pipe, packet: bytes) -> None:
+        member = self.members.get(pipe.peer)
+        if member is None or member.pipe is not pipe:
+            return
+        messages = member.link.feed(packet)
+        if messages:
+            self.core.handle(pipe.peer, messages, self.world.now)
+            self.world.later(0.1, lambda: self._acknowledge(member))
+
+    def _acknowledge(self, member: Member) -> None:
+        packet = member.link.acknowledgement(force=True)
+        if packet is not None and member.pipe is not None:
+            member.pipe.to_peer(packet)
+
+    def carry(self) -> None:
+        if self.core.out:
+            out, self.core.out = self.core.out, []
+            for peer, message in out:
+                member = self.members.get(peer)
+                if member is not None:
+                    member.link.put(message)
+        for member in self.members.values():
+            if member.pipe is not None and member.pipe.up and member.link.waiting:
+                for packet in member.link.take():
+                    member.pipe.to_peer(packet)
+
+
+class AgentNode:
+    """An agent with its custody and simulated engines."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.peer = b""
+        self.dead = False
+        self.custody = Custody(lease=1000.0)
+        self.engines: dict[int, SimEngine] = {}
+        self.pipes: dict[int, Pipe] = {}
+
+    def from_hub(self, message: Any) -> None:
+        if self.dead or not isinstance(message, m.Registered) or self.peer:
+            return
+        self.peer = message.peer
+        self.world.by_peer[self.peer] = self
+        for channel in WORK:
+            self.pipes[channel] = Pipe(
+                self.world,
+                channel,
+                self.peer,
+                m.ToAgentWork,
+                lambda messages, ch=channel: self.custody.handle(ch, messages, self.world.now),
+                lambda ch=channel: self.custody.renewed(ch),
+            )
+        for number in message.engines:
+            self.world.later(0.01 * self.world.random.random(), lambda n=number: self._up(n))
+        self.world.later(0.02, self._tick)
+
+    def _up(self, number: int) -> None:
+        if self.dead:
+            return
+        self.engines[number] = SimEngine(self, number)
+        self.custody.engine_up(number, self.world.now)
+        info = m.EngineInfo(number, "host", number + 100, self.peer)
+        self._tell_hub(lambda: self.world.registry.engines_up(self.peer, [info], 0.0))
+
+    def _tell_hub(self, act: Callable[[], None]) -> None:
+        self.world.later(self.world.lag(), act)
+
+    def _tick(self) -> None:
+        if not self.dead:
+            self.custody.tick(self.world.now)
+            self.world.later(0.02, self._tick)
+
+    def carry(self) -> None:
+        while self.custody.out and not self.dead:
+            out, self.custody.out = self.custody.out, []
+            for action in out:
+                kind = action[0]
+                if kind == c.A_SEND:
+                    pipe = self.pipes.get(action[1])
+                    if pipe is not None:
+                        pipe.link.put(action[2])
+                    continue
+                engine = self.engines.get(action[1]) if kind != c.A_DROP else None
+                if engine is None:
+                    continue
+                if kind == c.A_BATCH:
+                    engine.give(action[2], action[3])
+                elif kind == c.A_RECLAIM:
+                    engine.reclaim()
+                elif kind == c.A_REVOKE:
+                    engine.revoke()
+                elif kind == c.A_STOP:
+                    engine.crash("asked to stop")
+        for pipe in self.pipes.values():
+            pipe.pump()
+
+
+class SimEngine:
+    """An engine: unread datagrams, a batch it runs, and a crash now and then."""
+
+    def __init__(self, agent: AgentNode, number: int) -> None:
+        self.agent = agent
+        self.world = agent.world
+        self.number = number
+        self.unread: deque[tuple[list[tuple[bytes, bytes]], list[m.Work]]] = deque()
+        self.functions: set[bytes] = set()
+        self.batch: deque[m.Work] = deque()
+        self.committed: list[m.Outcome] = []
+        self.running = 0
+        self.started = 0.0
+        self.dead = False
+        self.revoked = False
+
+    def give(self, functions: list[tuple[bytes, bytes]], works: list[m.Work]) -> None:
+        self.unread.append((functions, works))
+        if not self.running and not self.batch:
+            self.world.later(1e-5, self._read)
+
+    def _read(self) -> None:
+        if self.dead or self.running or self.batch or not self.unread:
+            return
+        functions, works = self.unread.popleft()
+        self.functions.update(digest for digest, _ in functions)
+        self.batch.extend(works)
+        self._next()
+
+    def _next(self) -> None:
+        if not self.batch:
+            outcomes, self.committed = self.committed, []
+            self.agent.custody.outcomes(self.number, outcomes, self.world.now)
+            self.world.later(0.0, self._read)
+            return
+        if self.revoked:
+            self.revoked = False
+            undone = [work.key for work in self.batch]
+            self.batch.clear()
+            outcomes, self.committed = self.committed, []
+            self.agent.custody.outcomes(self.number, outcomes, self.world.now)
+            self.agent.custody.undone(self.number, [], undone, self.world.now)
+            self.world.later(0.0, self._read)
+            return
+        work = self.batch.popleft()
+        assert not work.fn or work.fn in self.functions, "a function the engine was not given"
+        self.running = work.key
+        self.started = self.world.now
+        self.world.runs[work.key] += 1
+        self.world.later(duration_of(work, self.world), lambda: self._end(work))
+
+    def _end(self, work: m.Work) -> None:
+        if self.dead or self.running != work.key:
+            return
+        self.running = 0
+        data = value_of(work.key)
+        now = self.world.now
+        self.committed.append(
+            m.Outcome(work.key, int(Status.OK), data, None, self.started, now)
+        )
+        self._next()
+
+    def reclaim(self) -> None:
+        keys = [work.key for _, works in self.unread for work in works]
+        functions = [digest for fs, _ in self.unread for digest, _ in fs]
+        self.unread.clear()
+        self.agent.custody.reclaimed(self.number, keys, functions, self.world.now)
+
+    def revoke(self) -> None:
+        self.revoked = True
+
+        def look() -> None:
+            if not self.dead and self.running:
+                custody = self.agent.custody
+                custody.outcomes(self.number, self.committed, self.world.now)
+                custody.revoked(self.number, self.running, self.world.now)
+
+        self.world.later(0.002, look)
+
+    def crash(self, reason: str = "simulated crash") -> None:
+        if self.dead:
+            return
+        self.dead = True
+        agent, now = self.agent, self.world.now
+        del agent.engines[self.number]
+        agent.custody.outcomes(self.number, self.committed, now)
+        agent.custody.died(self.number, reason, self.running, now)
+        number = self.number
+        agent._tell_hub(lambda: self.world.registry.engine_down(agent.peer, number, reason))
+
+
+def duration_of(work: m.Work, world: World) -> float:
+    """Return how long a task takes: the first byte of its data says in which class."""
+    kind = work.data[:1]
+    if kind == b"l":
+        return 0.5 + world.random.random()
+    if kind == b"m":
+        return 0.01 * world.random.random()
+    return 1e-5
+
+
+class Packed:
+    """A function for the simulation."""
+
+    def __init__(self, name: bytes) -> None:
+        self.digest = name.ljust(16, b"_")
+        self.data = b"code of " + name
+
+
+class ClientNode:
+    """A client with its ledger; submits and remembers what came."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.peer = b""
+        self.ledger = Ledger()
+        self.pipes: dict[int, Pipe] = {}
+        self.engines: set[int] = set()
+        self.submitted: dict[int, int] = {}  # key -> retries
+        self.cancelled: set[int] = set()
+        self.outcomes: dict[int, list[m.Result]] = {}
+        self.functions = [Packed(b"f%d" % i) for i in range(3)]
+
+    def from_hub(self, message: Any) -> None:
+        if isinstance(message, m.Engines):
+            if message.full:
+                self.engines.clear()
+            self.engines.update(e.id for e in message.up)
+            self.engines.difference_update(e for e, _ in message.down)
+        elif isinstance(message, m.Registered) and not self.peer:
+            self.peer = message.peer
+            self.world.by_peer[self.peer] = self
+            self.ledger = Ledger(message.number)
+            for channel in WORK:
+                self.pipes[channel] = Pipe(
+                    self.world,
+                    channel,
+                    self.peer,
+                    m.ToClientWork,
+                    lambda messages, ch=channel: self.ledger.handle(ch, messages),
+                    lambda ch=channel: self.ledger.renewed(ch),
+                )
+
+    def deliver(self, key: int, result: m.Result) -> None:
+        self.outcomes.setdefault(key, []).append(result)
+
+    def submit(self, kind: bytes = b"s", retries: int = 0) -> int:
+        key = self.ledger.reserve()
+        fn = self.world.random.choice(self.functions)
+        opt = m.Options(retries=retries) if retries else None
+        self.submitted[key] = retries
+        self.ledger.submit(key, int(Op.APPLY), fn, kind, None, opt, self)
+        return key
+
+    def request(self, targets: list[int], kind: bytes = b"s") -> int:
+        key = self.ledger.reserve(len(targets))
+        fn = self.world.random.choice(self.functions)
+        for index in range(len(targets)):
+            self.submitted[key + index] = 0
+        channel = int(Channel.DIRECT)
+        self.ledger.request(key, channel, int(Op.APPLY), fn, kind, None, targets, self)
+        return key
+
+    def cancel(self, keys: list[int]) -> None:
+        self.cancelled.update(keys)
+        self.ledger.cancel(keys)
+
+    def done(self) -> bool:
+        return not self.ledger.pending
+
+    def carry(self) -> None:
+        out, self.ledger.out = self.ledger.out, []
+        for channel, message in out:
+            self.pipes[channel].link.put(message)
+        for pipe in self.pipes.values():
+            pipe.pump()

@@ -1,0 +1,181 @@
+"""The cores together, in memory, from seeds, with faults; see simulator.py."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from ipclusterz.core.message import Channel, Status
+from tests.core.simulator import World
+
+
+def started(seed: int, agents: int = 2, engines: int = 3, scheme: str = "leastload") -> World:
+    world = World(seed, scheme=scheme)
+    client = world.add_client()
+    for _ in range(agents):
+        world.add_agent(engines)
+    wanted = agents * engines
+    world.run(5.0, lambda: len(client.engines) == wanted and len(client.pipes) == 3)
+    assert len(client.engines) == wanted
+    return world
+
+
+def test_tasks_and_requests_end_once_with_their_own_values() -> None:
+    world = started(1)
+    client = world.clients[0]
+    for _ in range(500):
+        client.submit()
+    client.request(sorted(client.engines))
+    world.run(60.0, client.done)
+    world.check()
+    statuses = {results[0].status for results in client.outcomes.values()}
+    assert statuses == {Status.OK}
+
+
+def test_requests_for_an_engine_that_is_not_there_name_it() -> None:
+    world = started(2)
+    client = world.clients[0]
+    key = client.request([0, 99])
+    world.run(10.0, client.done)
+    assert client.outcomes[key][0].status == Status.OK
+    refused = client.outcomes[key + 1][0]
+    assert refused.status == Status.REFUSED
+    assert b"no engine 99" in refused.data
+
+
+def test_long_tasks_spread_over_all_engines() -> None:
+    world = started(3, agents=4, engines=2)
+    client = world.clients[0]
+    begun = world.now
+    for _ in range(16):
+        client.submit(b"l")
+    world.run(60.0, client.done)
+    world.check()
+    # 16 tasks of at most 1.5 s on 8 engines: two rounds, and no engine idle meanwhile.
+    assert world.now - begun < 3.5
+
+
+def test_no_short_task_waits_behind_a_long_one_while_an_engine_idles() -> None:
+    world = started(4, agents=2, engines=4)
+    client = world.clients[0]
+    for _ in range(2000):
+        client.submit(b"s")
+    world.run(20.0, client.done)
+    for _ in range(4):
+        client.submit(b"l")
+    short = [client.submit(b"s") for _ in range(400)]
+    begun = world.now
+    world.run(20.0, lambda: all(key in client.outcomes for key in short))
+    assert world.now - begun < 0.45  # a long one takes at least 0.5 s
+    world.run(20.0, client.done)
+    world.check()
+
+
+def test_cancelled_tasks_never_run() -> None:
+    world = started(5, agents=1, engines=2)
+    client = world.clients[0]
+    keys = [client.submit(b"l") for _ in range(20)]
+    world.run(world.now + 0.1)
+    client.cancel(keys[10:])
+    world.run(60.0, client.done)
+    world.check()
+    assert {client.outcomes[key][0].status for key in keys[10:]} == {Status.ABORTED}
+
+
+def test_a_crash_fails_only_the_task_that_ran() -> None:
+    world = started(6, agents=1, engines=4)
+    client = world.clients[0]
+    for _ in range(40):
+        client.submit(b"l")
+    world.run(world.now + 0.3)
+    next(iter(world.agents[0].engines.values())).crash()
+    world.faults["engine"] += 1
+    world.run(120.0, client.done)
+    world.check()
+    failed = [k for k, results in client.outcomes.items() if results[0].status != Status.OK]
+    assert len(failed) == 1
+
+
+def test_retries_survive_crashes() -> None:
+    world = started(7, agents=2, engines=2)
+    client = world.clients[0]
+    for _ in range(20):
+        client.submit(b"l", retries=3)
+    world.run(world.now + 0.2)
+    world.faults["engine"] += 1
+    next(iter(world.agents[0].engines.values())).crash()
+    world.run(120.0, client.done)
+    world.check()
+    assert all(results[0].status == Status.OK for results in client.outcomes.values())
+
+
+@pytest.mark.parametrize("channel", [Channel.TASK, Channel.DIRECT])
+def test_a_restarted_scheduler_loses_nothing_and_repeats_nothing(channel: Channel) -> None:
+    world = started(8, agents=2, engines=2)
+    client = world.clients[0]
+    for _ in range(30):
+        client.submit(b"m")
+    for _ in range(5):
+        client.request(sorted(client.engines), b"m")
+    world.run(world.now + 0.02)
+    world.restart_scheduler(channel)
+    for _ in range(10):
+        client.submit(b"m")
+    world.run(120.0, client.done)
+    world.check()
+    assert all(results[0].status == Status.OK for results in client.outcomes.values())
+
+
+def chaos(seed: int) -> None:
+    """Work and faults in random order, then peace, then the verdict."""
+    choose = random.Random(seed ^ 0x5EED)
+    scheme = choose.choice(["leastload", "lru", "plainrandom", "twobin", "weighted"])
+    world = started(seed, choose.randint(1, 3), choose.randint(1, 4), scheme)
+    if choose.random() < 0.5:
+        world.add_client()
+        world.run(world.now + 0.5)
+    faults = choose.randint(0, 6)
+    for _ in range(40):
+        client = choose.choice(world.clients)
+        what = choose.random()
+        if what < 0.6:
+            kind = choose.choice([b"s", b"s", b"m", b"l"])
+            for _ in range(choose.randint(1, 30)):
+                client.submit(kind, retries=choose.choice([0, 0, 2]))
+        elif what < 0.8 and client.engines:
+            client.request(choose.sample(sorted(client.engines), 1), choose.choice([b"s", b"m"]))
+        elif what < 0.85 and client.submitted:
+            client.cancel(choose.sample(sorted(client.submitted), 1))
+        elif faults:
+            faults -= 1
+            break_something(world, choose)
+        world.run(world.now + choose.random() * 0.2)
+    world.add_agent(2)  # whatever died, somebody is there in the end
+    world.run(world.now + 400.0, lambda: all(c.done() for c in world.clients))
+    world.check()
+
+
+def break_something(world: World, choose: random.Random) -> None:
+    what = choose.random()
+    pipes = [p for n in (*world.agents, *world.clients) for p in n.pipes.values() if p.up]
+    engines = [e for a in world.agents for e in a.engines.values()]
+    if what < 0.4 and pipes:
+        for pipe in choose.sample(pipes, min(len(pipes), choose.randint(1, 3))):
+            pipe.cut()
+    elif what < 0.65 and engines:
+        world.faults["engine"] += 1
+        choose.choice(engines).crash()
+    elif what < 0.8:
+        world.restart_scheduler(choose.choice([Channel.TASK, Channel.DIRECT]))
+    elif len(world.agents) > 1:
+        world.kill_agent(choose.choice(world.agents))
+
+
+@pytest.mark.parametrize("block", range(10))
+def test_chaos(block: int) -> None:
+    for seed in range(block * 30, block * 30 + 30):
+        try:
+            chaos(seed)
+        except Exception as error:
+            raise AssertionError(f"seed {seed}: {error}") from error
