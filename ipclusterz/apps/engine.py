@@ -11,6 +11,7 @@ from traitlets import Float, Int, Unicode
 
 from ipclusterz.apps.base import BaseApp, run
 from ipclusterz.apps.options import ENGINE_ALIASES, merged
+from ipclusterz.apps.report import Patience
 from ipclusterz.cluster import SettingError
 from ipclusterz.cluster import state as states
 from ipclusterz.core.config import AgentConfig
@@ -88,6 +89,7 @@ class EngineApp(BaseApp):
         path = self.file and os.path.abspath(os.path.expanduser(self.file))
         path = path or self.folder.connector("engine", self.cluster_id)
         config = self.agent_config()
+        self._patience = Patience()
         self._wait_for(path, told=bool(self.file))
         from ipclusterz.net import agent  # slow, and not needed for help
 
@@ -137,7 +139,7 @@ class EngineApp(BaseApp):
             self.say(f"engine {event['id']} has ended: {event.get('reason', '')}")
         elif kind == "error":
             print(f"{self.name}: {event.get('text', '')}", file=sys.stderr, flush=True)
-        elif text := event.get("text"):
+        elif (text := event.get("text")) and self._patience.allows(text):
             self.say(text)
 
 

@@ -9,6 +9,26 @@ from typing import Any
 
 _SMALL = 8  # up to so many engines each is told; of more, tenths
 _NOTES = ("waiting", "restarted", "lost", "reconnected")
+_REPEAT_SECONDS = 30.0
+
+
+class Patience:
+    """Lets a text through once in half a minute; details in parentheses do not make it new.
+
+    What waits tries again several times a second, and has another reason each time.
+    """
+
+    def __init__(self) -> None:
+        self._last: dict[str, float] = {}
+
+    def allows(self, text: str) -> bool:
+        """Tell whether ``text`` is to be printed now."""
+        now = time.monotonic()
+        what = text.partition(" (")[0]
+        if now - self._last.get(what, -_REPEAT_SECONDS) < _REPEAT_SECONDS:
+            return False
+        self._last[what] = now
+        return True
 
 
 class Report:
@@ -20,6 +40,7 @@ class Report:
         self._told = -1
         self.up = False
         self.stopping = False
+        self._patience = Patience()
 
     def __call__(self, event: dict[str, Any]) -> None:
         """Print what ``event`` means, if it is news."""
@@ -32,13 +53,18 @@ class Report:
             self._say(f"engine {event['id']} has ended: {event.get('reason', '')}")
         elif kind == "error" and self.up:
             print(event.get("text", ""), file=sys.stderr, flush=True)
-        elif kind in _NOTES and (text := event.get("text") or event.get("reason")):
-            self._say(text if kind == "waiting" else f"{kind}: {text}")
+        elif kind in _NOTES:
+            self._note(kind, str(event.get("text") or event.get("reason") or ""))
 
     def complete(self) -> None:
         """Say that all is ready, and how long that took."""
         self.up = True
         self._say(f"ready in {time.monotonic() - self._began:.1f} s")
+
+    def _note(self, kind: str, text: str) -> None:
+        # While it starts, each wait is told: nothing else happens.
+        if text and not self.stopping and (not self.up or self._patience.allows(text)):
+            self._say(text if kind == "waiting" else f"{kind}: {text}")
 
     def _engine(self, ready: int, of: int) -> None:
         step = 1 if of <= _SMALL else max(of // 10, 1)

@@ -92,7 +92,8 @@ class StartApp(BaseApp):
     _log_name = "ipclusterz"
 
     def _check(self) -> None:
-        if self.n < 0 or (self.n == 0 and self.was_said("n")):
+        # 0 is the default's way to say "as many as there are cores"; nobody types that.
+        if self.n < 0 or (self.n == 0 and "n" in self.cli_config.get("StartApp", {})):
             raise SettingError(f"-n is {self.n}: start at least one engine")
         if self.delay < 0 or self.timeout <= 0:
             raise SettingError("delay must be 0 or more, timeout more than 0 seconds")

@@ -32,6 +32,7 @@ STOP_SECONDS = 10.0
 
 _TELL_SECONDS = 5.0
 _LAST_WORDS_SECONDS = 1.0
+_ORPHAN_SECONDS = 5.0
 
 
 class AlreadyRunning(ClusterError):
@@ -314,6 +315,8 @@ def check_free(profile: ProfileDir, cluster_id: str) -> None:
         return
     which = f"cluster {cluster_id!r}" if cluster_id else "a cluster"
     option = f" --cluster-id={cluster_id}" if cluster_id else ""
+    if old.launcher and not old.launcher.alive():
+        states.await_end(old, _ORPHAN_SECONDS)  # its processes notice, and are ending
     if old.alive():
         raise AlreadyRunning(
             f"{which} of profile {profile.name!r} runs already; stop it with 'ipclusterz stop"

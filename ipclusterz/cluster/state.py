@@ -266,6 +266,12 @@ def _signal(process: Process, signum: int) -> None:
             pass
 
 
+def await_end(state: State, timeout: float) -> None:
+    """Wait up to ``timeout`` seconds until nothing of a cluster runs any more."""
+    if state.here():
+        _wait(state.processes(), timeout)
+
+
 def _wait(processes: list[Process], timeout: float) -> None:
     deadline = time.monotonic() + timeout
     for process in processes:

@@ -1,0 +1,287 @@
+"""The commands as users meet them: what they print and the codes they return."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+MODULES = {
+    "ipclusterz": "ipclusterz",
+    "ipcontrollerz": "ipclusterz.apps.controller",
+    "ipenginez": "ipclusterz.apps.engine",
+}
+
+
+def arguments(line: str) -> list[str]:
+    command, *words = line.split()
+    return [sys.executable, "-m", MODULES[command], *words]
+
+
+def run(line: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(arguments(line), cwd=ROOT, capture_output=True, text=True, timeout=50)
+
+
+class Running:
+    """A command in the background, whose lines can be waited for."""
+
+    def __init__(self, line: str) -> None:
+        self.process = subprocess.Popen(
+            arguments(line),
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+        self.lines: list[str] = []
+
+    def until(self, pattern: str) -> str:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self.lines.append(line)
+            if re.search(pattern, line):
+                return line
+        raise AssertionError(f"no {pattern!r} in:\n{''.join(self.lines)}")
+
+    def end(self, signum: int = signal.SIGINT) -> int:
+        self.process.send_signal(signum)
+        self.lines.append(self.process.communicate(timeout=30)[0])
+        return self.process.returncode
+
+
+@pytest.fixture
+def start() -> Iterator[type[Running]]:
+    made: list[Running] = []
+
+    class Started(Running):
+        def __init__(self, line: str) -> None:
+            super().__init__(line)
+            made.append(self)
+
+    yield Started
+    for running in made:
+        if running.process.poll() is None:
+            running.end(signal.SIGTERM)
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("ipclusterz start -n 0", "-n is 0"),
+        ("ipclusterz start -n -3", "-n"),
+        ("ipclusterz start -n x", "'x'"),
+        ("ipclusterz start --foo=3", "no option --foo"),
+        ("ipclusterz start now", "takes no such argument: now"),
+        ("ipclusterz start --engines=moon", "no launcher 'moon'"),
+        ("ipclusterz start --engines=mpi", "not in this version yet"),
+        ("ipclusterz begin", "no subcommand 'begin'"),
+        ("ipclusterz mpiexec -n 4 --mpi=mpi4py", "not in this version yet"),
+        ("ipclusterz pbs -n 128 --pbs-script=x", "not in this version yet"),
+        ("ipclusterz ssh --clusterfile x", "not in this version yet"),
+        ("ipclusterz list -o xml", "must be json"),
+        ("ipclusterz create --template=moon", "there are: default"),
+        ("ipclusterz start --config=/no/such/file", "no config file /no/such/file"),
+        ("ipcontrollerz --ports 12345", "12345-12351"),
+        ("ipcontrollerz --execkey=/no/such/key", "no key file /no/such/key"),
+        ("ipcontrollerz --ssh=-oProxyCommand=x", "[user@]host[:port]"),
+        ("ipenginez -n 0", "-n is 0"),
+        ("ipenginez --startup=/no/such", "no start-up script"),
+    ],
+)
+def test_misuse_is_a_usage_error(line: str, words: str) -> None:
+    done = run(line)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("command", MODULES)
+def test_version(command: str) -> None:
+    from ipclusterz import __version__
+
+    assert run(f"{command} --version").stdout.strip() == __version__
+
+
+def test_the_life_of_a_daemon(start: type[Running]) -> None:
+    started = run("ipclusterz start -n 2 --daemon")
+    try:
+        assert started.returncode == 0, started.stdout + started.stderr
+        lines = started.stdout.splitlines()
+        assert lines[0].startswith("controller up: tcp://127.0.0.1:")
+        assert lines[1:3] == ["1/2 engines", "2/2 engines"]
+        assert re.fullmatch(r"ready in \d+\.\d s", lines[3])
+        assert lines[4] == "connect: import ipclusterz as ipp; rc = ipp.Client()"
+        assert lines[5] == "stop:    ipclusterz stop"
+        again = run("ipclusterz start -n 1")
+        assert again.returncode == 10 and "runs already" in again.stderr
+        assert run("ipcontrollerz").returncode == 10
+        code = lines[4].removeprefix("connect: ") + "; print(rc[:].apply_sync(lambda: 7))"
+        used = subprocess.run(
+            [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=30
+        )
+        assert used.stdout == "[7, 7]\n", used.stderr
+        more = run("ipclusterz engines -n 1 --daemon")
+        assert more.returncode == 0 and "1/1 engines" in more.stdout, more.stderr
+        (row,) = json.loads(run("ipclusterz list -o json").stdout)
+        assert (row["profile"], row["running"], row["engines"]) == ("default", True, 3)
+        table = run("ipclusterz list").stdout.splitlines()
+        assert table[0].split()[0] == "PROFILE" and table[1].split()[2] == "yes"
+    finally:
+        stopped = run("ipclusterz stop")
+    assert stopped.returncode == 0, stopped.stdout + stopped.stderr
+    assert run("ipclusterz stop").returncode == 11
+    assert json.loads(run("ipclusterz list -o json").stdout) == []
+
+
+def test_one_ctrl_c_stops_cleanly(start: type[Running], ipython_dir: Path) -> None:
+    running = start("ipclusterz start -n 2 --cluster-id=fg")
+    running.until("^stop: +Ctrl-C")
+    assert any("cluster_id='fg'" in line for line in running.lines)
+    assert running.end() == 0
+    assert running.lines[-1].startswith("stopping")
+    profile = ipython_dir / "cluster_default"
+    assert list((profile / "pid").iterdir()) == list((profile / "security").iterdir()) == []
+
+
+def test_stop_ends_a_foreground_cluster_too(start: type[Running]) -> None:
+    running = start("ipclusterz start -n 1")
+    running.until("^stop:")
+    assert run("ipclusterz stop --all").returncode == 0
+    assert running.process.wait(10) == 0
+
+
+def test_what_cannot_start_ends_it_with_the_reason() -> None:
+    for daemon in ("", " --daemon"):
+        done = run("ipclusterz start -n 2 --preload=no_such_module" + daemon)
+        assert done.returncode == 1
+        assert "No module named 'no_such_module'" in done.stdout + done.stderr
+        assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_a_killed_launcher_takes_all_along(start: type[Running]) -> None:
+    running = start("ipclusterz start -n 1")
+    running.until("^stop:")
+    running.end(signal.SIGKILL)
+    deadline = time.monotonic() + 10
+    while run("ipclusterz list -o json").stdout.find('"running": true') > 0:
+        assert time.monotonic() < deadline
+    assert run("ipclusterz stop").returncode == 11
+
+
+def test_codes_for_what_is_not_there() -> None:
+    assert run("ipclusterz stop").returncode == 12
+    assert run("ipclusterz create").returncode == 0
+    assert run("ipclusterz stop").returncode == 11
+    assert run("ipclusterz stop --cluster-id=x").returncode == 12
+    assert run("ipclusterz stop --profile=x").returncode == 12
+    assert run("ipclusterz stop --all").returncode == 0
+    missing = run("ipclusterz engines -n 1")
+    assert missing.returncode == 12 and "ipclusterz start" in missing.stderr
+
+
+def test_engines_wait_for_the_controllers_file(start: type[Running], ipython_dir: Path) -> None:
+    file = ipython_dir / "cluster_default" / "security" / "ipcontroller-engine.json"
+    engine = start("ipenginez -n 2")
+    engine.until(f"waiting for {re.escape(str(file))}: start the controller")
+    controller = start("ipcontrollerz")
+    line = controller.until("^start engines:")
+    assert line.split(": ", 1)[1].strip() == f"ipenginez --file={file}"
+    engine.until(r"engine \d is ready")
+    second = start(f"ipenginez --file={file}")
+    second.until("engine 2 is ready")
+    assert controller.end() == 0
+    assert not file.exists()
+    for running in (engine, second):
+        assert running.process.wait(15) == 0, running.lines
+
+
+def test_a_clients_file_is_not_for_engines(start: type[Running], ipython_dir: Path) -> None:
+    controller = start("ipcontrollerz")
+    controller.until("^stop:")
+    file = ipython_dir / "cluster_default" / "security" / "ipcontroller-client.json"
+    wrong = run(f"ipenginez --file={file}")
+    assert wrong.returncode == 1 and "ipcontroller-engine.json" in wrong.stderr
+    file.chmod(0o644)
+    open_to_all = run(f"ipenginez --file={file}")
+    assert f"chmod 600 {file}" in open_to_all.stderr
+
+
+def test_r_keeps_files_across_restarts(start: type[Running], ipython_dir: Path) -> None:
+    security = ipython_dir / "cluster_default" / "security"
+    engine_file = security / "ipcontroller-engine.json"
+    seen = []
+    for _ in range(2):
+        controller = start("ipcontrollerz -r")
+        controller.until("^stop:")
+        document = json.loads(engine_file.read_text())
+        seen.append([document["exec_key"], document["server_key"], document["url"]])
+        assert controller.end() == 0
+        assert engine_file.exists()
+    assert seen[0] == seen[1]
+    port = int(seen[0][2].rpartition(":")[2])
+    other = run(f"ipcontrollerz -r --regport {port + 1}")
+    assert other.returncode == 2
+    assert str(port) in other.stderr and str(port + 1) in other.stderr
+    command = other.stderr[other.stderr.index("rm ") :].strip()
+    subprocess.run(command, shell=True, check=True)
+    assert list(security.iterdir()) == []
+
+
+def test_created_profiles_show_every_setting(ipython_dir: Path) -> None:
+    done = run("ipclusterz create --profile=work")
+    assert done.returncode == 0, done.stderr
+    folder = ipython_dir / "cluster_work"
+    assert {"security", "log", "pid", "startup"} <= {path.name for path in folder.iterdir()}
+    assert (folder / "security").stat().st_mode & 0o777 == 0o700
+    text = (folder / "ipcontrollerz_config.py").read_text()
+    for setting in ("ip", "regport", "ssh", "reuse_files", "execkey", "lease"):
+        assert text.count(f"# c.ControllerApp.{setting} = ") == 1
+    (folder / "ipclusterz_config.py").write_text("c.StartApp.n = 0\nc.StartApp.delay = -1.0\n")
+    bad = run("ipclusterz start --profile=work")
+    assert bad.returncode == 2 and "delay" in bad.stderr
+    assert "kept" in run("ipclusterz create --profile=work").stdout
+    assert "kept" not in run("ipclusterz create --profile=work --reset").stdout
+    (folder / "ipclusterz_config.py").write_text("1/0\n")
+    broken = run("ipclusterz start --profile=work")
+    assert broken.returncode == 2 and "ZeroDivisionError" in broken.stderr
+
+
+def test_start_up_scripts_and_commands_run_in_each_engine(ipython_dir: Path) -> None:
+    run("ipclusterz create")
+    startup = ipython_dir / "cluster_default" / "startup"
+    (startup / "10-first.py").write_text("from_script = 1\n")
+    started = run("ipclusterz start -n 1 --daemon -c from_flag=2")
+    try:
+        assert started.returncode == 0, started.stdout + started.stderr
+        import ipclusterz as ipp
+
+        with ipp.Client() as rc:
+            assert rc[:].pull(["from_script", "from_flag"], block=True) == [[1, 2]]
+    finally:
+        run("ipclusterz stop")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="is about root")
+def test_root_is_warned_in_one_line() -> None:
+    done = run("ipclusterz start -n 1 --daemon")
+    run("ipclusterz stop")
+    assert done.stderr.count("\n") == 1 and "running as root" in done.stderr
+
+
+def test_examples_in_help_are_commands_that_parse() -> None:
+    for line in ("ipclusterz start -h", "ipcontrollerz -h", "ipenginez -h"):
+        done = run(line)
+        assert done.returncode == 0
+        examples = done.stdout[done.stdout.index("Examples") :].splitlines()[2:-2]
+        commands = [text.split("#")[0].strip() for text in examples if text.strip()]
+        assert len(commands) >= 3 and all(c.split()[0] in MODULES for c in commands)
