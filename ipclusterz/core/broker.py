@@ -404,7 +404,14 @@ class Broker:
                 self._finished(task, None, now)
                 back.append(task)
         for task in reversed(back):
-            self._replace(task, message.reason)
+            if self._known(task):
+                self._replace(task, message.reason)
+
+    def _known(self, task: Task) -> bool:
+        """Forget a task that only a roll call told of; its client will send it again."""
+        if task.work is None:
+            del self.tasks[task.key]
+        return task.work is not None
 
     def _replace(self, task: Task, reason: str) -> None:
         """Find another place for a task that came back unbegun."""
@@ -437,18 +444,16 @@ class Broker:
                 return
 
     def _roll_call(self, peer: bytes, message: m.RollCall, now: float) -> None:
-        """An agent says what it holds; what we believe beyond that it never got."""
+        """An agent says what it holds.
+
+        Tasks that we believe it holds and it does not name are on their way: whatever was
+        put into its link is delivered, in order, unless we are the ones who forgot.
+        """
         agent = self.agents.get(peer)
         if agent is None:
             return
         agent.called = True
-        told = {key: (attempt, engine) for key, attempt, engine in message.held}
-        for key, task in list(agent.held.items()):
-            if key not in told:
-                self._release(task)
-                self._finished(task, None, now)
-                self._place(task)
-        for key, (attempt, engine) in told.items():
+        for key, attempt, engine in message.held:
             self._adopt(agent, key, attempt, engine)
         self.join(peer, message.engines, now)
         self._called(peer, now)
@@ -456,10 +461,12 @@ class Broker:
     def _adopt(self, agent: Agent, key: int, attempt: int, engine: int) -> None:
         task = self.tasks.get(key)
         if task is not None:
-            if task.agent != agent.peer and task.agent:
-                # Somebody else has a newer attempt; this one's result will be dropped.
-                return
-            if not task.agent and not self._drop(task):
+            if task.agent:
+                if task.agent == agent.peer or task.attempt != attempt:
+                    # Known, or somebody else has a newer attempt and this one's is stale.
+                    return
+                self._release(task)
+            elif not self._drop(task):
                 return
         else:
             client = self.numbers.get(m.client_of(key), b"")

@@ -324,6 +324,9 @@ class Custody:
                 done = 0
         if not flight:
             batches.clear()
+            # Its batch was at its end when it was revoked; should it see the order only in
+            # the next one, it gives that back, which costs a moment and harms nothing.
+            engine.revoked = False
         if len(batches) <= 1:
             engine.expected = sum(
                 self._pace.get(i.work.fn or _OP_NAMES[i.work.op], 1.0) for i in flight.values()

@@ -345,8 +345,10 @@ class SchedulerNode:
             self.world.later(0.1, lambda: self._acknowledge(member))
 
     def _acknowledge(self, member: Member) -> None:
+        if self.dead or member.pipe is None or not member.pipe.up:
+            return
         packet = member.link.acknowledgement(force=True)
-        if packet is not None and member.pipe is not None:
+        if packet is not None:
             member.pipe.to_peer(packet)
 
     def carry(self) -> None:
