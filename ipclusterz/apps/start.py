@@ -82,6 +82,7 @@ class StartApp(BaseApp):
     def start(self) -> Any:
         """Start everything, then stay with it; return the exit code."""
         self._check()
+        self._prepare()
         if not self.daemon:
             return self._run(lambda: None)
         self.folder.create()
@@ -101,6 +102,10 @@ class StartApp(BaseApp):
             get_launcher(self.engines)
         except LaunchError as error:
             raise SettingError(f"--engines={self.engines}: {error}") from None
+
+    def _prepare(self) -> None:
+        """Do what needs the user's terminal: a key may have to be asked for."""
+        self._settings = ControllerApp(config=self.config).settings()
 
     def _safely(self, ready: Callable[[], None]) -> int:
         """Run in the background, where no one else turns errors into messages."""
@@ -137,13 +142,12 @@ class StartApp(BaseApp):
     def _cluster(self, notice: Callable[[dict[str, Any]], None]) -> Cluster:
         folder = self.folder
         engines = EngineApp(config=self.config, profile_dir=folder.path)
-        controller = ControllerApp(config=self.config)
         return Cluster(
             self.n or None,
             engines=self.engines,
             profile_dir=folder.path,
             cluster_id=self.cluster_id,
-            controller=controller.settings(),
+            controller=self._settings,
             agent=engines.agent_config(),
             engine_timeout=self.timeout,
             delay=self.delay,
@@ -222,6 +226,9 @@ class EnginesApp(StartApp):
     flags = {**BaseApp.flags, **_DAEMON_FLAGS}  # noqa: RUF012
 
     _log_name = "ipclusterz-engines"
+
+    def _prepare(self) -> None:
+        """Nothing: engines get all they need from the cluster they join."""
 
     def _cluster(self, notice: Callable[[dict[str, Any]], None]) -> Cluster:
         folder = self.folder

@@ -103,6 +103,7 @@ class Cluster:
             log_level=log_level,
             log_dir=self.profile.log if log_to_file else "",
             own=own,
+            passing=cluster_id is None,
         )
         self._deployed = Deployment(plan, notice)
         self._attached: states.State | None = None

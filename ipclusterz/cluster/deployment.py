@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from threading import Condition
 
+from ipclusterz.cluster import logs
 from ipclusterz.cluster import state as states
 from ipclusterz.cluster.engines import EngineSet
 from ipclusterz.cluster.kept import settle
@@ -44,7 +45,8 @@ class Plan:
     """What to start: a controller as the user describes it, and a pattern for engines.
 
     ``own`` says that this process is a command of ours and may be told to end;
-    ``timeout`` (seconds) bounds each wait for a start.
+    ``timeout`` (seconds) bounds each wait for a start; ``passing`` says that the cluster id
+    is used once and never again.
     """
 
     profile: ProfileDir
@@ -56,6 +58,7 @@ class Plan:
     log_level: str = "INFO"
     log_dir: str = ""
     own: bool = False
+    passing: bool = False
 
 
 class Deployment:
@@ -91,6 +94,8 @@ class Deployment:
         if self.running:
             raise AlreadyRunning(f"this cluster ({plan.cluster_id!r}) is started already")
         plan.profile.create()
+        if plan.log_dir:
+            logs.prune(plan.log_dir)
         with states.lock(plan.profile):
             check_free(plan.profile, plan.cluster_id)
             config = settle(plan.controller, plan.profile, plan.cluster_id)
@@ -194,6 +199,8 @@ class Deployment:
         self.controller, self.controller_end, self.ready = None, None, None
         if state is not None and not self._foreign:
             states.clean(state)
+            if self.plan.passing and self.plan.log_dir:
+                logs.forget_empty(self.plan.log_dir, self.plan.cluster_id)
         if self._watcher is not None:
             self._watcher.close()
             self._watcher = None
