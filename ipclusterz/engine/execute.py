@@ -36,7 +36,7 @@ class Executor:
         self._count += 1
         filename = f"<execute {self._count}>"
         self._remember(filename, source)
-        tree = ast.parse(source, filename)
+        tree = _parse(source, filename)
         last: CodeType | None = None
         if not silent and tree.body and isinstance(tree.body[-1], ast.Expr):
             expression = ast.Expression(tree.body.pop().value)  # type: ignore[attr-defined]
@@ -60,6 +60,13 @@ class Executor:
         self._names.append(filename)
         if len(self._names) > _KEPT_SOURCES:
             linecache.cache.pop(self._names.pop(0), None)
+
+
+def _parse(source: str, filename: str) -> ast.Module:
+    # Not ast.parse: its frame would stand in the traceback of a syntax error.
+    made = compile(source, filename, "exec", ast.PyCF_ONLY_AST, dont_inherit=True)
+    assert isinstance(made, ast.Module)
+    return made
 
 
 def _display(value: Any) -> str:

@@ -27,9 +27,10 @@ _LIMIT = 400  # things to compare: beyond it pickling anew is as cheap
 class Fingerprint:
     """What a function's pickle captured; :meth:`holds` tells whether it is unchanged."""
 
-    __slots__ = ("_cells", "_functions", "_items", "_modules", "_sizes")
+    __slots__ = ("_cells", "_functions", "_head", "_items", "_modules", "_sizes")
 
     def __init__(self) -> None:
+        self._head: tuple[Any, Any, Any] = (None, None, None)
         self._functions: tuple[tuple[FunctionType, CodeType, Any, Any], ...] = ()
         self._cells: tuple[tuple[CellType, Any], ...] = ()
         self._items: tuple[tuple[dict[str, Any], str, Any], ...] = ()
@@ -45,15 +46,24 @@ class Fingerprint:
         if not look.at_function(function):
             return None
         made = cls()
-        made._functions = tuple(look.functions)
+        # The function itself is not kept: it may go when its owner lets go of it.
+        made._head = look.functions[0][1:]
+        made._functions = tuple(look.functions[1:])
         made._cells = tuple(look.cells)
         made._items = tuple(look.items)
         made._sizes = tuple(look.sizes)
         made._modules = len(sys.modules) if look.packages else 0
         return made
 
-    def holds(self) -> bool:
-        """Tell whether everything captured is still the same; 0.2 µs for a plain lambda."""
+    def holds(self, function: Any) -> bool:
+        """Tell whether all that ``function`` captured is the same; 0.2 µs for a lambda."""
+        code, defaults, kwdefaults = self._head
+        if (
+            function.__code__ is not code
+            or function.__defaults__ is not defaults
+            or function.__kwdefaults__ is not kwdefaults
+        ):
+            return False
         for function, code, defaults, kwdefaults in self._functions:
             if (
                 function.__code__ is not code

@@ -20,7 +20,7 @@ import msgspec
 
 from ipclusterz.core.message import Batch, Fork, Outcome, Say, Work, encode
 from ipclusterz.engine.namespace import Namespace
-from ipclusterz.engine.page import RUNNING, Page
+from ipclusterz.engine.page import INTERRUPT, RUNNING, Page
 from ipclusterz.engine.runner import Runner
 from ipclusterz.engine.streams import Stream
 
@@ -117,6 +117,8 @@ class Engine:
         """Put an outcome where it survives us, and send it if it is time."""
         if self._child:
             self._leave_child()
+        if self._words[INTERRUPT] == work.key:  # it came too late; a retry has the same key
+            self._words[INTERRUPT] = 0
         self._out.flush_task()
         self._err.flush_task()
         self._out.end_task(work.key)

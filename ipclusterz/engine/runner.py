@@ -30,6 +30,7 @@ _PAUSE = 0.05  # seconds between two interrupts of one task
 _APPLY, _MAP = int(Op.APPLY), int(Op.MAP)
 _OK = int(Status.OK)
 _NO_ARGS, _NONE = serialize.NO_ARGS, serialize.NONE
+_RESULT = "the result"
 _PLAIN = frozenset({bool, int, float, complex})
 
 
@@ -166,7 +167,7 @@ class Runner:
                 elif type(value) in _PLAIN:
                     data = pickle.dumps(value, 5)
                 else:
-                    parts = serialize.pack(value, "the result")
+                    parts = serialize.pack(value, _RESULT)
                     value = None
                 self.armed = False
             except BaseException as error:
@@ -203,11 +204,9 @@ class Runner:
         self, work: Work, function: _Function | None, error: BaseException, started: float
     ) -> Outcome:
         finished = time()
-        if isinstance(error, SerializationError) and error.__cause__ is not None:
-            call = function.call if function is not None else None
-            if call is not None and str(error).startswith("the result"):
-                name = getattr(call, "__qualname__", type(call).__name__)
-                error = SerializationError(f"{name}: {error}")
+        if isinstance(error, SerializationError) and str(error).startswith(_RESULT):
+            # A new one: how it came about is our own frames and those of the pickler.
+            error = SerializationError(f"{_name(work, function)}: {error}")
         data = encode(failure(error, self.engine))
         return Outcome(work.key, int(Status.ERROR), data, None, started, finished)
 
@@ -294,6 +293,13 @@ _WHAT = {
     int(Op.PUSH): "the variables",
     int(Op.CALL): "the function or its arguments",
 }
+
+
+def _name(work: Work, function: _Function | None) -> str:
+    """Return what people call the task: its function's name or its operation's."""
+    if function is None:
+        return Op(work.op).name.lower()
+    return str(getattr(function.call, "__qualname__", None) or repr(function.call))
 
 
 def map_items(

@@ -31,6 +31,9 @@ NO_ARGS = pickle.dumps(((), {}), 5)
 
 NONE = pickle.dumps(None, 5)
 
+FUNCTIONS = 4096
+"""How many functions a :class:`FunctionCache` remembers; recursive ones only go this way."""
+
 _PICKLE = 0x80  # the first byte of every pickle stream since protocol 2
 _FRAMED = b"\x01"
 _ALIGN = 16
@@ -223,7 +226,10 @@ def pack_large(
     try:
         return pack((function, args, kwargs))
     except SerializationError:
-        pack(function, f"the function {_name(function)}")
+        try:
+            pack(function)
+        except SerializationError as error:
+            raise SerializationError(_explain_function(function, error)) from error
         _blame(args, kwargs)
         raise
 
@@ -311,7 +317,7 @@ class FunctionCache:
         entry = self._entries.get(id(function))
         if entry is not None and entry.function() is function:
             fingerprint = entry.fingerprint
-            if fingerprint is None or fingerprint.holds():
+            if fingerprint is None or fingerprint.holds(function):
                 return entry.packed
         return self._pack(function)
 
@@ -356,6 +362,8 @@ class FunctionCache:
             reference = weakref.ref(function, forget)
         except TypeError:  # some callables cannot be watched; they are pickled each time
             return
+        if len(entries) >= FUNCTIONS:
+            del entries[next(iter(entries))]
         entries[number] = _Entry(reference, packed, fingerprint)
 
 

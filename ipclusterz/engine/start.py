@@ -37,7 +37,7 @@ def become_engine(fork: Fork, descriptors: list[int], agent: int) -> None:
     try:
         task, out, err, page = descriptors
         _take_descriptors(out, err)
-        os.setsid()
+        _own_session()
         _follow(agent)
         _set_surroundings(fork)
         _reseed()
@@ -72,6 +72,13 @@ def _take_descriptors(out: int, err: int) -> None:
         os.close(source)
 
 
+def _own_session() -> None:
+    try:
+        os.setsid()
+    except PermissionError:  # it has one already, by whoever spawned it
+        pass
+
+
 def _follow(agent: int) -> None:
     """Wait until the agent is our parent, then die with it."""
     deadline = time.monotonic() + _ADOPTION
@@ -94,7 +101,7 @@ def _set_surroundings(fork: Fork) -> None:
     if fork.cwd:
         os.chdir(fork.cwd)
     sys.argv = ["ipenginez"]
-    if sys.path:
+    if sys.path and not sys.flags.safe_path:
         sys.path[0] = ""
     try:
         with open("/proc/self/comm", "w") as comm:

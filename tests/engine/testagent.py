@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import FunctionType
 from typing import Any
 
 import msgspec
@@ -30,7 +31,6 @@ from ipclusterz.core.message import (
     encode,
 )
 from ipclusterz.engine import bodies, page, serialize, streams
-from ipclusterz.engine.namespace import Namespace
 
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = 20.0
@@ -89,6 +89,7 @@ class TestEngine:
     """One engine and the agent's ends of all that belongs to it."""
 
     __test__ = False
+    folder: tuple[str, bytes] = ("", b"")
 
     def __init__(
         self,
@@ -98,6 +99,7 @@ class TestEngine:
         number: int = 0,
         env: dict[str, str] | None = None,
         cwd: str = "",
+        keep: bool = False,
     ) -> None:
         self.number = number
         self.token = os.urandom(streams.TOKEN_SIZE)
@@ -132,7 +134,12 @@ class TestEngine:
             zygote.fork(request, descriptors)
         for fd in descriptors[1:]:
             os.close(fd)
-        theirs.close()
+        self.theirs: socket.socket | None = None
+        if keep:
+            theirs.setblocking(False)
+            self.theirs = theirs
+        else:
+            theirs.close()
         self.pid = 0
 
     def started(self) -> TestEngine:
@@ -162,8 +169,6 @@ class TestEngine:
         if serialize.total(parts) < 65536:
             return Work(self.key, op, digest, serialize.join(parts))
         return Work(self.key, op, digest, b"", bodies.write(*self.folder, parts))
-
-    folder: tuple[str, bytes] = ("", b"")
 
     def send(self, works: Sequence[Work], *functions: Any) -> list[int]:
         packed = [self.functions.pack(function) for function in functions]
@@ -242,6 +247,8 @@ class TestEngine:
 
     def close(self) -> None:
         self.socket.close()
+        if self.theirs is not None:
+            self.theirs.close()
         if self.pid:
             self.reap()
         for fd in self.pipes:
@@ -259,8 +266,6 @@ class Failed(Exception):
 
 def user(function: Any, **variables: Any) -> Any:
     """Return ``function`` as if it were defined in the client's ``__main__``."""
-    from types import FunctionType
-
     made = FunctionType(
         function.__code__,
         {"__name__": "__main__", "__builtins__": __builtins__, **variables},
@@ -271,7 +276,3 @@ def user(function: Any, **variables: Any) -> Any:
     made.__module__ = "__main__"
     made.__kwdefaults__ = function.__kwdefaults__
     return made
-
-
-def fresh_namespace() -> Namespace:
-    return Namespace()

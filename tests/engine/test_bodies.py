@@ -1,0 +1,135 @@
+"""Body files: private, checked before they are believed, gone when they are removed."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ipclusterz.core.message import Body
+from ipclusterz.engine import bodies
+
+
+@pytest.fixture
+def folder() -> Iterator[tuple[str, bytes]]:
+    made = bodies.make_folder()
+    yield made
+    bodies.remove_folder(made[0])
+
+
+def test_parts_come_back_as_they_were(folder: tuple[str, bytes]) -> None:
+    parts = [b"stream", bytearray(b""), memoryview(b"z" * 100_000), b"", b"\0" * 64]
+    body = bodies.write(*folder, parts)
+    assert body.sizes == [6, 0, 100_000, 0, 64]
+    assert [bytes(part) for part in bodies.read(body)] == [bytes(part) for part in parts]
+
+
+def test_readers_may_write_and_share_nothing_they_wrote(folder: tuple[str, bytes]) -> None:
+    body = bodies.write(*folder, [b"s", b"abc"])
+    first, second = bodies.read(body), bodies.read(body)
+    first[1][0:1] = b"X"
+    assert bytes(first[1]) == b"Xbc"
+    assert bytes(second[1]) == bytes(bodies.read(body)[1]) == b"abc"
+
+
+def test_parts_are_aligned(folder: tuple[str, bytes]) -> None:
+    import numpy
+
+    body = bodies.write(*folder, [b"s" * 65, b"abc", b"d"])
+    for part in bodies.read(body):
+        assert numpy.frombuffer(part, "u1").ctypes.data % bodies.ALIGN == 0
+
+
+@pytest.mark.parametrize("parts", [[], [b""], [b"", b""]])
+def test_nothing_is_a_body_too(folder: tuple[str, bytes], parts: list[bytes]) -> None:
+    body = bodies.write(*folder, parts)
+    assert [bytes(part) for part in bodies.read(body)] == parts
+
+
+def test_what_was_read_outlives_the_file(folder: tuple[str, bytes]) -> None:
+    body = bodies.write(*folder, [b"kept"])
+    parts = bodies.read(body)
+    bodies.remove(body)
+    bodies.remove(body)
+    assert bytes(parts[0]) == b"kept"
+    with pytest.raises(FileNotFoundError):
+        bodies.read(body)
+
+
+def test_files_and_folder_are_for_their_owner_only(folder: tuple[str, bytes]) -> None:
+    body = bodies.write(*folder, [b"x"])
+    assert os.stat(folder[0]).st_mode & 0o777 == 0o700
+    for name in (bodies.PROOF, body.id.hex()):
+        assert os.stat(os.path.join(folder[0], name)).st_mode & 0o777 == 0o600
+
+
+def test_another_hosts_folder_is_refused(folder: tuple[str, bytes]) -> None:
+    body = bodies.write(*folder, [b"x"])
+    body.proof = os.urandom(16)
+    assert not bodies.here(body)
+    with pytest.raises(OSError, match="another host"):
+        bodies.read(body)
+    body.folder = "/nowhere"
+    assert not bodies.here(body)
+    body.proof, body.folder = folder[1], folder[0]
+    assert bodies.here(body)
+
+
+def test_an_empty_proof_proves_nothing(tmp_path: Path) -> None:
+    (tmp_path / bodies.PROOF).write_bytes(b"")
+    with pytest.raises(OSError):
+        bodies.read(Body(os.urandom(16), [1], str(tmp_path), b""))
+
+
+def test_links_are_not_followed(folder: tuple[str, bytes], tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_bytes(b"s" * 64)
+    body = Body(os.urandom(16), [1], *folder)
+    os.symlink(secret, os.path.join(folder[0], body.id.hex()))
+    with pytest.raises(OSError):
+        bodies.read(body)
+    link = tmp_path / "folder"
+    link.mkdir()
+    os.symlink(os.path.join(folder[0], bodies.PROOF), link / bodies.PROOF)
+    body.folder = str(link)
+    assert not bodies.here(body)
+
+
+def test_a_file_shorter_than_announced_is_an_error_and_no_crash(
+    folder: tuple[str, bytes],
+) -> None:
+    body = bodies.write(*folder, [b"x" * 1000])
+    os.truncate(os.path.join(folder[0], body.id.hex()), 10)
+    with pytest.raises(OSError, match="announced"):
+        bodies.read(body)
+
+
+def test_a_full_file_system_says_so_and_leaves_nothing(
+    folder: tuple[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(OSError, match="no room for an object of 128 bytes") as caught:
+        bodies.write(*folder, [b"a", b"b"])
+    assert caught.value.errno == errno.ENOSPC
+    assert os.listdir(folder[0]) == [bodies.PROOF]
+
+
+def test_a_folder_that_is_gone_names_itself(folder: tuple[str, bytes]) -> None:
+    bodies.remove_folder(folder[0])
+    bodies.remove_folder(folder[0])
+    with pytest.raises(OSError, match="cannot make a file") as caught:
+        bodies.write(*folder, [b"a"])
+    assert folder[0] in str(caught.value)
+
+
+def test_the_folder_goes_with_all_that_is_in_it(folder: tuple[str, bytes]) -> None:
+    bodies.write(*folder, [b"a"])
+    bodies.write(*folder, [b"b"])
+    bodies.remove_folder(folder[0])
+    assert not os.path.exists(folder[0])
