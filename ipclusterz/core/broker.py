@@ -105,6 +105,7 @@ class Broker:
         self.tasks: dict[int, Task] = {}
         self.functions = Functions()
         self.counts: dict[int, list[int]] = {}  # engine -> [done, failed]
+        self._generation = generation
         self._base = generation << 20
         self._settling: dict[int, bytes] = {}  # result forwarded, not yet received: agent
         self._limbo: dict[int, Task] = {}
@@ -112,6 +113,8 @@ class Broker:
         self._lacking: dict[bytes, list[Task]] = {}  # tasks whose function is on its way
         self._roll: set[bytes] = set()  # agents that have not called yet
         self._recovering = generation > 0
+        self._unknown = ""  # an agent was gone before it called the roll: why
+        self._cancels: list[tuple[bytes, m.Cancel]] = []  # judged when the roll is complete
         self._handlers: dict[type, Callable[[bytes, Any, float], None]] = {
             m.Function: self._function,
             m.Cancel: self._cancel,
@@ -171,6 +174,8 @@ class Broker:
             for task in list(agent.held.values()):
                 self._lost(task, reason, now)
             self._settling = {k: a for k, a in self._settling.items() if a != peer}
+            if peer in self._roll:
+                self._unknown = reason
             self._called(peer, now)
         self.settle(now)
 
@@ -241,9 +246,12 @@ class Broker:
                 known.work = task.work
                 known.retries = task.retries
             return
-        if self._recovering and (key & _COUNTER) <= self._resumed.get(task.client, -1):
-            self._limbo[key] = task
-            return
+        if self._generation and (key & _COUNTER) <= self._resumed.get(task.client, -1):
+            if self._recovering:
+                self._limbo[key] = task
+                return
+            if self._unknown and not self._survives(task, now):
+                return
         self.tasks[key] = task
         fn = task.work.fn
         if fn and fn not in self.functions:
@@ -317,13 +325,16 @@ class Broker:
 
     def _cancel(self, peer: bytes, message: m.Cancel, now: float) -> None:
         forward: dict[bytes, list[int]] = {}
+        if self._recovering:
+            self._cancels.append((peer, message))
+            return
         for key in message.keys:
-            task = self.tasks.get(key) or self._limbo.get(key)
+            task = self.tasks.get(key)
             if task is None or task.client != peer:
                 continue
             if task.agent:
                 forward.setdefault(task.agent, []).append(key)
-            elif self._limbo.pop(key, None) is not None or self._drop(task):
+            elif self._drop(task):
                 text = "cancelled before it began"
                 self._fail(task, m.Status.ABORTED, m.Failure("TaskAborted", text))
         for agent, keys in forward.items():
@@ -455,6 +466,8 @@ class Broker:
         agent.called = True
         for key, attempt, engine in message.held:
             self._adopt(agent, key, attempt, engine)
+        for engine in agent.engines.intersection(message.ended):
+            self._forget_engine(engine)  # it ended while nobody listened
         self.join(peer, message.engines, now)
         self._called(peer, now)
 
@@ -488,10 +501,22 @@ class Broker:
             self._leave_limbo(now)
 
     def _leave_limbo(self, now: float) -> None:
+        """All agents have told what they hold: what is in limbo, nobody has."""
         limbo, self._limbo = self._limbo, {}
-        self._resumed.clear()
         for task in limbo.values():
             self._enter(task, now)
+        cancels, self._cancels = self._cancels, []
+        for peer, message in cancels:
+            self._cancel(peer, message, now)
+
+    def _survives(self, task: Task, now: float) -> bool:
+        """An agent was gone before it called the roll, and may have run this task."""
+        if task.retries > 0:
+            task.retries -= 1
+            return True
+        self.tasks[task.key] = task
+        self._lost(task, f"a scheduler was restarted, and an agent with it: {self._unknown}", now)
+        return False
 
     def _pass_on(self, peer: bytes, message: Any, now: float) -> None:
         """Route a piece of a body, or the request for one, to the other end."""

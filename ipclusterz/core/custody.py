@@ -104,6 +104,7 @@ class Custody:
         self.items: dict[int, Item] = {}
         self.finished: dict[int, tuple[int, m.Result]] = {}
         self.printed: dict[int, int] = {}
+        self.ended: list[int] = []
         self.functions = Functions()
         self.lease = lease
         self._lacking: dict[bytes, list[Item]] = {}
@@ -195,6 +196,9 @@ class Custody:
     def _turn_away(self, item: Item) -> None:
         """Give a task back whose engine is not here (any more)."""
         del self.items[item.key]
+        if item.engine not in self.engines:
+            # Whoever sent this has not heard, or has forgotten.
+            self.out.append((A_SEND, item.channel, m.Down(item.engine, "it has ended")))
         reason = f"engine {item.engine} ended before this task began"
         returned = m.Returned([(item.key, item.attempt)], item.engine, reason)
         self.out.append((A_SEND, item.channel, returned))
@@ -289,6 +293,10 @@ class Custody:
         self._roomy.pop(number, None)
         if not engine.up or engine.stopping:
             return
+        if not engine.flight:
+            # Its batch was at its end when it was revoked; should it see the order only in
+            # the next one, it gives that back, which costs a moment and harms nothing.
+            engine.revoked = False
         if engine.revoked:
             return
         if not engine.batches:
@@ -324,9 +332,6 @@ class Custody:
                 done = 0
         if not flight:
             batches.clear()
-            # Its batch was at its end when it was revoked; should it see the order only in
-            # the next one, it gives that back, which costs a moment and harms nothing.
-            engine.revoked = False
         if len(batches) <= 1:
             engine.expected = sum(
                 self._pace.get(i.work.fn or _OP_NAMES[i.work.op], 1.0) for i in flight.values()
@@ -418,6 +423,7 @@ class Custody:
         engine = self.engines.pop(number, None)
         if engine is None:
             return
+        self.ended.append(number)
         self._idle.pop(number, None)
         self._roomy.pop(number, None)
         item = engine.flight.pop(running, None)
@@ -623,7 +629,7 @@ class Custody:
             if item.channel == channel
         ]
         up = [number for number, engine in self.engines.items() if engine.up]
-        self.out.append((A_SEND, channel, m.RollCall(up, held)))
+        self.out.append((A_SEND, channel, m.RollCall(up, self.ended, held)))
 
     def alone(self, now: float) -> None:
         """The controller does not answer any more."""

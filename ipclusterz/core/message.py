@@ -274,9 +274,14 @@ class Down(Message, tag=14):
 
 
 class RollCall(Message, tag=15):
-    """All attempts an agent holds or has finished, told to a scheduler that is new to it."""
+    """What an agent has, told to a scheduler that is new to it.
+
+    ``held`` are (key, attempt, engine) of tasks not finished, ``engines`` those that are up,
+    ``ended`` those that were and are no more.
+    """
 
     engines: list[int]
+    ended: list[int]
     held: list[tuple[int, int, int]]
 
 
