@@ -20,7 +20,7 @@ import msgspec
 
 from ipclusterz.core.message import Batch, Fork, Outcome, Say, Work, encode
 from ipclusterz.engine.namespace import Namespace
-from ipclusterz.engine.page import INTERRUPT, RUNNING, Page
+from ipclusterz.engine.page import INTERRUPT, REVOKED, RUNNING, Page
 from ipclusterz.engine.runner import Runner
 from ipclusterz.engine.streams import Stream
 
@@ -99,7 +99,13 @@ class Engine:
         missing: dict[bytes, None] = {}
         undone: list[int] = []
         left = len(batch.tasks)
+        words = self._words
         for work in batch.tasks:
+            words[RUNNING] = work.key  # first noted, then asked: see Page.revoke
+            if words[REVOKED]:
+                words[REVOKED] = 0
+                undone.extend(later.key for later in batch.tasks[-left:])
+                break
             left -= 1
             if not runner.knows(work):
                 missing[work.fn] = None
@@ -109,7 +115,7 @@ class Engine:
             if self._pending and not runner.quick(work):
                 self._send()
             self._finish(work, runner.run(work), left > 0)
-        self._words[RUNNING] = 0
+        words[RUNNING] = 0
         if self._pending or undone:
             self._send(list(missing), undone)
 

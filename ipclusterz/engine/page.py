@@ -5,10 +5,10 @@ Must not know: what a task or an outcome is; records are bytes here.
 
 It outlives the engine: after a crash the agent reads from it which task was running and
 which outcomes were finished but not sent.  All writing is done by the engine, except for
-the word :attr:`Page.interrupt`.
+the word :attr:`Page.interrupt` and for setting the one that :meth:`Page.revoke` sets.
 
 Layout, in 64-bit words: running key, interrupt key, committed bytes, serial, generation,
-pid, two reserved; then the scratch area of records, each after its length.
+pid, revoked, one reserved; then the scratch area of records, each after its length.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from __future__ import annotations
 import mmap
 import os
 
-RUNNING, INTERRUPT, COMMITTED, SERIAL, GENERATION, PID = range(6)
+RUNNING, INTERRUPT, COMMITTED, SERIAL, GENERATION, PID, REVOKED = range(7)
 """Indices of the words in :attr:`Page.words`."""
 
 HEAD = 64
@@ -94,6 +94,15 @@ class Page:
     def pid(self) -> int:
         """Process id of the engine, known from its fork on; 0 before."""
         return self.words[PID]
+
+    def revoke(self) -> None:
+        """Have the engine give back what it has not begun of its batch.
+
+        The engine looks here after it has noted each task as running and before it begins
+        it.  So whoever sets this and reads :attr:`running` a moment later (stores become
+        visible within microseconds) knows that nothing after that task will be begun.
+        """
+        self.words[REVOKED] = 1
 
     def commit(self, record: bytes) -> bool:
         """Keep ``record`` beyond the engine's death; False when there is no room for it."""
