@@ -58,7 +58,7 @@ class ControllerLost(KernelError):
     """The controller is gone and cannot come back with the keys we hold."""
 
 
-class TimeoutError(KernelError, builtins.TimeoutError):  # noqa: A001 - the field's name
+class TimeoutError(KernelError, builtins.TimeoutError):
     """Something took longer than the caller allowed; it may still come."""
 
 
@@ -177,7 +177,8 @@ class CompositeError(RemoteError):
 
     def __str__(self) -> str:
         shown = [
-            f"[engine {engine}] {ename}: {evalue}" for ename, evalue, _, engine in self.elist[:8]
+            f"[engine {engine}] {ename}: {evalue}"
+            for ename, evalue, _, engine in self.elist[:8]
         ]
         if len(self.elist) > 8:
             shown.append(f"... and {len(self.elist) - 8} more")
@@ -210,22 +211,23 @@ def remote_error(failure: _Failure) -> KernelError:
     original = _unpickle(failure.pickled)
     if original is None:
         ours = globals().get(failure.name)
-        if isinstance(ours, type) and issubclass(ours, KernelError) and not failure.traceback:
-            if not issubclass(ours, RemoteError):
-                return ours(failure.text)
+        if not failure.traceback and isinstance(ours, type) and _is_plain(ours):
+            made: KernelError = ours(failure.text)
+            return made
         return RemoteError(failure.name, failure.text, failure.traceback, failure.engine)
     if isinstance(original, KernelError) and not failure.traceback:
         return original
     error = _mix(type(original))
     made = error.__new__(error)
-    RemoteError.__init__(
-        made, failure.name, failure.text, failure.traceback, failure.engine
-    )
-    made.__dict__.update(
-        {k: v for k, v in vars(original).items() if k not in vars(made)}
-    )
+    RemoteError.__init__(made, failure.name, failure.text, failure.traceback, failure.engine)
+    made.__dict__.update({k: v for k, v in vars(original).items() if k not in vars(made)})
     made.args = original.args
     return made
+
+
+def _is_plain(kind: type) -> bool:
+    """Say whether a type of our tree is made from a text alone."""
+    return issubclass(kind, KernelError) and not issubclass(kind, RemoteError)
 
 
 def _unpickle(data: bytes) -> BaseException | None:
@@ -233,7 +235,7 @@ def _unpickle(data: bytes) -> BaseException | None:
         return None
     try:
         original = pickle.loads(data)
-    except Exception:  # noqa: BLE001 - foreign classes may fail in any way; text remains
+    except Exception:
         return None
     return original if isinstance(original, BaseException) else None
 

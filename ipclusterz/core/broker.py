@@ -515,7 +515,9 @@ class Broker:
             task.retries -= 1
             return True
         self.tasks[task.key] = task
-        self._lost(task, f"a scheduler was restarted, and an agent with it: {self._unknown}", now)
+        self._lost(
+            task, f"a scheduler was restarted, and an agent with it: {self._unknown}", now
+        )
         return False
 
     def _pass_on(self, peer: bytes, message: Any, now: float) -> None:

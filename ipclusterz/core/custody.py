@@ -144,7 +144,7 @@ class Custody:
     def _rare(self, channel: int, message: Any, now: float) -> None:
         if isinstance(message, m.Fan):
             if channel == Channel.CONTROL:
-                for key, engine in zip(message.keys, message.engines):
+                for key, engine in zip(message.keys, message.engines, strict=False):
                     self._control(key, message.attempt, engine, message, now)
             else:
                 self._fan(channel, message)
@@ -164,7 +164,7 @@ class Custody:
         self._accept(Item(key, a.attempt, channel, a.engine, a.fixed, work))
 
     def _fan(self, channel: int, fan: m.Fan) -> None:
-        for key, engine in zip(fan.keys, fan.engines):
+        for key, engine in zip(fan.keys, fan.engines, strict=False):
             work = m.Work(key, fan.op, fan.fn, fan.data, fan.body)
             self._accept(Item(key, fan.attempt, channel, engine, True, work))
 
@@ -376,9 +376,7 @@ class Custody:
         self.items.pop(key, None)
         self._withdrawn.discard(key)
         out = self.printed.pop(key, 0) if self.printed else 0
-        result = m.Result(
-            key, item.attempt, number, status, data, body, started, finished, out
-        )
+        result = m.Result(key, item.attempt, number, status, data, body, started, finished, out)
         self.finished[key] = (item.channel, result)
         self.out.append((A_SEND, item.channel, result))
 
@@ -386,7 +384,7 @@ class Custody:
         self._answer(item, failure.engine, status, m.encode(failure))
 
     def undone(self, number: int, missing: list[bytes], undone: list[int], now: float) -> None:
-        """An engine gives tasks back: it lacks their functions, or was told to begin no more."""
+        """An engine gives tasks back: it lacks their functions, or may begin no more."""
         engine = self.engines.get(number)
         if engine is None:
             return
@@ -584,7 +582,7 @@ class Custody:
         elif fan.op == Op.ABORT:
             self._withdraw(argument or self._keys_of(engine), now)
         elif fan.op == Op.SIGNAL:
-            self.out.append((A_SIGNAL, number, int(argument)))
+            self.out.append((A_SIGNAL, number, int(argument or 0)))
         elif fan.op == Op.STOP:
             self._stop(engine)
         elif fan.op == Op.INSPECT:

@@ -8,7 +8,6 @@ are acknowledged and dropped.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from threading import Lock
 from typing import Any, Protocol
 
 from ipclusterz.core import message as m
@@ -50,8 +49,8 @@ _TASK = int(Channel.TASK)
 class Ledger:
     """Outstanding work of one client; ``out`` collects (channel, message) pairs.
 
-    Keys are given by :meth:`reserve`, which any thread may call; everything else belongs to
-    whoever drives the connection.  ``claim`` is asked about each result with a body and may
+    Keys are given by :meth:`reserve` ahead of time, so that a caller knows them before the
+    task is entered.  ``claim`` is asked about each result with a body and may
     postpone it (False); :meth:`deliver` takes it up again.  ``dropped`` collects bodies that
     nobody needs any more.
     """
@@ -65,7 +64,6 @@ class Ledger:
         self.claim: Callable[[int, m.Result], bool] = lambda channel, result: True
         self._base = number << m.COUNTER_BITS
         self._counter = 0
-        self._reserving = Lock()
         self._sent_functions: dict[int, set[bytes]] = {
             _TASK: set(),
             int(Channel.DIRECT): set(),
@@ -76,9 +74,8 @@ class Ledger:
 
     def reserve(self, n: int = 1) -> int:
         """Return the first of ``n`` fresh keys in a row."""
-        with self._reserving:
-            first = self._counter + 1
-            self._counter += n
+        first = self._counter + 1
+        self._counter += n
         return self._base + first
 
     def submit(
@@ -151,9 +148,9 @@ class Ledger:
         for message in messages:
             if type(message) is m.Result:
                 key = message.key
-                if message.body is not None and key in self.pending:
-                    if not self.claim(channel, message):
-                        continue
+                large = message.body is not None and key in self.pending
+                if large and not self.claim(channel, message):
+                    continue
                 entry = pop(key, None)
                 received.append(key)
                 if entry is not None:
@@ -209,9 +206,7 @@ class Ledger:
         if isinstance(message, m.Submit) or len(message.targets) == 1:
             return message
         target = message.targets[key - message.key]
-        return m.Request(
-            key, [target], message.op, message.fn, message.data, message.body
-        )
+        return m.Request(key, [target], message.op, message.fn, message.data, message.body)
 
     def give_up(self, failure: m.Failure) -> None:
         """End everything outstanding: the controller is gone for good."""

@@ -165,9 +165,7 @@ class Link:
         self._acknowledged(received)
         head = self.received
         self._owed = 0
-        return [
-            _NUMBERS.pack(number, head) + packet[_HEAD:] for number, packet in self._kept
-        ]
+        return [_NUMBERS.pack(number, head) + packet[_HEAD:] for number, packet in self._kept]
 
     def reset(self) -> None:
         """Forget both directions: the other side is a new incarnation and starts at 1."""

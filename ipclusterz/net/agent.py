@@ -9,13 +9,11 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import time
 from collections.abc import Callable
 from typing import Any
 
 import msgspec
-import zmq
 
 from ipclusterz import files
 from ipclusterz._version import __version__
@@ -30,7 +28,7 @@ from ipclusterz.net import host, process, register, sockets
 from ipclusterz.net.dial import Dial, Identity
 from ipclusterz.net.hub import serve
 from ipclusterz.net.log import open_log
-from ipclusterz.net.loop import Loop, Timer, monotonic
+from ipclusterz.net.loop import Loop, monotonic
 from ipclusterz.net.nursery import Nursery
 from ipclusterz.net.outlog import OutputLog
 from ipclusterz.net.process import EngineProcess

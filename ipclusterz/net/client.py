@@ -22,7 +22,6 @@ from types import FrameType
 from typing import Any
 
 import msgspec
-import zmq
 
 from ipclusterz._version import __version__
 from ipclusterz.core import message as m
@@ -62,7 +61,7 @@ _failure = msgspec.msgpack.Decoder(m.Failure)
 class Loaded(m.Body):
     """A body that was mapped: its parts live exactly as long as the result does."""
 
-    parts: list[Any] = []
+    parts: list[Any] = []  # noqa: RUF012 - msgspec copies a struct's default
 
 
 class _Collect:
@@ -97,6 +96,7 @@ class Connection:
         self._hostid = host.boot_id()
         self._inbox: deque[tuple[Callable[..., None], tuple[Any, ...]]] = deque()
         self._lock = threading.Lock()
+        self._keys = threading.Lock()
         self._progress = threading.Condition(threading.Lock())
         self._followers = 0
         self._drivers = 0
@@ -160,12 +160,16 @@ class Connection:
             Channel.IOPUB: self._from_iopub,
         }
         work = channel in WORK
+        if work:
+            handlers[channel] = lambda messages: self._from_work(channel, messages)
         return Dial(
             self._loop,
             self._context,
             channel,
             m.ToClientWork if work else accepts[channel],
-            (lambda messages: self._from_work(channel, messages)) if work else handlers[channel],
+            (lambda messages: self._from_work(channel, messages))
+            if work
+            else handlers[channel],
             on_state=lambda problem: self._channel_state(channel, problem),
             on_renewed=(lambda: self.ledger.renewed(channel)) if work else None,
             on_unknown=self._unknown,
@@ -386,7 +390,8 @@ class Connection:
         else:
             data, body = self._payload(parts)
         ledger = self.ledger
-        key = ledger.reserve()
+        with self._keys:
+            key = ledger.reserve()
         self._inbox.append((ledger.submit, (key, op, fn, data, body, options, sink)))
         if not self._woken:
             self._leave()
@@ -404,7 +409,8 @@ class Connection:
         """Send work to named engines; target ``i`` answers under the returned key + ``i``."""
         data, body = self._payload(parts)
         ledger = self.ledger
-        key = ledger.reserve(len(targets))
+        with self._keys:
+            key = ledger.reserve(len(targets))
         arguments = (key, int(channel), op, fn, data, body, targets, sink)
         self._inbox.append((ledger.request, arguments))
         if not self._woken:

@@ -177,16 +177,14 @@ class Supervisor:
             for fd in self._pidfds:
                 os.close(fd)
             self._close_foreign(part)
-            log = open_log(
-                self.config.log_dir, f"{self._prefix}-{part}", self.config.log_level
-            )
+            log = open_log(self.config.log_dir, f"{self._prefix}-{part}", self.config.log_level)
             try:
                 self._serve(part, generation, supervisor, ready, log)
                 code = 0
             except BaseException:
                 log.critical("%s ends by an error:\n%s", part, traceback.format_exc())
                 raise
-        except BaseException:  # noqa: BLE001 - nothing may return into the parent's code
+        except BaseException:
             traceback.print_exc()
         finally:
             os._exit(code)
@@ -205,9 +203,7 @@ class Supervisor:
             if fd not in keep:
                 os.close(fd)
 
-    def _serve(
-        self, part: str, generation: int, supervisor: int, ready: int, log: Any
-    ) -> None:
+    def _serve(self, part: str, generation: int, supervisor: int, ready: int, log: Any) -> None:
         config = self.config
         if part == "hub":
             made = hub.Hub(
@@ -352,7 +348,7 @@ class Supervisor:
             location=self.config.location or host.host_name(),
             hostid=host.boot_id(),
             ssh=ssh,
-            addresses=dict(zip(CHANNEL_NAMES, addresses)),
+            addresses=dict(zip(CHANNEL_NAMES, addresses, strict=True)),
             cluster_id=self.config.cluster_id,
             version=__version__,
             reuse=self.config.reuse,
@@ -380,6 +376,7 @@ class Supervisor:
             os.getpid(),
             self.runtime,
         )
+        addresses = self.listening.addresses()
         self.status(
             {
                 "event": "ready",
@@ -392,7 +389,7 @@ class Supervisor:
                 "engine_connector": self.engine_text,
                 "ports": {
                     name: int(listed[-1].rpartition(":")[2])
-                    for name, listed in zip(CHANNEL_NAMES, self.listening.addresses())
+                    for name, listed in zip(CHANNEL_NAMES, addresses, strict=True)
                     if listed[-1].startswith("tcp")
                 },
             }
@@ -416,7 +413,7 @@ class Supervisor:
         """Say whether a connector file is still the one that we wrote."""
         try:
             text = files.read_private(path).decode()
-        except Exception:  # noqa: BLE001 - gone or replaced: in no case ours to remove
+        except Exception:
             return False
         return text in (self.client_text, self.engine_text)
 

@@ -229,7 +229,9 @@ class Hub:
         n = self.gate.refused
         if n & (n - 1) == 0:
             kind = "a wrong key" if mechanism == "CURVE" else "no valid password"
-            self.log.warning("refused a connection from %s with %s (%d so far)", address, kind, n)
+            self.log.warning(
+                "refused a connection from %s with %s (%d so far)", address, kind, n
+            )
 
     # -- the other doors -------------------------------------------------------------------
 

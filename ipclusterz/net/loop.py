@@ -48,7 +48,7 @@ class ZSocket:
         self.on_frames = on_frames
         self.copy = copy
         self.closed = False
-        self.fd: int = socket.getsockopt(zmq.FD)
+        self.fd = int(socket.getsockopt(zmq.FD))
         loop.add(self.fd, self._signalled)
         loop.hot.append(self)
 
@@ -64,7 +64,7 @@ class ZSocket:
         """Read one turn; True when there may be more."""
         socket = self.socket
         for _ in range(TURN):
-            if self.closed or not socket.getsockopt(_EVENTS) & _POLLIN:
+            if self.closed or not socket.getsockopt(_EVENTS) & _POLLIN:  # type: ignore[operator,arg-type]
                 return False
             try:
                 frames = socket.recv_multipart(_NOBLOCK, self.copy)

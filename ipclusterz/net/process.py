@@ -265,7 +265,7 @@ def descendants_of(engine: int, pid: int, agent: int, spare: set[int]) -> list[i
     mark = f"IPCLUSTERZ_ENGINE_ID={engine}".encode()
     found: set[int] = set()
     for process, (parent, session) in table.items():
-        if process in spare or process == agent or process == pid:
+        if process in spare or process in (agent, pid):
             continue
         if session == pid or (parent == agent and mark in _environment(process)):
             found.add(process)

@@ -77,9 +77,7 @@ class Scheduler:
         self.gate.on_refused = self._refused
         socket = sockets.gated(sockets.router(context))
         listening.bind(socket, channel)
-        self.door = Door(
-            loop, channel, socket, self._messages, self._renewed, log=log.warning
-        )
+        self.door = Door(loop, channel, socket, self._messages, self._renewed, log=log.warning)
         monitor = context.socket(zmq.DEALER)
         monitor.setsockopt(zmq.LINGER, 0)
         monitor.setsockopt(zmq.SNDHWM, 0)

@@ -144,7 +144,9 @@ def chaos(seed: int) -> None:
             for _ in range(choose.randint(1, 30)):
                 client.submit(kind, retries=choose.choice([0, 0, 2]))
         elif what < 0.8 and client.engines:
-            client.request(choose.sample(sorted(client.engines), 1), choose.choice([b"s", b"m"]))
+            client.request(
+                choose.sample(sorted(client.engines), 1), choose.choice([b"s", b"m"])
+            )
         elif what < 0.85 and client.submitted:
             client.cancel(choose.sample(sorted(client.submitted), 1))
         elif faults:

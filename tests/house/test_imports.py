@@ -26,7 +26,7 @@ TABLE: dict[str, tuple[str, ...]] = {
     "engine": ("core.message", "error"),
     "net": (
         *("core", "error", "files", "paths", "_version"),
-        *("engine.bodies", "engine.page", "engine.streams", "store"),
+        *("engine.bodies", "engine.page", "engine.serialize", "engine.streams", "store"),
     ),
     "store": ("core", "error"),
     "files": ("core", "error"),
