@@ -51,7 +51,8 @@ class Ledger:
 
     Keys are given by :meth:`reserve` ahead of time, so that a caller knows them before the
     task is entered.  ``claim`` is asked about each result with a body and may
-    postpone it (False); :meth:`deliver` takes it up again.  ``dropped`` collects bodies that
+    postpone it (False); :meth:`deliver` takes it up again.  Acknowledgements wait in
+    ``received`` for something to ride on, or for :meth:`acknowledge`.  ``dropped`` collects bodies that
     nobody needs any more.
     """
 
@@ -61,6 +62,7 @@ class Ledger:
         self.pending: dict[int, Entry] = {}
         self.waiting: dict[int, str] = {}  # channel -> why nothing progresses there
         self.dropped: list[m.Body] = []
+        self.received: dict[int, list[int]] = {}  # channel -> results not acknowledged yet
         self.claim: Callable[[int, m.Result], bool] = lambda channel, result: True
         self._base = number << m.COUNTER_BITS
         self._counter = 0
@@ -159,7 +161,21 @@ class Ledger:
             else:
                 self._other(channel, message)
         if received:
-            self.out.append((channel, m.Received(received)))
+            waiting = self.received.get(channel)
+            if waiting is None:
+                self.received[channel] = received
+            else:
+                waiting.extend(received)
+
+    def acknowledge(self, channel: int | None = None) -> None:
+        """Say which results were received, on one channel or on all."""
+        if channel is None:
+            for each in list(self.received):
+                self.acknowledge(each)
+            return
+        keys = self.received.pop(channel, None)
+        if keys:
+            self.out.append((channel, m.Received(keys)))
 
     def deliver(self, channel: int, result: m.Result) -> None:
         """Deliver a result that was postponed."""
@@ -192,6 +208,7 @@ class Ledger:
         """Send everything outstanding on ``channel`` again: its scheduler knows nothing."""
         self.waiting.pop(channel, None)
         self._sent_functions[channel].clear()
+        self.received.pop(channel, None)  # who is to know no longer does
         self.out = [(c, message) for c, message in self.out if c != channel]
         self.out.append((channel, m.Resumed(self._counter)))
         for key, entry in self.pending.items():

@@ -51,8 +51,19 @@ PARK_SECONDS = 0.005
 """How long our own thread stays away after a caller drove the sockets."""
 
 FOLLOW_SECONDS = 0.05
+ACK_KEYS = 1000
+ACK_SECONDS = 0.05
+"""Results are acknowledged with the next task, or when so many or so old."""
+
 GONE_SECONDS = 3.0
 """How long nothing may listen at a controller that cannot come back before we say so."""
+
+# The function underneath: turning numbers into enums and back costs 4 us a call.
+_set_handler: Callable[[int, Any], Any] = getattr(signal.signal, "__wrapped__", signal.signal)
+_get_handler: Callable[[int], Any] = getattr(
+    signal.getsignal, "__wrapped__", signal.getsignal
+)
+_SIGINT = int(signal.SIGINT)
 
 _msgpack = msgspec.msgpack.Decoder()
 _failure = msgspec.msgpack.Decoder(m.Failure)
@@ -103,6 +114,7 @@ class Connection:
         self._drove_at = 0.0
         self._sent_at = 0.0
         self._woken = False
+        self._ack_due = False
         self._parked = False
         self._baton = threading.Semaphore(0)
         self._engine_calls: list[Callable[[], None]] = []
@@ -475,6 +487,8 @@ class Connection:
                 call, arguments = pop()
                 call(*arguments)
         ledger = self.ledger
+        if ledger.received:
+            self._ride(ledger)
         if ledger.out:
             out, ledger.out = ledger.out, []
             dials = self._dials
@@ -484,6 +498,20 @@ class Connection:
             dropped, ledger.dropped = ledger.dropped, []
             for body in dropped:
                 bodies.remove(body)
+
+    def _ride(self, ledger: Ledger) -> None:
+        """Let acknowledgements go with what goes anyway; alone only when many or late."""
+        going = {channel for channel, _ in ledger.out}
+        for channel, keys in list(ledger.received.items()):
+            if channel in going or len(keys) >= ACK_KEYS:
+                ledger.acknowledge(channel)
+        if ledger.received and not self._ack_due:
+            self._ack_due = True
+            self._loop.after(ACK_SECONDS, self._acknowledge)
+
+    def _acknowledge(self) -> None:
+        self._ack_due = False
+        self.ledger.acknowledge()
 
     # -- driving ---------------------------------------------------------------------------
 
@@ -691,13 +719,13 @@ class _Guard:
         self._frame: FrameType | None = None
         self._old: Any = None
         if threading.get_ident() == main:
-            old = signal.getsignal(signal.SIGINT)
+            old = _get_handler(_SIGINT)
             if callable(old):
                 self._old = old
 
     def __enter__(self) -> _Guard:
         if self._old is not None:
-            signal.signal(signal.SIGINT, self._note)
+            _set_handler(_SIGINT, self._note)
         return self
 
     def _note(self, number: int, frame: FrameType | None) -> None:
@@ -708,6 +736,6 @@ class _Guard:
 
     def __exit__(self, *exc: object) -> None:
         if self._old is not None:
-            signal.signal(signal.SIGINT, self._old)
+            _set_handler(_SIGINT, self._old)
             if self.interrupted:
                 self._old(signal.SIGINT, self._frame)

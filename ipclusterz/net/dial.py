@@ -295,7 +295,7 @@ class Dial:
         if wire is None or sealer is None:
             return
         try:
-            wire.socket.send([DATA + sealer.seal(packet, DATA)])
+            wire.socket.send_one(DATA + sealer.seal(packet, DATA))
         except zmq.ZMQError as error:
             self._failed(str(error))
 

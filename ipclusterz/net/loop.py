@@ -34,7 +34,7 @@ monotonic = time.monotonic
 class ZSocket:
     """A ZeroMQ socket in a loop; ``on_frames`` gets each message as a list of frames."""
 
-    __slots__ = ("_loop", "closed", "copy", "fd", "on_frames", "socket")
+    __slots__ = ("_loop", "closed", "copy", "fd", "on_frames", "single", "socket")
 
     def __init__(
         self,
@@ -47,6 +47,9 @@ class ZSocket:
         self.socket = socket
         self.on_frames = on_frames
         self.copy = copy
+        # Where messages have one frame, asking for more would double the cost of reading;
+        # several frames of a peer that breaks the rule count as several messages.
+        self.single = socket.type == zmq.DEALER
         self.closed = False
         self.fd = int(socket.getsockopt(zmq.FD))
         loop.add(self.fd, self._signalled)
@@ -60,17 +63,25 @@ class ZSocket:
         self.socket.send_multipart(frames, _NOBLOCK)
         self._loop.hot.append(self)
 
+    def send_one(self, frame: bytes) -> None:
+        """Send a message of one frame, as :meth:`send` does."""
+        self.socket.send(frame, _NOBLOCK)
+        self._loop.hot.append(self)
+
     def drain(self) -> bool:
         """Read one turn; True when there may be more."""
         socket = self.socket
+        single = self.single
         for _ in range(TURN):
             if self.closed or not socket.getsockopt(_EVENTS) & _POLLIN:  # type: ignore[operator,arg-type]
                 return False
             try:
-                frames = socket.recv_multipart(_NOBLOCK, self.copy)
+                if single:
+                    self.on_frames([socket.recv(_NOBLOCK)])
+                else:
+                    self.on_frames(socket.recv_multipart(_NOBLOCK, self.copy))
             except zmq.Again:
                 return False
-            self.on_frames(frames)
         return True
 
     def close(self, linger: int = 0) -> None:
@@ -163,7 +174,9 @@ class Loop:
             hook()
         while self.hot:
             turn, self.hot = self.hot, []
-            for zsocket in dict.fromkeys(turn):
+            if len(turn) > 1:
+                turn = list(dict.fromkeys(turn))
+            for zsocket in turn:
                 if not zsocket.closed and zsocket.drain():
                     self.hot.append(zsocket)
             self.now = monotonic()

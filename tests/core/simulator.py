@@ -606,6 +606,11 @@ class ClientNode:
         return not self.ledger.pending
 
     def carry(self) -> None:
+        if self.ledger.received:
+            if self.world.random.random() < 0.3:
+                self.ledger.acknowledge()
+            else:
+                self.world.later(0.05, self.ledger.acknowledge)
         out, self.ledger.out = self.ledger.out, []
         for channel, message in out:
             self.pipes[channel].link.put(message)
