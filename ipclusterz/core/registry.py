@@ -106,6 +106,11 @@ class Registry:
         for engine, agent in hello.engines:
             self._next_engine = max(self._next_engine, engine + 1)
             self._reserved.setdefault(engine, agent)
+            known = self.peers.get(agent)
+            if known is not None and not known.connection and engine not in self.engine_peer:
+                # Nobody but the agent knows its process id; it will tell.
+                known.engines[engine] = m.EngineInfo(engine, known.host, 0, agent)
+                self.engine_peer[engine] = known
         channel = hello.channel
         self._acked[channel] = 0
         for peer in self.peers.values():
@@ -115,6 +120,11 @@ class Registry:
                 self._tell(channel, m.Join(self._rev, peer.id, list(peer.engines)))
         agents = [p.id for p in self.peers.values() if p.role == Role.ENGINE]
         self._tell(channel, m.Roster(self._rev, agents))
+
+    @property
+    def complete(self) -> bool:
+        """Whether all schedulers are there."""
+        return len(self._acked) == len(SCHEDULERS)
 
     def scheduler_gone(self, channel: int) -> None:
         """A scheduler has ended; nothing waits for it until it is back."""
@@ -144,7 +154,7 @@ class Registry:
         self._flush()
 
     def _flush(self) -> None:
-        if len(self._acked) < len(SCHEDULERS):
+        if not self.complete:
             return
         done = min(self._acked.values())
         while self._deferred and self._deferred[0][0] <= done:
@@ -174,6 +184,8 @@ class Registry:
         peer.host, peer.boot, peer.pid = message.host, message.boot, message.pid
         peer.since = now
         self.liveness.watch(peer.id, now)
+        for engine in set(peer.engines).difference(message.engines):
+            self.engine_down(peer.id, engine, "it ended while the hub was away")
         ids = self._reserve(peer, message) if role == Role.ENGINE else []
         admit = peer.admit
         self.out.append((R_LOCAL, None, admit))
@@ -265,7 +277,8 @@ class Registry:
             return
         fresh: list[m.EngineInfo] = []
         for info in engines:
-            if self._reserved.get(info.id) != peer_id or info.id in peer.engines:
+            known = peer.engines.get(info.id)
+            if self._reserved.get(info.id) != peer_id or (known is not None and known.pid):
                 continue
             made = m.EngineInfo(info.id, peer.host, info.pid, peer_id)
             peer.engines[info.id] = made

@@ -16,7 +16,6 @@ import secrets
 import select
 import shutil
 import signal
-import socket
 import sys
 import time
 import traceback
@@ -27,21 +26,22 @@ from ipclusterz import files, paths
 from ipclusterz._version import __version__
 from ipclusterz.core.config import CHANNEL_NAMES, ControllerConfig
 from ipclusterz.core.connector import Connector, dump
-from ipclusterz.core.message import CHANNELS, Channel
+from ipclusterz.core.message import Channel
 from ipclusterz.error import LaunchError
 from ipclusterz.net import host, hub, scheduler
+from ipclusterz.net.listening import Listening, is_loopback
 from ipclusterz.net.log import open_log
 from ipclusterz.net.seal import ClusterKeys
 
 Status = Callable[[dict[str, Any]], None]
 
-BACKLOG = 4096
 PARTS: tuple[str, ...] = ("hub", "direct", "task", "control", "iopub")
-_CHANNEL_OF = {
-    "direct": Channel.DIRECT,
-    "task": Channel.TASK,
-    "control": Channel.CONTROL,
-    "iopub": Channel.IOPUB,
+_CHANNELS_OF: dict[str, set[Channel]] = {
+    "hub": {Channel.REGISTRATION, Channel.HEARTBEAT, Channel.QUERY},
+    "direct": {Channel.DIRECT},
+    "task": {Channel.TASK},
+    "control": {Channel.CONTROL},
+    "iopub": {Channel.IOPUB},
 }
 START_SECONDS = 30.0
 STOP_SECONDS = 5.0
@@ -77,8 +77,7 @@ class Supervisor:
         self.log = open_log(config.log_dir, prefix, config.log_level)
         self.exec_key = config.exec_key or secrets.token_bytes(32)
         self.keys = ClusterKeys(self.exec_key)
-        self.listening = hub.Listening()
-        self._sockets: list[socket.socket] = []
+        self.listening = Listening()
         self._pids: dict[int, str] = {}  # process id -> part
         self._pidfds: dict[int, int] = {}  # pidfd -> process id
         self._generations: dict[str, int] = dict.fromkeys(PARTS, 0)
@@ -86,67 +85,8 @@ class Supervisor:
         self._stopping = ""
         self._asked_twice = False
         self._wrote_files = False
+        self._starting: dict[int, str] = {}  # descriptor -> part that was started again
         self._poll = select.poll()
-
-    # -- listening -------------------------------------------------------------------------
-
-    def listen(self) -> None:
-        """Make every listening socket; LaunchError names the address that cannot be had."""
-        for channel in CHANNELS:
-            name = CHANNEL_NAMES[channel]
-            path = os.path.join(self.runtime, name)
-            self.listening.ipc[channel] = (self._unix(path), f"ipc://{path}")
-            if self.config.transport == "tcp":
-                self.listening.tcp[channel] = self._tcp_all(name)
-        path = os.path.join(self.runtime, "monitor")
-        self.listening.monitor = (self._unix(path), f"ipc://{path}")
-
-    def _unix(self, path: str) -> int:
-        if len(path.encode()) > 107:
-            raise LaunchError(
-                f"the socket path {path} is longer than the 107 bytes a UNIX socket may "
-                f"have; set XDG_RUNTIME_DIR or TMPDIR to a shorter folder"
-            )
-        made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        made.bind(path)
-        os.chmod(path, 0o600)
-        return self._keep(made)
-
-    def _keep(self, made: socket.socket) -> int:
-        made.listen(BACKLOG)
-        made.setblocking(False)
-        self._sockets.append(made)
-        return made.fileno()
-
-    def _tcp_all(self, name: str) -> list[tuple[int, str]]:
-        ip = self.config.ip or "127.0.0.1"
-        port = self.config.ports.get(name, 0)
-        wanted = [ip]
-        if not _is_loopback(ip) and ip not in ("0.0.0.0", "*"):
-            wanted.append("127.0.0.1")
-        found: list[tuple[int, str]] = []
-        for address in wanted:
-            fd, port = self._tcp("0.0.0.0" if address == "*" else address, port, name)
-            shown = address
-            if address in ("0.0.0.0", "*"):
-                shown = self.config.location or host.host_name()
-            found.append((fd, f"tcp://{shown}:{port}"))
-        return found
-
-    def _tcp(self, ip: str, port: int, name: str) -> tuple[int, int]:
-        family = socket.AF_INET6 if ":" in ip else socket.AF_INET
-        made = socket.socket(family, socket.SOCK_STREAM)
-        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            made.bind((ip, port))
-            made.listen(1)
-        except OSError as error:
-            made.close()
-            raise LaunchError(
-                f"cannot listen on {ip}:{port} for {name}: {error.strerror}"
-                f"{_remedy(name, port)}"
-            ) from None
-        return self._keep(made), made.getsockname()[1]
 
     # -- the parts -------------------------------------------------------------------------
 
@@ -174,9 +114,9 @@ class Supervisor:
             signal.signal(signal.SIGINT, signal.SIG_IGN)
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             host.die_with_parent(supervisor)
-            for fd in self._pidfds:
+            for fd in (*self._pidfds, *self._starting):
                 os.close(fd)
-            self._close_foreign(part)
+            self.listening.keep_only(_CHANNELS_OF[part], part == "hub")
             log = open_log(self.config.log_dir, f"{self._prefix}-{part}", self.config.log_level)
             try:
                 self._serve(part, generation, supervisor, ready, log)
@@ -189,20 +129,6 @@ class Supervisor:
         finally:
             os._exit(code)
 
-    def _close_foreign(self, part: str) -> None:
-        """Close the listening sockets of the other parts."""
-        if part == "hub":
-            own = {Channel.REGISTRATION, Channel.HEARTBEAT, Channel.QUERY}
-        else:
-            own = {_CHANNEL_OF[part]}
-        keep = {self.listening.ipc[c][0] for c in own}
-        keep.update(fd for c in own for fd, _ in self.listening.tcp.get(c, ()))
-        if part == "hub":
-            keep.add(self.listening.monitor[0])
-        for fd in self.listening.descriptors():
-            if fd not in keep:
-                os.close(fd)
-
     def _serve(self, part: str, generation: int, supervisor: int, ready: int, log: Any) -> None:
         config = self.config
         if part == "hub":
@@ -214,6 +140,7 @@ class Supervisor:
                 lease=config.lease,
                 heartbeat=config.heartbeat,
                 version=__version__,
+                generation=generation,
                 shutdown=lambda reason: os.kill(supervisor, signal.SIGTERM),
             )
             self.exec_key = b""
@@ -224,7 +151,7 @@ class Supervisor:
             return
         self.exec_key = b""
         del self.keys
-        channel = _CHANNEL_OF[part]
+        (channel,) = _CHANNELS_OF[part]
         seed = int.from_bytes(os.urandom(4), "big")
         core = scheduler.make_core(channel, generation, config.scheme, config.hwm, seed)
         relay = scheduler.Scheduler(self.listening, channel, core, generation, log)
@@ -238,7 +165,7 @@ class Supervisor:
         """Start everything, then watch until told to stop."""
         host.raise_file_limit()
         host.no_core_dump()
-        self.listen()
+        self.listening.open(self.config, self.runtime)
         wake_read, wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -283,6 +210,8 @@ class Supervisor:
                     if not os.read(fd, 4096):
                         self._stopping = self._stopping or "its launcher has ended"
                         self._poll.unregister(fd)
+                elif fd in self._starting:
+                    self._part_serves(fd)
                 elif fd in self._pidfds:
                     self._part_ended(fd)
 
@@ -296,20 +225,40 @@ class Supervisor:
         code = os.waitstatus_to_exitcode(wait_status)
         if self._stopping:
             return
+        if code == hub.OPEN_GATE:
+            self._fail(
+                "a door let in a peer with a wrong key: the ZeroMQ library does not do what"
+                " it must, and this controller would not be safe; reinstall pyzmq"
+            )
+            return
         how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
         now = time.monotonic()
         recent = [t for t in self._deaths[part] if now - t < RESTART_WINDOW] + [now]
         self._deaths[part] = recent
         if len(recent) > RESTARTS:
             text = f"the {part} process ended {len(recent)} times in a minute, last by {how}"
-            self.log.critical(text)
-            self.status({"event": "error", "text": f"{text}; see {self.config.log_dir}"})
-            self._stopping = f"error: {text}"
+            self._fail(f"{text}; see {self.config.log_dir or 'standard error'}")
             return
         self.log.error("the %s process (pid %d) ended by %s; starting it again", part, pid, how)
         self._generations[part] += 1
         self.status({"event": "restarted", "part": part, "reason": how})
-        os.close(self._fork(part))
+        serves = self._fork(part)
+        self._starting[serves] = part
+        self._poll.register(serves, select.POLLIN)
+
+    def _part_serves(self, fd: int) -> None:
+        """A part that was started again serves, or ended before it could."""
+        part = self._starting.pop(fd)
+        self._poll.unregister(fd)
+        if os.read(fd, 1):
+            self.log.info("the %s process serves again", part)
+        os.close(fd)
+
+    def _fail(self, text: str) -> None:
+        """Stop because of an error that starting again does not mend."""
+        self.log.critical(text)
+        self.status({"event": "error", "text": text})
+        self._stopping = f"error: {text}"
 
     def _end_parts(self) -> None:
         """End the hub first, so that it can tell everybody; then the schedulers."""
@@ -365,8 +314,8 @@ class Supervisor:
         files.write_private(config.engine_file, self.engine_text.encode())
 
     def _announce(self) -> None:
-        tcp = [a for listed in self.listening.addresses() for a in listed if a[:3] == "tcp"]
-        if any(not _is_loopback(a.rpartition(":")[0][6:]) for a in tcp):
+        tcp = self.listening.tcp_addresses()
+        if any(not is_loopback(a.rpartition(":")[0][6:]) for a in tcp):
             self.log.warning("listening beyond loopback, as asked: %s", ", ".join(tcp))
         self.log.info(
             "ipclusterz %s on Python %s is up: %s; pid %d; UNIX sockets in %s",
@@ -397,8 +346,7 @@ class Supervisor:
 
     def clean(self) -> None:
         """Remove what a controller that has ended leaves: sockets, and files unless kept."""
-        for made in self._sockets:
-            made.close()
+        self.listening.close()
         if self._wrote_files and not self.config.reuse:
             for path in (self.config.client_file, self.config.engine_file):
                 if self._is_ours(path):
@@ -416,14 +364,3 @@ class Supervisor:
         except Exception:
             return False
         return text in (self.client_text, self.engine_text)
-
-
-def _is_loopback(ip: str) -> bool:
-    return ip.startswith("127.") or ip in ("localhost", "::1", "[::1]")
-
-
-def _remedy(name: str, port: int) -> str:
-    if not port:
-        return ""
-    flag = "--regport" if name == "registration" else f"--{name}"
-    return f"; stop what listens there (ss -ltnp 'sport = :{port}'), or choose another {flag}"

@@ -16,6 +16,7 @@ import msgspec
 import zmq
 
 from ipclusterz.core.link import Link, LinkError
+from ipclusterz.core.message import Channel
 from ipclusterz.net import sockets
 from ipclusterz.net.door import ACK_SECONDS, DATA, HELLO, WELCOME, Greeting, Welcome
 from ipclusterz.net.loop import Loop, Timer, ZSocket
@@ -31,6 +32,13 @@ from ipclusterz.net.seal import (
 )
 
 ATTEMPT_SECONDS = 10.0
+PROMPT = frozenset((int(Channel.QUERY),))
+"""Channels on which each message is acknowledged at once: few, and the controller waits for
+the last acknowledgement before it ends."""
+
+REFUSALS = 3
+"""Rounds of refused passwords after which a peer takes it that it is not known any more."""
+
 FIRST_PAUSE = 0.05
 LONGEST_PAUSE = 5.0
 
@@ -119,6 +127,7 @@ class Dial:
         self._identity: Identity | None = None
         self._addresses: list[str] = []
         self._turn = 0
+        self._refusals = 0
         self._pause = FIRST_PAUSE
         self._wire: Wire | None = None
         self._retry: Timer | None = None
@@ -131,8 +140,15 @@ class Dial:
     # -- going up --------------------------------------------------------------------------
 
     def identify(self, identity: Identity, addresses: list[str]) -> None:
-        """(Re)connect as this peer to the first address that works."""
-        if self._identity is not None and self._identity.peer != identity.peer:
+        """(Re)connect as this peer to the first address that works.
+
+        A connection that is up and of the same identity stays as it is.
+        """
+        known = self._identity
+        if self.up and known is not None and known.session == identity.session:
+            self._addresses = addresses
+            return
+        if known is not None and known.peer != identity.peer:
             self._link_id = b""
             self.link.reset()
         self._identity = identity
@@ -170,8 +186,24 @@ class Dial:
     def _event(self, wire: Wire, event: int) -> None:
         if wire is self._wire:
             failure = sockets.FAILURES.get(event)
-            if failure is not None:
+            if event == zmq.EVENT_HANDSHAKE_FAILED_AUTH:
+                self._refused(failure or "")
+            elif failure is not None:
                 self._failed(failure)
+
+    def _refused(self, problem: str) -> None:
+        """The gate does not let us in: it is new and has not been told of us, or we are out."""
+        self._refusals += 1
+        if self._refusals < REFUSALS * len(self._addresses):
+            self._failed(problem)
+        else:
+            self._unknown(problem)
+
+    def _unknown(self, problem: str) -> None:
+        self._refusals = 0
+        self._failed(problem)
+        if self._on_unknown is not None and not self._closed:
+            self._on_unknown()
 
     def _failed(self, problem: str) -> None:
         """This attempt is over; the next address at once, the next round after a pause."""
@@ -211,10 +243,8 @@ class Dial:
             self._data(frame)
         elif kind == 87 and self._opener is None:  # WELCOME
             self._welcome(wire, frame)
-        elif kind == 85 and self._opener is None:  # UNKNOWN
-            self._failed("the controller does not know us (any more)")
-            if self._on_unknown is not None:
-                self._on_unknown()
+        elif kind == 85:  # UNKNOWN
+            self._unknown("the controller does not know us (any more)")
 
     def _welcome(self, wire: Wire, frame: bytes) -> None:
         head = 1 + NONCE_BYTES
@@ -246,6 +276,7 @@ class Dial:
             self._link_id = welcome.link
         self.up = True
         self.problem = ""
+        self._refusals = 0
         self._pause = FIRST_PAUSE
         # The first sealed frame confirms the connection even when there is nothing to say.
         self._transmit(b"\0" * 8 + self.link.received.to_bytes(8, "little"))
@@ -264,7 +295,7 @@ class Dial:
             return
         if messages:
             self._on_messages(messages)
-            due = self.link.acknowledgement()
+            due = self.link.acknowledgement(force=self.channel in PROMPT)
             if due is not None:
                 self._transmit(due)
             elif not self._ack_due:

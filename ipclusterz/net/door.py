@@ -7,7 +7,7 @@
      | <-- W nonce sealed(Welcome) -------  |
      | -- D sealed packet -------------->   |   only now does this connection replace the old
      | <-- D sealed packet --------------   |
-     | <-- U ----------------------------   |   instead of W: no such peer; register again
+     | <-- U ----------------------------   |   no such peer (any more); register again
 
 A recorded H that is played again costs the door one answer and changes nothing, because the
 first D must be sealed with a key that has the door's own fresh number in it.
@@ -49,6 +49,9 @@ ACK_SECONDS = 0.25
 
 MAX_PENDING = 4096
 """Connections that greeted and have not spoken yet; beyond it the oldest is forgotten."""
+
+MAX_FORMER = 256
+"""Connections of peers sent away, whose last frames are no reason for suspicion."""
 
 
 class Greeting(msgspec.Struct, array_like=True):
@@ -126,6 +129,7 @@ class Door:
         self.rejected = 0
         self._connections: dict[bytes, Connection] = {}
         self._pending: dict[bytes, Connection] = {}
+        self._former: dict[bytes, None] = {}  # connections of peers that were sent away
         self._dirty: list[Member] = []
         self._owing: dict[bytes, Member] = {}
         self._ack_due = False
@@ -145,11 +149,21 @@ class Door:
         self._owing.pop(peer, None)
         if member is not None and member.connection is not None:
             self._connections.pop(member.connection.id, None)
+            self._former[member.connection.id] = None
+            while len(self._former) > MAX_FORMER:
+                self._former.pop(next(iter(self._former)))
 
     def connected(self, peer: bytes) -> bool:
         """Return whether a peer has a live connection here."""
         member = self.members.get(peer)
         return member is not None and member.connection is not None
+
+    def owing(self, peer: bytes) -> bool:
+        """Return whether a connected peer has not acknowledged all that it was sent."""
+        member = self.members.get(peer)
+        if member is None or member.connection is None:
+            return False
+        return bool(member.link.waiting or member.link.unacknowledged)
 
     # -- sending ---------------------------------------------------------------------------
 
@@ -212,7 +226,10 @@ class Door:
     def _data(self, sender: bytes, frame: bytes) -> None:
         connection = self._connections.get(sender) or self._pending.get(sender)
         if connection is None:
-            self._reject("a frame before the greeting")
+            # It was sent away, or forgotten: let it greet again, or register.
+            self._send([sender, UNKNOWN])
+            if sender not in self._former:
+                self._reject("a frame before the greeting")
             return
         try:
             packet = connection.opener.open(frame[1:], DATA)

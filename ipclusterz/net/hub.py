@@ -10,7 +10,6 @@ import os
 import secrets
 import signal
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
@@ -23,39 +22,23 @@ from ipclusterz.core.message import Channel, Role
 from ipclusterz.net import host, sockets
 from ipclusterz.net.door import Door
 from ipclusterz.net.gate import Gate
+from ipclusterz.net.listening import Listening
 from ipclusterz.net.loop import Loop, ZSocket, monotonic
 from ipclusterz.net.seal import ClusterKeys
+from ipclusterz.net.selftest import SelfTest
 
 JUDGE_SECONDS = 0.5
+SELF_TEST_SECONDS = 0.5
+"""When the hub tries its own doors: after the start, which is in a hurry."""
 
+EARLY_SECONDS = 5.0
+"""How long a hub that was started again lets peers wait for what schedulers remember."""
 
-@dataclass
-class Listening:
-    """Descriptors that listen already, per channel, and where peers find them."""
+FAREWELL_SECONDS = 2.0
+"""How long the end waits for peers to take note of it; an agent's engines get half of it."""
 
-    tcp: dict[int, list[tuple[int, str]]] = field(default_factory=dict)
-    ipc: dict[int, tuple[int, str]] = field(default_factory=dict)
-    monitor: tuple[int, str] = (-1, "")
-
-    def bind(self, socket: zmq.Socket[bytes], channel: int) -> None:
-        """Make a socket listen on everything its channel has."""
-        fd, address = self.ipc[channel]
-        sockets.bind(socket, fd, address)
-        for fd, address in self.tcp.get(channel, ()):
-            sockets.bind(socket, fd, address)
-
-    def addresses(self) -> list[list[str]]:
-        """Return every channel's addresses, best first, in channel order."""
-        found: list[list[str]] = []
-        for channel in m.CHANNELS:
-            tcp = [address for _, address in self.tcp.get(channel, ())]
-            found.append([self.ipc[channel][1], *tcp])
-        return found
-
-    def descriptors(self) -> list[int]:
-        """Return all descriptors."""
-        fds = [fd for fd, _ in self.ipc.values()] + [self.monitor[0]]
-        return fds + [fd for listed in self.tcp.values() for fd, _ in listed]
+OPEN_GATE = 70
+"""Exit code of a hub that found a door open to a wrong key; starting it again is no cure."""
 
 
 _decode_registration = msgspec.msgpack.Decoder(m.FromRegistration).decode
@@ -76,6 +59,7 @@ class Hub:
         lease: float,
         heartbeat: float,
         version: str,
+        generation: int,
         shutdown: Callable[[str], None],
     ) -> None:
         self.loop = loop = Loop()
@@ -98,6 +82,8 @@ class Hub:
         self._host = host.host_id()
         self._pidfds: dict[bytes, int] = {}
         self._connections: dict[bytes, bytes] = {}  # registration connection -> peer
+        self._remembering = generation > 0
+        self._early: list[tuple[bytes, Role, Any]] = []
         registration = sockets.curved(sockets.router(context), keys.server_secret)
         listening.bind(registration, Channel.REGISTRATION)
         self._registration = ZSocket(loop, registration, self._register_frames, copy=False)
@@ -115,6 +101,12 @@ class Hub:
         self._monitor = ZSocket(loop, monitor, self._monitor_frames)
         loop.flush.insert(0, self._carry)
         loop.after(JUDGE_SECONDS, self._judge)
+        if generation:
+            loop.after(EARLY_SECONDS, self._remembered)
+        else:
+            doors = [listed[0] for listed in listening.addresses()]
+            public = keys.server_public
+            loop.after(SELF_TEST_SECONDS, lambda: self._test_doors(public, doors))
 
     # -- carrying out ----------------------------------------------------------------------
 
@@ -172,7 +164,18 @@ class Hub:
         except (KeyError, zmq.ZMQError, msgspec.MsgspecError) as error:
             self.log.warning("ignored a registration that makes no sense: %s", error)
             return
-        self._registration_message(connection, role, message)
+        if self._remembering:
+            # The schedulers will tell whom we knew; until then everybody looks new.
+            self._early.append((connection, role, message))
+        else:
+            self._registration_message(connection, role, message)
+
+    def _remembered(self) -> None:
+        """All schedulers have told what they know, or had the time to."""
+        self._remembering = False
+        early, self._early = self._early, []
+        for connection, role, message in early:
+            self._registration_message(connection, role, message)
 
     def _registration_message(self, connection: bytes, role: Role, message: Any) -> None:
         now = monotonic()
@@ -259,6 +262,8 @@ class Hub:
             self.registry.scheduler(message, monotonic())
             for peer in self.registry.peers.values():
                 self._local(peer.admit)
+            if self._remembering and self.registry.complete:
+                self._remembered()
         elif isinstance(message, m.Ack):
             self.registry.ack(message)
         else:
@@ -268,13 +273,46 @@ class Hub:
         self.registry.tick(monotonic())
         self.loop.after(JUDGE_SECONDS, self._judge)
 
+    # -- the doors themselves --------------------------------------------------------------
+
+    def _test_doors(self, public: bytes, doors: list[str]) -> None:
+        def opened(name: str) -> None:
+            self.log.critical("the %s door let in a peer with a wrong key", name)
+            os._exit(OPEN_GATE)
+
+        def done(refused: int) -> None:
+            if refused < len(doors):
+                text = "only %d of %d doors answered the knock with a wrong key"
+                self.log.warning(text, refused, len(doors))
+            else:
+                self.log.info("all %d doors refuse a wrong key", refused)
+
+        SelfTest(self.loop, self._context, self.gate, public, doors, opened, done)
+
     # -- ending ----------------------------------------------------------------------------
+
+    def _unaware(self) -> bool:
+        """Say whether a peer that answers may not know yet that the controller ends."""
+        registry = self.registry
+        for peer in registry.peers.values():
+            if registry.liveness.silent(peer.id):
+                continue
+            if peer.role == Role.CLIENT:
+                if self.query.owing(peer.id):
+                    return True
+            elif peer.connection in self._connections:
+                return True
+        return False
 
     def close(self, reason: str) -> None:
         """Tell everybody that the controller ends."""
         self.registry.close(reason)
-        self._carry()
-        self.query.flush()
+        # A peer loses what it has not read when its connection ends, so the connections
+        # stay until agents have said goodbye and clients have acknowledged.
+        deadline = monotonic() + FAREWELL_SECONDS
+        self.loop.process([])
+        while self._unaware() and (left := deadline - monotonic()) > 0:
+            self.loop.process(self.loop.wait(self.loop.timeout(left)))
         self.loop.hot.clear()
         self.query.close()
         self.heartbeat.close()

@@ -85,6 +85,12 @@ class Registrar:
         self._wire.timer = self._loop.after(ATTEMPT_SECONDS, self._too_long)
         self._wire.socket.send([m.encode(self._make())])
 
+    def renew(self) -> None:
+        """Register again, because a door did not know us; once, however many doors say so."""
+        if self.up:
+            self.up = False
+            self.start()
+
     def _too_long(self) -> None:
         if not self.up:
             self._failed(f"no answer within {ATTEMPT_SECONDS:.0f} s", 0)

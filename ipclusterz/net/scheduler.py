@@ -20,6 +20,7 @@ from ipclusterz.net import hub as hub_shell
 from ipclusterz.net import sockets
 from ipclusterz.net.door import Door
 from ipclusterz.net.gate import Gate
+from ipclusterz.net.listening import Listening
 from ipclusterz.net.loop import Loop, ZSocket, monotonic
 
 TICK_SECONDS = 0.1
@@ -57,7 +58,7 @@ class Scheduler:
 
     def __init__(
         self,
-        listening: hub_shell.Listening,
+        listening: Listening,
         channel: Channel,
         core: Core,
         generation: int,
