@@ -463,9 +463,11 @@ class Broker:
         agent = self.agents.get(peer)
         if agent is None:
             return
-        agent.called = True
         for key, attempt, engine in message.held:
             self._adopt(agent, key, attempt, engine)
+        if message.more:
+            return
+        agent.called = True
         for engine in agent.engines.intersection(message.ended):
             self._forget_engine(engine)  # it ended while nobody listened
         self.join(peer, message.engines, now)
@@ -522,14 +524,22 @@ class Broker:
 
     def _pass_on(self, peer: bytes, message: Any, now: float) -> None:
         """Route a piece of a body, or the request for one, to the other end."""
+        key = message.key
         if peer in self.clients:
-            agent = self.engine_agent.get(message.engine)
-            if agent is not None:
-                self.out.append((agent.peer, message))
-        else:
-            client = self.numbers.get(message.client)
-            if client is not None:
-                self.out.append((client, message))
+            task = self.tasks.get(key)
+            other = task.agent if task is not None else self._settling.get(key, b"")
+            if other in self.agents:
+                self.out.append((other, message))
+            elif isinstance(message, m.Fetch):
+                text = "whoever kept it is gone"
+                self.out.append((peer, m.Chunk(key, message.id, message.offset, b"", text)))
+            return
+        client = self.numbers.get(m.client_of(key))
+        if client is not None:
+            self.out.append((client, message))
+        elif isinstance(message, m.Fetch):
+            text = "the client that sent it is gone"
+            self.out.append((peer, m.Chunk(key, message.id, message.offset, b"", text)))
 
     # -- telling ---------------------------------------------------------------------------
 

@@ -16,7 +16,7 @@ constants.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import msgspec
@@ -33,6 +33,8 @@ A_INTERRUPT = 4  # (A_INTERRUPT, engine, key): interrupt that task (0: whatever 
 A_STOP = 5  # (A_STOP, engine, None): close its socket; it ends by itself
 A_DROP = 6  # (A_DROP, body, None): this result's body is no longer needed
 A_END = 7  # (A_END, reason, None): the lease is over, everything ends
+A_PIECE = 10  # (A_PIECE, channel, message): a Fetch or Chunk for whoever carries bodies
+A_FETCH = 9  # (A_FETCH, channel, key, body): bring this body here, then call fetched()
 A_REVOKE = 8  # (A_REVOKE, engine, None): let it begin nothing more of its batch; see revoked()
 
 Action = tuple[Any, ...]
@@ -46,13 +48,16 @@ PREFETCH_SECONDS = 0.020
 RECLAIM_AFTER = 0.020
 """Seconds without an outcome after which a waiting batch is taken back for an idle engine."""
 
+ROLL_PART = 50_000
+"""Tasks named in one message of a roll call: a message must fit a frame."""
+
 _msgpack = msgspec.msgpack.Decoder()
 
 
 class Item:
     """One task in custody."""
 
-    __slots__ = ("attempt", "channel", "engine", "fixed", "key", "work")
+    __slots__ = ("attempt", "channel", "engine", "fixed", "key", "ready", "work")
 
     def __init__(
         self, key: int, attempt: int, channel: int, engine: int, fixed: bool, work: m.Work
@@ -62,6 +67,7 @@ class Item:
         self.channel = channel
         self.engine = engine
         self.fixed = fixed
+        self.ready = True  # its function and its body are here
         self.work = work
 
 
@@ -93,6 +99,21 @@ class Engine:
         self.up = False
         self.stopping = False
 
+    @property
+    def waits(self) -> bool:
+        """Whether work that must run here could begin."""
+        return bool(self.own) and self.own[0].ready
+
+
+class _Copy:
+    """A body that was brought here, and the tasks that use it."""
+
+    __slots__ = ("body", "users")
+
+    def __init__(self, body: m.Body) -> None:
+        self.body = body
+        self.users: set[int] = set()
+
 
 class Custody:
     """Decides what each engine of one agent runs next; ``lease`` is in seconds."""
@@ -107,6 +128,9 @@ class Custody:
         self.ended: list[int] = []
         self.functions = Functions()
         self.lease = lease
+        self.is_here: Callable[[m.Body], bool] = lambda body: True
+        self._fetching: dict[bytes, list[Item]] = {}  # body -> tasks that wait for it
+        self._copies: dict[bytes, _Copy] = {}  # bodies brought here from another host
         self._lacking: dict[bytes, list[Item]] = {}
         self._pace: dict[bytes, float] = {}
         self._idle: dict[int, None] = {}  # an ordered set: the longest idle comes first
@@ -150,13 +174,13 @@ class Custody:
                 self._fan(channel, message)
         elif isinstance(message, m.Function):
             self.functions.add(message)
-            for item in self._lacking.pop(message.digest, ()):
-                if item.key in self.items:
-                    self._queue(item)
+            self._completed(self._lacking.pop(message.digest, ()))
         elif isinstance(message, m.Withdraw):
             self._withdraw(message.keys, now)
         elif isinstance(message, m.Recall):
             self._give_back(channel, message.n)
+        else:
+            self.out.append((A_PIECE, channel, message))
 
     def _assign(self, channel: int, a: m.Assign) -> None:
         key = a.key
@@ -170,14 +194,35 @@ class Custody:
 
     def _accept(self, item: Item) -> None:
         self.items[item.key] = item
+        item.ready = self._complete(item)
+        if item.ready or item.fixed:
+            self._queue(item)
+
+    def _complete(self, item: Item) -> bool:
+        """Say whether a task's function and body are here; have them brought if not."""
         fn = item.work.fn
         if fn and fn not in self.functions:
-            lacking = self._lacking.setdefault(fn, [])
-            if not lacking:
-                self.out.append((A_SEND, item.channel, m.NeedFunction(fn)))
-            lacking.append(item)
-            return
-        self._queue(item)
+            self._lack(item)
+            return False
+        body = item.work.body
+        return body is None or self.is_here(body) or self._bring(item, body)
+
+    def _lack(self, item: Item) -> None:
+        lacking = self._lacking.setdefault(item.work.fn, [])
+        if not lacking:
+            self.out.append((A_SEND, item.channel, m.NeedFunction(item.work.fn)))
+        lacking.append(item)
+
+    def _completed(self, items: Iterable[Item]) -> None:
+        """Something that these tasks waited for has come."""
+        for item in items:
+            if self.items.get(item.key) is not item or not self._complete(item):
+                continue
+            item.ready = True
+            if item.fixed:  # it has kept its place in its engine's queue
+                self._touched.add(item.engine)
+            else:
+                self._queue(item)
 
     def _queue(self, item: Item) -> None:
         engine = self.engines.get(item.engine)
@@ -193,9 +238,54 @@ class Custody:
         else:
             self.pool.append(item)
 
+    def _bring(self, item: Item, body: m.Body) -> bool:
+        """See to it that a body of another host comes here once; True when it has."""
+        copy = self._copies.get(body.id)
+        if copy is not None:
+            copy.users.add(item.key)
+            item.work.body = copy.body
+            return True
+        waiting = self._fetching.setdefault(body.id, [])
+        waiting.append(item)
+        if len(waiting) == 1:
+            self.out.append((A_FETCH, item.channel, item.key, body))
+        return False
+
+    def fetched(self, id: bytes, body: m.Body | None, problem: str, now: float) -> None:
+        """A body of another host is here as ``body``, or cannot be had."""
+        waiting = self._fetching.pop(id, [])
+        if body is None:
+            for item in waiting:
+                if self.items.get(item.key) is item:
+                    self._unqueue(item, self.engines.get(item.engine))
+                    text = f"its arguments could not be fetched: {problem}"
+                    failure = m.Failure("SerializationError", text, engine=item.engine)
+                    self._fail(item, Status.ERROR, failure)
+        else:
+            self._copies[id] = _Copy(body)
+            self._completed(waiting)
+            self._let_go(id)
+        self.settle(now)
+
+    def _let_go(self, id: bytes) -> None:
+        """Drop a copy that no task needs any more."""
+        copy = self._copies.get(id)
+        if copy is not None and not copy.users:
+            del self._copies[id]
+            self.out.append((A_DROP, copy.body, None))
+
+    def _forget(self, item: Item) -> None:
+        """A task leaves our custody."""
+        self.items.pop(item.key, None)
+        if self._copies:
+            for id, copy in list(self._copies.items()):
+                if item.key in copy.users:
+                    copy.users.discard(item.key)
+                    self._let_go(id)
+
     def _turn_away(self, item: Item) -> None:
         """Give a task back whose engine is not here (any more)."""
-        del self.items[item.key]
+        self._forget(item)
         if item.engine not in self.engines:
             # Whoever sent this has not heard, or has forgotten.
             self.out.append((A_SEND, item.channel, m.Down(item.engine, "it has ended")))
@@ -218,7 +308,7 @@ class Custody:
             touched, self._touched = self._touched, set()
             for number in touched:
                 engine = self.engines.get(number)
-                if engine is not None and engine.own and self._has_room(engine):
+                if engine is not None and self._has_room(engine) and engine.waits:
                     self._feed(engine, now)
         while self.pool and self._idle:
             number = next(iter(self._idle))
@@ -241,35 +331,36 @@ class Custody:
         size = 0
         seconds = 0.0
         while len(works) < BATCH_TASKS:
-            if own:
-                item = own[0]
+            if own and own[0].ready:
+                queue = own
             elif pool and (share > 0 or not works):
-                item = pool[0]
-                share -= 1
+                queue = pool
             else:
                 break
+            item = queue[0]
             work = item.work
             size += 48 + len(work.data)
             pace = self._pace.get(work.fn or _OP_NAMES[work.op], -1.0)
             if works and (pace < 0 or size > BATCH_BYTES or seconds + pace > BATCH_SECONDS):
                 break
-            if own:
-                own.popleft()
-            else:
-                pool.popleft()
-                item.engine = engine.id
             fn = work.fn
             if fn and fn not in engine.functions:
                 function = self.functions.get(fn)
-                if function is None:  # evicted since; ask for it again
-                    self._accept(item)
+                if function is None:  # evicted since it came; ask for it again
+                    item.ready = False
+                    self._lack(item)
+                    if queue is pool:
+                        pool.popleft()
                     continue
-                if works and size + len(function.data) > BATCH_BYTES:
-                    (own if item.fixed else pool).appendleft(item)
+                size += len(function.data)
+                if works and size > BATCH_BYTES:
                     break
                 engine.functions.add(fn)
                 functions.append((fn, function.data))
-                size += len(function.data)
+            queue.popleft()
+            if queue is pool:
+                share -= 1
+                item.engine = engine.id
             works.append(work)
             engine.flight[item.key] = item
             if pace < 0:
@@ -305,7 +396,7 @@ class Custody:
             self._roomy[number] = None
         else:
             return
-        if engine.own:
+        if engine.waits:
             self._touched.add(number)
 
     # -- outcomes --------------------------------------------------------------------------
@@ -373,7 +464,7 @@ class Custody:
         finished: float = 0.0,
     ) -> None:
         key = item.key
-        self.items.pop(key, None)
+        self._forget(item)
         self._withdrawn.discard(key)
         out = self.printed.pop(key, 0) if self.printed else 0
         result = m.Result(key, item.attempt, number, status, data, body, started, finished, out)
@@ -443,7 +534,7 @@ class Custody:
             if item.key in self._withdrawn:
                 self._abort(item, number)
                 continue
-            del self.items[item.key]
+            self._forget(item)
             by_channel.setdefault(item.channel, []).append((item.key, item.attempt))
         text = f"engine {number} ended before this task began: {reason}"
         for channel, tasks in by_channel.items():
@@ -525,7 +616,7 @@ class Custody:
         while self.pool and len(back) < n:
             item = self.pool.pop()
             if item.channel == channel:
-                del self.items[item.key]
+                self._forget(item)
                 back.append((item.key, item.attempt))
             else:
                 kept.append(item)
@@ -550,12 +641,16 @@ class Custody:
             self._take_back(self.engines[number])
 
     def _unqueue(self, item: Item, engine: Engine | None) -> bool:
-        lacking = self._lacking.get(item.work.fn, [])
-        for queue in (self.pool, engine.own if engine is not None else None, lacking):
-            if queue is not None and item in queue:
+        """Take a task out of whatever it waits in; False when it waits nowhere."""
+        body = item.work.body
+        fetching = self._fetching.get(body.id, []) if body is not None else []
+        own = engine.own if engine is not None else deque()
+        found = False
+        for queue in (self.pool, own, self._lacking.get(item.work.fn, []), fetching):
+            if item in queue:
                 queue.remove(item)
-                return True
-        return False
+                found = True
+        return found
 
     def _abort(self, item: Item, number: int) -> None:
         text = "cancelled before it began"
@@ -627,6 +722,9 @@ class Custody:
             if item.channel == channel
         ]
         up = [number for number, engine in self.engines.items() if engine.up]
+        while len(held) > ROLL_PART:
+            part, held = held[:ROLL_PART], held[ROLL_PART:]
+            self.out.append((A_SEND, channel, m.RollCall([], [], part, True)))
         self.out.append((A_SEND, channel, m.RollCall(up, self.ended, held)))
 
     def alone(self, now: float) -> None:

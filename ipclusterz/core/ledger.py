@@ -45,6 +45,9 @@ class Entry:
 
 _TASK = int(Channel.TASK)
 
+CANCEL_PART = 50_000
+"""Keys in one message: a message must fit a frame."""
+
 
 class Ledger:
     """Outstanding work of one client; ``out`` collects (channel, message) pairs.
@@ -52,8 +55,8 @@ class Ledger:
     Keys are given by :meth:`reserve` ahead of time, so that a caller knows them before the
     task is entered.  ``claim`` is asked about each result with a body and may
     postpone it (False); :meth:`deliver` takes it up again.  Acknowledgements wait in
-    ``received`` for something to ride on, or for :meth:`acknowledge`.  ``dropped`` collects bodies that
-    nobody needs any more.
+    ``received`` for something to ride on, or for :meth:`acknowledge`.  ``dropped`` collects
+    bodies that nobody needs any more; ``piece`` is given pieces of bodies, and requests.
     """
 
     def __init__(self, number: int = 0) -> None:
@@ -64,6 +67,7 @@ class Ledger:
         self.dropped: list[m.Body] = []
         self.received: dict[int, list[int]] = {}  # channel -> results not acknowledged yet
         self.claim: Callable[[int, m.Result], bool] = lambda channel, result: True
+        self.piece: Callable[[int, Any], None] = lambda channel, message: None
         self._base = number << m.COUNTER_BITS
         self._counter = 0
         self._sent_functions: dict[int, set[bytes]] = {
@@ -139,7 +143,9 @@ class Ledger:
             if entry is not None:
                 by_channel.setdefault(entry.channel, []).append(key)
         for channel, chosen in by_channel.items():
-            self.out.append((channel, m.Cancel(chosen)))
+            for start in range(0, len(chosen), CANCEL_PART):
+                part = chosen[start : start + CANCEL_PART]
+                self.out.append((channel, m.Cancel(part)))
 
     # -- hearing ---------------------------------------------------------------------------
 
@@ -191,6 +197,9 @@ class Ledger:
             self.dropped.append(entry.message.body)
 
     def _other(self, channel: int, message: Any) -> None:
+        if isinstance(message, (m.Fetch, m.Chunk)):
+            self.piece(channel, message)
+            return
         if isinstance(message, m.NeedFunction):
             for entry in self.pending.values():
                 if entry.fn is not None and entry.fn.digest == message.digest:

@@ -90,7 +90,7 @@ class Link:
         if self._kept_bytes >= WINDOW:
             return []
         packets: list[bytes] = []
-        if len(queue) <= 8:  # the common lone task: no bookkeeping of sizes
+        if len(queue) == 1:  # the common lone task
             packets.append(self._close(_encode(queue)))
             self._queue = []
             return packets

@@ -23,8 +23,8 @@ PROTOCOL = 1
 INLINE = 64 * 1024
 """Payloads up to this many bytes ride in batches; larger ones become a :class:`Body`."""
 
-CHUNK = 4 * 1024 * 1024
-"""The largest piece of a body that travels at once, in bytes."""
+CHUNK = 1024 * 1024
+"""The largest piece of a body that travels at once, in bytes: others wait behind it."""
 
 COUNTER_BITS = 40
 
@@ -103,16 +103,15 @@ class Body(Part):
 
     ``id`` is 16 random bytes and, in hexadecimal, the file's name.  ``sizes`` are the
     bytes of each part: the pickle stream first, then its out-of-band buffers; each part
-    starts at a multiple of 64.  ``folder`` is a path that exists on the sender's host, and
-    ``proof`` the content of its challenge file, by which a receiver knows that it is the
-    same host.  ``key`` seals the chunks when it is not.
+    starts at a multiple of 64.  ``folder`` is a path that exists on the owner's host, and
+    ``proof`` the content of its challenge file, by which a receiver knows that it is on the
+    same host and may map the file.  Others fetch it piece by piece.
     """
 
     id: bytes
     sizes: list[int]
     folder: str
     proof: bytes
-    key: bytes = b""
 
 
 class Options(Part):
@@ -277,12 +276,14 @@ class RollCall(Message, tag=15):
     """What an agent has, told to a scheduler that is new to it.
 
     ``held`` are (key, attempt, engine) of tasks not finished, ``engines`` those that are up,
-    ``ended`` those that were and are no more.
+    ``ended`` those that were and are no more.  A long one comes in parts; all but the last
+    have ``more``.
     """
 
     engines: list[int]
     ended: list[int]
     held: list[tuple[int, int, int]]
+    more: bool = False
 
 
 class Waiting(Message, tag=17):
@@ -313,24 +314,22 @@ class Stream(Message, tag=20):
 
 
 class Fetch(Message, tag=24):
-    """Asks a body's owner for a piece.
+    """Asks the owner of a task's or a result's body for a piece of its file.
 
-    ``client`` is the number of the client that owns it, or of the one that asks;
-    ``engine`` names the agent at the other end.
+    ``key`` tells schedulers whom to ask: the client that made the task, or the agent that
+    keeps its result.
     """
 
-    client: int
-    engine: int
+    key: int
     id: bytes
     offset: int
     size: int
 
 
 class Chunk(Message, tag=25):
-    """A sealed piece of a body; empty ``data`` with a ``problem`` when there is none."""
+    """The piece asked for, or the ``problem`` with it."""
 
-    client: int
-    engine: int
+    key: int
     id: bytes
     offset: int
     data: bytes

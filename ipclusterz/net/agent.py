@@ -33,6 +33,7 @@ from ipclusterz.net.nursery import Nursery
 from ipclusterz.net.outlog import OutputLog
 from ipclusterz.net.process import EngineProcess
 from ipclusterz.net.register import Registrar
+from ipclusterz.net.transfer import Carrier
 
 StatusCall = Callable[[dict[str, Any]], None]
 
@@ -136,6 +137,8 @@ class Agent:
         self._last_loss = 0.0
         self._outlog = OutputLog(config.log_dir, prefix)
         self._folder, self._proof = bodies.make_folder()
+        self._carrier = Carrier(self._folder, self._proof, self._send, self._brought)
+        self.custody.is_here = bodies.here
         hostid = host.boot_id()
         if loopback_elsewhere(connector, hostid):
             raise LaunchError(
@@ -176,9 +179,19 @@ class Agent:
             m.ToAgentWork if work else m.Beat,
             messages,
             on_state=lambda problem: self._channel_state(channel, problem),
-            on_renewed=(lambda: self.custody.renewed(channel)) if work else None,
+            on_renewed=(lambda: self._renewed(channel)) if work else None,
             on_unknown=self._registrar.start,
         )
+
+    def _renewed(self, channel: Channel) -> None:
+        self.custody.renewed(channel)
+        self._carrier.renewed(channel)
+
+    def _send(self, channel: int, message: Any) -> None:
+        self._dials[channel].link.put(message)  # type: ignore[index]
+
+    def _brought(self, id: bytes, body: m.Body | None, problem: str) -> None:
+        self.custody.fetched(id, body, problem, monotonic())
 
     # -- life ------------------------------------------------------------------------------
 
@@ -536,6 +549,16 @@ class Agent:
         if kind == c.A_END:
             self.end(number, 1)
             return
+        if kind == c.A_FETCH:
+            self._carrier.bring(action[1], action[2], action[3])
+            return
+        if kind == c.A_PIECE:
+            channel, message = action[1], action[2]
+            if isinstance(message, m.Fetch):
+                self._carrier.serve(channel, message)
+            else:
+                self._carrier.came(message)
+            return
         engine = self.processes.get(number)
         if engine is None:
             return
@@ -590,6 +613,7 @@ class Agent:
             dial.close()
         self._registrar.close()
         self._outlog.stop()
+        self._carrier.close()
         bodies.remove_folder(self._folder)
         self._context.term()
 

@@ -40,6 +40,7 @@ from ipclusterz.net import host, register, sockets
 from ipclusterz.net.dial import Dial, Identity
 from ipclusterz.net.loop import Loop, monotonic
 from ipclusterz.net.register import Registrar
+from ipclusterz.net.transfer import Carrier
 
 Notice = Callable[[str], None]
 
@@ -60,10 +61,9 @@ GONE_SECONDS = 3.0
 
 # The function underneath: turning numbers into enums and back costs 4 us a call.
 _set_handler: Callable[[int, Any], Any] = getattr(signal.signal, "__wrapped__", signal.signal)
-_get_handler: Callable[[int], Any] = getattr(
-    signal.getsignal, "__wrapped__", signal.getsignal
-)
+_get_handler: Callable[[int], Any] = getattr(signal.getsignal, "__wrapped__", signal.getsignal)
 _SIGINT = int(signal.SIGINT)
+_COUNTER = (1 << m.COUNTER_BITS) - 1
 
 _msgpack = msgspec.msgpack.Decoder()
 _failure = msgspec.msgpack.Decoder(m.Failure)
@@ -128,8 +128,14 @@ class Connection:
         self._announced = False
         self._pid = os.getpid()
         self._main = threading.main_thread().ident
-        self._folder = ""
-        self._proof = b""
+        self._coming: dict[bytes, tuple[int, m.Result]] = {}
+        self._folder, self._proof = bodies.make_folder()
+        self._carrier = Carrier(
+            self._folder,
+            self._proof,
+            lambda channel, message: self.ledger.out.append((channel, message)),
+            self._brought,
+        )
         self.facts: dict[str, Any] = {}
         self.ledger = Ledger()
         self._loop = loop = Loop()
@@ -183,7 +189,7 @@ class Connection:
             if work
             else handlers[channel],
             on_state=lambda problem: self._channel_state(channel, problem),
-            on_renewed=(lambda: self.ledger.renewed(channel)) if work else None,
+            on_renewed=(lambda: self._renew(channel)) if work else None,
             on_unknown=self._unknown,
         )
 
@@ -200,7 +206,6 @@ class Connection:
                 break
             self._loop.process(self._loop.wait(self._loop.timeout(left)))
         self._ever_up = True
-        self._folder, self._proof = bodies.make_folder()
 
     def _check_start(self) -> None:
         kind, text = self._problem
@@ -255,6 +260,7 @@ class Connection:
         if old is None:
             self.ledger = Ledger(registered.number)
             self.ledger.claim = self._claim
+            self.ledger.piece = self._piece
             self.facts = {
                 "cluster_id": registered.cluster_id,
                 "url": self._connector.url,
@@ -372,17 +378,47 @@ class Connection:
         """Map a result's body before anybody is told, so that its owner may let go of it."""
         body = result.body
         assert body is not None
-        loaded = Loaded(body.id, body.sizes, body.folder, body.proof, body.key)
+        if not bodies.here(body):
+            self._coming[body.id] = (channel, result)
+            self._carrier.bring(channel, result.key, body)
+            return False
+        self._map(result, body)
+        return True
+
+    def _map(self, result: m.Result, body: m.Body) -> None:
+        loaded = Loaded(body.id, body.sizes, body.folder, body.proof)
         try:
             loaded.parts = bodies.read(body)
         except OSError as error:
-            text = f"the result of {body.sizes[0]} bytes and more cannot be mapped: {error}"
-            result.status = int(m.Status.ERROR)
-            result.data = m.encode(m.Failure("SerializationError", text))
-            result.body = None
-            return True
-        result.body = loaded
-        return True
+            self._spoil(result, f"cannot be mapped: {error}")
+        else:
+            result.body = loaded
+
+    def _spoil(self, result: m.Result, why: str) -> None:
+        text = f"the result of task {result.key & _COUNTER} {why}"
+        result.status = int(m.Status.ERROR)
+        result.data = m.encode(m.Failure("SerializationError", text, engine=result.engine))
+        result.body = None
+
+    def _brought(self, id: bytes, body: m.Body | None, problem: str) -> None:
+        """A result's body came from another host, or did not."""
+        channel, result = self._coming.pop(id)
+        if body is None:
+            self._spoil(result, f"could not be fetched: {problem}")
+        else:
+            self._map(result, body)
+            bodies.remove(body)
+        self.ledger.deliver(channel, result)
+
+    def _piece(self, channel: int, message: Any) -> None:
+        if isinstance(message, m.Fetch):
+            self._carrier.serve(channel, message)
+        else:
+            self._carrier.came(message)
+
+    def _renew(self, channel: int) -> None:
+        self.ledger.renewed(channel)
+        self._carrier.renewed(channel)
 
     # -- sending ---------------------------------------------------------------------------
 
@@ -700,8 +736,8 @@ class Connection:
         os.close(self._eventfd)
         self._loop.close()
         self._context.term()
-        if self._folder:
-            bodies.remove_folder(self._folder)
+        self._carrier.close()
+        bodies.remove_folder(self._folder)
 
 
 class _Guard:
