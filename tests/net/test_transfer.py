@@ -51,7 +51,8 @@ def test_a_broadcast_is_fetched_once_and_reaches_all(rc: ipp.Client, elsewhere: 
 def test_work_for_one_engine_keeps_its_order(rc: ipp.Client, elsewhere: None) -> None:
     view = rc[1]
     pushed = view.push({"q": np.arange(ITEMS)}, block=False)
-    assert view.apply_async(lambda: q.shape).get(30) == (ITEMS,)  # type: ignore[name-defined]  # noqa: F821
+    view.execute("shape = q.shape", block=False)
+    assert view.pull("shape", block=False).get(30) == (ITEMS,)
     pushed.get(30)
 
 
