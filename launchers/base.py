@@ -20,8 +20,9 @@ from __future__ import annotations
 import importlib
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any, Protocol, cast
+
+from msgspec import Struct
 
 from ipclusterz.error import LaunchError
 
@@ -45,8 +46,7 @@ _LATER = {
 }
 
 
-@dataclass(frozen=True)
-class LaunchSpec:
+class LaunchSpec(Struct, frozen=True):
     """What to start.
 
     ``argv`` is the command, ``env`` what to add to the environment (never anything secret:
@@ -58,15 +58,14 @@ class LaunchSpec:
 
     argv: tuple[str, ...]
     name: str
-    env: Mapping[str, str] = field(default_factory=dict)
+    env: Mapping[str, str] = {}
     cwd: str = ""
     stdin: str = ""
     n: int = 1
     log: str = ""
 
 
-@dataclass(frozen=True)
-class JobState:
+class JobState(Struct, frozen=True):
     """Where a job stands.
 
     ``code`` is None while it runs (or waits to); then the exit code, negative for a signal.

@@ -83,7 +83,7 @@ class ControllerApp(BaseApp):
         found = ControllerSettings(
             **{
                 name: getattr(self, name)
-                for name in ControllerSettings.__dataclass_fields__
+                for name in ControllerSettings.__struct_fields__
                 if name not in ("execkey", "ip", "transport")
             }
         )

@@ -11,16 +11,13 @@ no traitlets, since the launcher has resolved every setting already.
 
 from __future__ import annotations
 
-import base64
 import json
 import os
 import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from ipclusterz.core.config import ControllerConfig
+    from ipclusterz.core.config import AgentConfig
 
 _ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 _LINE_LIMIT = 1 << 20
@@ -86,42 +83,50 @@ def main(role: str) -> int:
 
 
 def _controller(streams: Streams, first: dict[str, Any]) -> int:
+    import msgspec
+
     from ipclusterz.core.config import ControllerConfig
     from ipclusterz.net import controller
 
-    document = dict(first["config"])
-    if document.get("exec_key") is not None:
-        document["exec_key"] = base64.b64decode(document["exec_key"])
-    run: Callable[..., int] = controller.run
-    config: ControllerConfig = ControllerConfig(**document)
-    return run(config, streams.status, streams.stop)
+    config = msgspec.convert(first["config"], ControllerConfig)
+    return controller.run(config, streams.status, streams.stop)
+
+
+class _Late:
+    """An agent's configuration that reads the connector when it is asked for.
+
+    The zygote is started before that, while there may be no controller yet.
+    """
+
+    def __init__(self, config: AgentConfig, first: dict[str, Any], streams: Streams) -> None:
+        self._config = config
+        self._first = first
+        self._streams = streams
+        self._found: str | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._config, name)
+
+    @property
+    def connector_text(self) -> str | None:
+        """The connector's JSON, which the launcher writes when there is a controller."""
+        if self._found is None and not self._config.connector_file:
+            line = self._first if "config" not in self._first else self._streams.line()
+            if line is None:
+                sys.exit(0)  # the launcher gave up before there was a controller
+            self._found = line["connector"] if "connector" in line else json.dumps(line)
+        return self._found
 
 
 def _engine(streams: Streams, first: dict[str, Any]) -> int:
+    import msgspec
+
     from ipclusterz.core.config import AgentConfig
     from ipclusterz.net import agent
 
-    class Late(AgentConfig):
-        """Reads the connector when it is asked for: the zygote is started before that."""
-
-        _found: str | None = None
-
-        @property
-        def connector_text(self) -> str | None:
-            if self._found is None and not self.connector_file:
-                line = first if "config" not in first else streams.line()
-                if line is None:
-                    sys.exit(0)  # the launcher gave up before there was a controller
-                self._found = line["connector"] if "connector" in line else json.dumps(line)
-            return self._found
-
-        @connector_text.setter
-        def connector_text(self, text: str | None) -> None:
-            self._found = text
-
-    run: Callable[..., int] = agent.run
-    config = Late(**first.get("config", {}))
-    return run(config, streams.status, streams.stop)
+    config = msgspec.convert(first.get("config", {}), AgentConfig)
+    late: Any = _Late(config, first, streams)
+    return agent.run(late, streams.status, streams.stop)
 
 
 def _described(error: BaseException) -> str:

@@ -13,9 +13,10 @@ import atexit
 import os
 import weakref
 from collections.abc import Callable
-from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
+
+from msgspec.structs import replace
 
 from ipclusterz.cluster import fileconfig
 from ipclusterz.cluster import state as states

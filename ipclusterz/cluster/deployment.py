@@ -11,8 +11,10 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
 from threading import Condition
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from ipclusterz.cluster import logs
 from ipclusterz.cluster import state as states
@@ -40,8 +42,7 @@ class AlreadyRunning(ClusterError):
     """A cluster with this id runs in this profile."""
 
 
-@dataclass
-class Plan:
+class Plan(Struct):
     """What to start: a controller as the user describes it, and a pattern for engines.
 
     ``own`` says that this process is a command of ours and may be told to end;

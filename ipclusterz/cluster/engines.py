@@ -5,14 +5,14 @@ A plain record with the rules for reading it; the lock that guards it is the clu
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Any
+
+from msgspec import Struct
 
 from ipclusterz.launchers.base import Job, JobState
 
 
-@dataclass
-class EngineSet:
+class EngineSet(Struct):
     """Engines that one launch brought: ``ready`` maps engine ids to process ids.
 
     ``problem`` is the first reason why the set is not, or no more, complete.
@@ -21,7 +21,7 @@ class EngineSet:
     id: str
     job: Job
     n: int
-    ready: dict[int, int] = field(default_factory=dict)
+    ready: dict[int, int] = {}
     complete: bool = False
     told: bool = False
     problem: str = ""

@@ -7,8 +7,9 @@ on its way to the first result does not have: files without a live line are not 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
 from typing import Any
+
+from msgspec import Struct, field
 
 from ipclusterz.cluster.settings import ControllerSettings, SettingError, read_key
 from ipclusterz.core.config import AgentConfig
@@ -18,13 +19,12 @@ FILES = ("ipcontrollerz_config.py", "ipenginez_config.py", "ipclusterz_config.py
 _LIFELESS = ("c = get_config()", "c = get_config()  # noqa")
 
 
-@dataclass
-class Settings:
+class Settings(Struct):
     """Settings from files, with defaults for what they do not say."""
 
     controller: ControllerSettings = field(default_factory=ControllerSettings)
     agent: AgentConfig = field(default_factory=AgentConfig)
-    start: dict[str, Any] = field(default_factory=dict)
+    start: dict[str, Any] = {}
 
 
 def read(profile: ProfileDir) -> Settings:

@@ -15,8 +15,9 @@ import hashlib
 import json
 import os
 import socket
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from ipclusterz.cluster.settings import ControllerSettings, SettingError, decide
 from ipclusterz.core.config import CHANNEL_NAMES, ControllerConfig
@@ -31,8 +32,7 @@ _LOW, _HIGH = 10000, 32000
 none is in use when the controller comes back."""
 
 
-@dataclass
-class Kept:
+class Kept(Struct):
     """The content of a key file; ``salt`` is empty for a key that was not the user's own."""
 
     key: bytes

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from ipclusterz.core.config import CHANNEL_NAMES, ControllerConfig
 from ipclusterz.core.connector import valid_address, valid_ssh
@@ -35,8 +36,7 @@ class SettingError(ClusterError):
     """A setting that cannot be used, alone or together with another one."""
 
 
-@dataclass
-class ControllerSettings:
+class ControllerSettings(Struct):
     """A controller as a user describes it; empty and 0 mean: decide yourself.
 
     ``ports`` is seven ports, as ``12345-12351`` or separated by commas, in the order

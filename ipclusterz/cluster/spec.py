@@ -6,11 +6,11 @@ in arguments or environment, and no parsing of flags in processes that must star
 
 from __future__ import annotations
 
-import base64
 import json
 import os
 import sys
-from typing import Any
+
+import msgspec
 
 from ipclusterz.cluster.state import TOKEN
 from ipclusterz.core.config import AgentConfig, ControllerConfig
@@ -24,14 +24,11 @@ _LOG_LIMIT = 1 << 20
 
 def controller_spec(config: ControllerConfig, token: str) -> LaunchSpec:
     """Return the launch of a controller on this host."""
-    document = dict(vars(config))
-    if config.exec_key is not None:
-        document["exec_key"] = base64.b64encode(config.exec_key).decode()
     return LaunchSpec(
         argv=_argv("controller"),
         name="the controller",
         env={TOKEN: token},
-        stdin=config_line(document),
+        stdin=config_line(config),
         log=_log(config.log_dir, "ipcontrollerz", config.cluster_id),
     )
 
@@ -46,7 +43,7 @@ def agent_spec(config: AgentConfig, token: str, label: str) -> LaunchSpec:
         name=f"the engines' process ({label})" if label else "the engines' process",
         env={TOKEN: token},
         cwd=config.work_dir,
-        stdin=config_line(dict(vars(config))),
+        stdin=config_line(config),
         n=config.n,
         log=_log(
             config.log_dir, "ipenginez", "-".join(filter(None, (config.cluster_id, label)))
@@ -54,9 +51,9 @@ def agent_spec(config: AgentConfig, token: str, label: str) -> LaunchSpec:
     )
 
 
-def config_line(document: dict[str, Any]) -> str:
-    """Return the first line for a launched program."""
-    return json.dumps({"config": document}) + "\n"
+def config_line(config: ControllerConfig | AgentConfig) -> str:
+    """Return the first line for a launched program; bytes travel as Base64."""
+    return msgspec.json.encode({"config": config}).decode() + "\n"
 
 
 def connector_line(text: str) -> str:
