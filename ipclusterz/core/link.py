@@ -29,6 +29,9 @@ MAX_ITEMS = 2000
 MAX_BYTES = 1024 * 1024
 """Payload bytes after which a packet is closed; one message may go beyond it."""
 
+MAX_PACKET = 4 * 1024 * 1024
+"""Bytes that several messages may have together in one packet: a packet must fit a frame."""
+
 WINDOW = 64 * 1024 * 1024
 """Bytes that may wait for an acknowledgement before a link stops sending."""
 
@@ -97,7 +100,12 @@ class Link:
         start = 0
         while start < len(queue) and self._kept_bytes < WINDOW:
             end = self._fit(queue, start)
-            packets.append(self._close(_encode(queue[start:end])))
+            payload = _encode(queue[start:end])
+            while len(payload) > MAX_PACKET and end - start > 1:
+                # What is large about these is not their data: text, or lists of keys.
+                end = start + (end - start) // 2
+                payload = _encode(queue[start:end])
+            packets.append(self._close(payload))
             start = end
         del queue[:start]
         return packets
