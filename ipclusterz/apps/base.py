@@ -20,6 +20,7 @@ from traitlets.config.loader import KVArgParseConfigLoader
 
 from ipclusterz._version import __version__
 from ipclusterz.cluster import AlreadyRunning, SettingError
+from ipclusterz.cluster.settings import no_such_setting
 from ipclusterz.error import ClusterError, KernelError
 from ipclusterz.paths import ProfileDir, profile_dir
 
@@ -120,6 +121,7 @@ class BaseApp(Application):
         if self.extra_args:
             words = " ".join(self.extra_args)
             raise SettingError(f"{self.name} takes no such argument: {words}; see -h")
+        self._check_config("the command line")
         self._read_config_files()
         self._parsing = False
         if self.work_dir:
@@ -175,15 +177,30 @@ class BaseApp(Application):
         self.update_config(self.cli_config)
 
     def _read_config_file(self, name: str, folder: str) -> None:
+        path = os.path.join(folder, name if name.endswith(".py") else f"{name}.py")
         try:
             self.load_config_file(name, path=folder)
         except TraitError:
             raise
         except Exception as error:  # a config file is a program: anything may happen in it
-            path = os.path.join(folder, name)
             raise SettingError(
                 f"the config file {path} cannot be used: {type(error).__name__}: {error}"
             ) from error
+        self._check_config(f"the config file {path}")
+
+    def _check_config(self, origin: str) -> None:
+        """Raise SettingError for a setting that no command has: a typing error, most likely."""
+        if not self.config:
+            return
+        known = _settings()
+        for section, values in self.config.items():
+            if section not in known:
+                text = no_such_setting("", section, known)
+                raise SettingError(f"{origin} cannot be used: {text}")
+            for name in values:
+                if name not in known[section]:
+                    text = no_such_setting(section, name, known[section])
+                    raise SettingError(f"{origin} cannot be used: {text}")
 
     def _enter(self, path: str) -> None:
         try:
@@ -209,6 +226,21 @@ class BaseApp(Application):
         if exit_status == 1 and self._parsing:
             exit_status = ExitCode.USAGE
         super().exit(exit_status)
+
+
+def _settings() -> dict[str, set[str]]:
+    """Return the settings of each class that a config file may speak of."""
+    from ipclusterz.apps import cluster  # it knows all commands, and they know this module
+
+    found: dict[str, set[str]] = {}
+    waiting: list[Any] = [cluster.ClusterApp, BaseApp]
+    while waiting:
+        kind = waiting.pop()
+        if kind.__name__ not in found:
+            found[kind.__name__] = set(kind.class_trait_names(config=True))
+            waiting += [base for base in kind.__mro__ if hasattr(base, "class_trait_names")]
+            waiting += kind.__subclasses__()
+    return found
 
 
 def run(command: type[BaseApp], argv: Sequence[str] | None = None) -> int:

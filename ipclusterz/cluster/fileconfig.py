@@ -11,11 +11,27 @@ from typing import Any
 
 from msgspec import Struct, field
 
-from ipclusterz.cluster.settings import ControllerSettings, SettingError, read_key
+from ipclusterz.cluster.settings import (
+    ControllerSettings,
+    SettingError,
+    no_such_setting,
+    read_key,
+)
 from ipclusterz.core.config import AgentConfig
 from ipclusterz.paths import ProfileDir
 
 FILES = ("ipcontrollerz_config.py", "ipenginez_config.py", "ipclusterz_config.py")
+_OF_COMMANDS = frozenset(
+    "profile profile_dir ipython_dir cluster_id config_file log_to_file clean_logs quiet n file"
+    " log_level log_format log_datefmt logging_config show_config show_config_json".split()
+)
+"""Settings of the commands that mean nothing to a cluster made from Python."""
+
+_OTHERS = frozenset(
+    "Application BaseApp ClusterApp Configurable CreateApp EnginesApp ListApp"
+    " LoggingConfigurable SingletonConfigurable StopApp".split()
+)
+_START = frozenset(("n", "engines", "daemon", "delay", "timeout"))
 _LIFELESS = ("c = get_config()", "c = get_config()  # noqa")
 
 
@@ -34,6 +50,7 @@ def read(profile: ProfileDir) -> Settings:
         path = os.path.join(profile.path, name)
         if _has_live_lines(path):
             for section, values in _load(path).items():
+                _check(path, section, values)
                 sections.setdefault(section, {}).update(values)
     found = Settings(start=sections.get("StartApp", {}))
     controller = dict(sections.get("ControllerApp", {}))
@@ -45,8 +62,6 @@ def read(profile: ProfileDir) -> Settings:
         agent["preload"] = [
             part.strip() for part in agent["preload"].split(",") if part.strip()
         ]
-    for name in ("n", "file"):  # of ipenginez alone
-        agent.pop(name, None)
     _fill(found.agent, agent, "EngineApp")
     return found
 
@@ -72,11 +87,28 @@ def _load(path: str) -> dict[str, dict[str, Any]]:
     return {section: dict(values) for section, values in config.items()}
 
 
+def _check(path: str, section: str, values: dict[str, Any]) -> None:
+    known: dict[str, frozenset[str]] = {
+        "ControllerApp": frozenset(ControllerSettings.__struct_fields__),
+        "EngineApp": frozenset(AgentConfig.__struct_fields__) - {"connector_text", "env"},
+        "StartApp": _START,
+    }
+    if section in _OTHERS:
+        return  # of another command, which checks it
+    if section not in known:
+        text = no_such_setting("", section, [*known, *_OTHERS])
+        raise SettingError(f"the config file {path} cannot be used: {text}")
+    for name in values:
+        if name not in known[section] | _OF_COMMANDS:
+            text = no_such_setting(section, name, known[section])
+            raise SettingError(f"the config file {path} cannot be used: {text}")
+
+
 def _fill(target: object, values: dict[str, Any], section: str) -> None:
     for name, value in values.items():
-        kind = type(getattr(target, name, None))
         if not hasattr(target, name):
-            raise SettingError(f"there is no setting c.{section}.{name}")
+            continue  # of the commands
+        kind = type(getattr(target, name))
         if not isinstance(value, kind) and not (kind is float and isinstance(value, int)):
             raise SettingError(
                 f"c.{section}.{name} is {value!r}: it must be of type {kind.__name__}"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterable
 
 from msgspec import Struct
 
@@ -65,6 +66,16 @@ class ControllerSettings(Struct):
     ping: int = 1000
     scheme: str = "leastload"
     hwm: int = 0
+
+
+def no_such_setting(section: str, name: str, known: Iterable[str]) -> str:
+    """Return what to say about a setting that does not exist: the nearest that does."""
+    from difflib import get_close_matches  # only when something is wrong
+
+    found = get_close_matches(name, sorted(known), 1, 0.5)
+    where = f"c.{section}." if section else "c."
+    hint = f"; the nearest is {where}{found[0]}" if found else ""
+    return f"there is no setting {where}{name}{hint}"
 
 
 def decide(settings: ControllerSettings) -> ControllerConfig:

@@ -285,3 +285,27 @@ def test_examples_in_help_are_commands_that_parse() -> None:
         examples = done.stdout[done.stdout.index("Examples") :].splitlines()[2:-2]
         commands = [text.split("#")[0].strip() for text in examples if text.strip()]
         assert len(commands) >= 3 and all(c.split()[0] in MODULES for c in commands)
+
+
+@pytest.mark.parametrize(
+    ("line", "nearest"),
+    [
+        ("c.ControllerApp.regprt = 1", "c.ControllerApp.regport"),
+        ("c.EngineApp.prelod = 'x'", "c.EngineApp.preload"),
+        ("c.ControlerApp.regport = 1", "c.ControllerApp"),
+    ],
+)
+def test_a_setting_that_does_not_exist_is_an_error_naming_the_nearest(
+    ipython_dir: Path, line: str, nearest: str
+) -> None:
+    profile = ipython_dir / "cluster_default"
+    profile.mkdir(mode=0o700)
+    config = profile / "ipclusterz_config.py"
+    config.write_text(f"{line}\n")
+    done = run("ipclusterz start -n 1 --daemon")
+    assert done.returncode == 2 and not done.stdout
+    assert str(config) in done.stderr and f"the nearest is {nearest}\n" in done.stderr
+    import ipclusterz as ipp
+
+    with pytest.raises(ipp.error.ClusterError, match=f"the nearest is {nearest}$"):
+        ipp.Cluster(n=1)
