@@ -8,6 +8,9 @@ that file has the content the sender named, so a path that happens to exist on a
 host is never mistaken for the sender's.  Files are opened by bare name, never through
 links, and mapped privately: receivers may write to what they got and share the memory of
 what they do not write to.
+
+The owner keeps the challenge file locked for as long as it lives.  A folder whose file is
+not locked belonged to a process that was killed; whoever makes a folder removes those.
 """
 
 from __future__ import annotations
@@ -26,6 +29,10 @@ PROOF = ".proof"
 _PROOF_SIZE = 16
 _MAX_WRITE = 1 << 30
 
+_PREFIX = "ipclusterz-"
+_SHARED = "/dev/shm"
+
+_owned: dict[str, int] = {}  # folder -> descriptor that holds its lock
 _trusted: set[tuple[str, bytes]] = set()
 
 
@@ -36,23 +43,68 @@ def make_folder() -> tuple[str, bytes]:
     """
     import tempfile  # 3 ms; engines never come here
 
-    base = "/dev/shm"
+    base = _SHARED
     if not (os.path.isdir(base) and os.access(base, os.W_OK | os.X_OK)):
         base = tempfile.gettempdir()
-    folder = tempfile.mkdtemp(prefix="ipclusterz-", dir=base)
+    sweep(base)
+    folder = tempfile.mkdtemp(prefix=_PREFIX, dir=base)
     proof = os.urandom(_PROOF_SIZE)
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    fd = os.open(os.path.join(folder, PROOF), flags, 0o600)
+    made = os.path.join(folder, PROOF + ".new")
+    fd = os.open(made, flags, 0o600)
+    _lock(fd)
+    _owned[folder] = fd
+    os.write(fd, proof)
+    # Nobody finds the file under its name before it is locked.
+    os.rename(made, os.path.join(folder, PROOF))
+    return folder, proof
+
+
+def sweep(base: str) -> int:
+    """Remove the folders in ``base`` whose owners were killed; return how many."""
+    removed = 0
+    for name in os.listdir(base):
+        folder = os.path.join(base, name)
+        if name.startswith(_PREFIX) and folder not in _owned and _abandoned(folder):
+            try:
+                remove_folder(folder)
+            except OSError:
+                continue  # something in it is not of our making
+            removed += 1
+    return removed
+
+
+def _abandoned(folder: str) -> bool:
+    """Tell whether a folder is ours and its owner lives no more; in doubt it lives."""
     try:
-        os.write(fd, proof)
+        if os.lstat(folder).st_uid != os.geteuid():
+            return False
+        fd = os.open(os.path.join(folder, PROOF), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        return os.fstat(fd).st_size == _PROOF_SIZE and _lock(fd)
     finally:
         os.close(fd)
-    return folder, proof
+
+
+def _lock(fd: int) -> bool:
+    """Take a file's lock; False where that is impossible or somebody has it."""
+    try:
+        import fcntl  # not on Windows, and engines take no locks
+
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (ImportError, OSError):
+        return False
+    return True
 
 
 def remove_folder(folder: str) -> None:
     """Remove a folder of bodies with what is left in it; a folder that is gone is fine."""
     _trusted.difference_update({known for known in _trusted if known[0] == folder})
+    held = _owned.pop(folder, -1)
+    if held >= 0:
+        os.close(held)
     try:
         names = os.listdir(folder)
     except FileNotFoundError:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -133,3 +135,35 @@ def test_the_folder_goes_with_all_that_is_in_it(folder: tuple[str, bytes]) -> No
     bodies.write(*folder, [b"b"])
     bodies.remove_folder(folder[0])
     assert not os.path.exists(folder[0])
+
+
+def test_folders_of_killed_owners_are_swept_and_no_others(tmp_path: Path) -> None:
+    script = (
+        "import sys; from ipclusterz.engine import bodies; bodies._SHARED = sys.argv[1];"
+        "made = bodies.make_folder(); bodies.write(*made, [b'x' * 1000]);"
+        "print(made[0], flush=True); sys.stdin.read()"
+    )
+    owners = [
+        subprocess.Popen(
+            [sys.executable, "-c", script, str(tmp_path)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(2)
+    ]
+    lives, dies = owners
+    assert lives.stdout is not None and dies.stdout is not None
+    kept, abandoned = lives.stdout.readline().strip(), dies.stdout.readline().strip()
+    (tmp_path / "ipclusterz-of-sockets").mkdir()
+    try:
+        assert bodies.sweep(str(tmp_path)) == 0
+        dies.kill()
+        dies.wait(10)
+        assert bodies.sweep(str(tmp_path)) == 1
+        assert not os.path.exists(abandoned)
+        assert os.path.isdir(kept) and (tmp_path / "ipclusterz-of-sockets").is_dir()
+    finally:
+        for owner in owners:
+            owner.kill()
+            owner.communicate(timeout=10)
