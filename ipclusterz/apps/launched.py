@@ -14,10 +14,8 @@ from __future__ import annotations
 import json
 import os
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from ipclusterz.core.config import AgentConfig
 
 _ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 _LINE_LIMIT = 1 << 20
@@ -92,41 +90,22 @@ def _controller(streams: Streams, first: dict[str, Any]) -> int:
     return controller.run(config, streams.status, streams.stop)
 
 
-class _Late:
-    """An agent's configuration that reads the connector when it is asked for.
-
-    The zygote is started before that, while there may be no controller yet.
-    """
-
-    def __init__(self, config: AgentConfig, first: dict[str, Any], streams: Streams) -> None:
-        self._config = config
-        self._first = first
-        self._streams = streams
-        self._found: str | None = None
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._config, name)
-
-    @property
-    def connector_text(self) -> str | None:
-        """The connector's JSON, which the launcher writes when there is a controller."""
-        if self._found is None and not self._config.connector_file:
-            line = self._first if "config" not in self._first else self._streams.line()
-            if line is None:
-                sys.exit(0)  # the launcher gave up before there was a controller
-            self._found = line["connector"] if "connector" in line else json.dumps(line)
-        return self._found
-
-
 def _engine(streams: Streams, first: dict[str, Any]) -> int:
     import msgspec
 
     from ipclusterz.core.config import AgentConfig
     from ipclusterz.net import agent
 
+    def connector() -> str | None:
+        """Wait for the connector's line; None when the launcher gave up before it came."""
+        line = first if "config" not in first else streams.line()
+        if line is None:
+            return None
+        return line["connector"] if "connector" in line else json.dumps(line)
+
     config = msgspec.convert(first.get("config", {}), AgentConfig)
-    late: Any = _Late(config, first, streams)
-    return agent.run(late, streams.status, streams.stop)
+    late = None if config.connector_file or config.connector_text else connector
+    return agent.run(config, streams.status, streams.stop, late)
 
 
 def _described(error: BaseException) -> str:

@@ -150,6 +150,11 @@ def note_pid(fd: int, pid: int) -> None:
     os.pwrite(fd, pid.to_bytes(8, "little"), PID * 8)
 
 
+def noted_pid(fd: int) -> int:
+    """Return what :func:`note_pid` wrote; 0 when it has not."""
+    return int.from_bytes(os.pread(fd, 8, PID * 8), "little")
+
+
 def _records(data: bytes) -> list[bytes]:
     found = []
     at = 0

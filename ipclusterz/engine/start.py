@@ -18,6 +18,7 @@ import time
 
 from ipclusterz.core.message import Fork
 from ipclusterz.engine.loop import Engine
+from ipclusterz.engine.offspring import engine_name
 from ipclusterz.engine.page import Page
 
 _PR_SET_PDEATHSIG = 1
@@ -105,7 +106,7 @@ def _set_surroundings(fork: Fork) -> None:
         sys.path[0] = ""
     try:
         with open("/proc/self/comm", "w") as comm:
-            comm.write(f"ipenginez {fork.engine}")
+            comm.write(engine_name(fork.engine))
     except OSError:  # a name for `ps` and no more
         pass
 

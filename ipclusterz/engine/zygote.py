@@ -6,8 +6,10 @@ not know: a key, ZeroMQ, what an engine does afterwards; see the architecture's 
 ``python -m ipclusterz.engine.zygote FD [--preload a,b]``, where FD is a SOCK_SEQPACKET
 socket to the agent.  It says once that it is ready, then turns each
 :class:`~ipclusterz.core.message.Fork` into an engine: forked twice, so that the agent, as
-the nearest subreaper, becomes the engine's parent.  It ends when the agent closes the
-socket.
+the nearest subreaper, becomes the engine's parent.
+
+When the agent closes the socket it has ended, perhaps by SIGKILL: the zygote, in a session of
+its own, ends what the agent's engines left behind, and itself.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import gc
 import importlib
 import os
 import pickle
+import signal
 import socket
 import sys
 
@@ -26,7 +29,8 @@ import ipclusterz.engine.start as start
 from ipclusterz.core.message import Fork, Op, Work, ZygoteSay, encode
 from ipclusterz.engine import serialize
 from ipclusterz.engine.namespace import Namespace
-from ipclusterz.engine.page import note_pid
+from ipclusterz.engine.offspring import AGENT_MARK, end
+from ipclusterz.engine.page import note_pid, noted_pid
 from ipclusterz.engine.runner import Runner
 
 _DATAGRAM = 1024 * 1024
@@ -37,15 +41,24 @@ DESCRIPTORS = 4
 def main(argv: list[str]) -> int:
     """Serve the agent until it closes the socket; returns the exit status."""
     agent = os.getppid()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the agent's to deal with
+    _detach()
     sock = socket.socket(fileno=int(argv[0]))
     sock.setblocking(True)
     sock.set_inheritable(False)
     problem = _preload(argv[2].split(",")) if argv[1:2] == ["--preload"] else ""
     _prepare()
-    _say(sock, problem)
-    if problem:
-        return 1
-    _serve(sock, agent)
+    try:
+        _say(sock, problem)
+        if problem:
+            return 1
+        engines = _serve(sock, agent)
+    except ConnectionError:  # the agent has gone
+        return 0
+    token = os.environ.get(AGENT_MARK)
+    if token:
+        ours = {os.getpid()}
+        end(lambda seen: seen.of_agent(token, engines, ours))
     return 0
 
 
@@ -64,6 +77,15 @@ def receive_fork(sock: socket.socket) -> tuple[Fork, list[int]] | None:
     return msgspec.msgpack.decode(data, type=Fork), list(descriptors)
 
 
+def _detach() -> None:
+    """Outlive a kill of the agent's process group, yet not the agent while we import."""
+    try:
+        os.setsid()
+    except PermissionError:  # we lead one already
+        pass
+    start.parent_death_signal(signal.SIGKILL)
+
+
 def _preload(names: list[str]) -> str:
     """Import modules that all engines need; returns what went wrong, if anything."""
     for name in filter(None, names):
@@ -76,7 +98,7 @@ def _preload(names: list[str]) -> str:
 
 def _prepare() -> None:
     """Make memory ready to be shared: what exists now is never looked at by collections."""
-    start.parent_death_signal(0)  # loads what each engine needs; 0 asks for nothing
+    start.parent_death_signal(0)  # from now on we see the agent's end ourselves
     _exercise()
     gc.collect()
     gc.disable()
@@ -109,14 +131,26 @@ def _threads() -> int:
         return -1
 
 
-def _serve(sock: socket.socket, agent: int) -> None:
-    while (request := receive_fork(sock)) is not None:
+def _serve(sock: socket.socket, agent: int) -> list[int]:
+    """Fork until the agent is gone; returns the process ids of all engines there were."""
+    engines = []
+    while (request := _request(sock)) is not None:
         fork, descriptors = request
         problem = _start(sock, agent, fork, descriptors)
-        for fd in descriptors:
-            os.close(fd)
         if problem:
             _say(sock, f"engine {fork.engine} could not be forked: {problem}")
+        else:
+            engines.append(noted_pid(descriptors[3]))
+        for fd in descriptors:
+            os.close(fd)
+    return engines
+
+
+def _request(sock: socket.socket) -> tuple[Fork, list[int]] | None:
+    try:
+        return receive_fork(sock)
+    except ConnectionError:  # the agent was killed before it heard us
+        return None
 
 
 def _start(sock: socket.socket, agent: int, fork: Fork, descriptors: list[int]) -> str:
@@ -148,11 +182,4 @@ def _fork_again(sock: socket.socket, agent: int, fork: Fork, descriptors: list[i
 
 
 if __name__ == "__main__":
-    # An interrupt from the terminal is the agent's to deal with.
-    import signal
-
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except ConnectionError:  # the agent has gone
-        sys.exit(0)
+    sys.exit(main(sys.argv[1:]))

@@ -22,7 +22,7 @@ from ipclusterz.core import message as m
 from ipclusterz.core.config import AgentConfig
 from ipclusterz.core.connector import Connector, candidates, loopback_elsewhere, parse
 from ipclusterz.core.message import Channel, Op, Role, Status
-from ipclusterz.engine import bodies
+from ipclusterz.engine import bodies, offspring
 from ipclusterz.error import LaunchError
 from ipclusterz.net import host, process, register, sockets
 from ipclusterz.net.dial import Dial, Identity
@@ -36,6 +36,7 @@ from ipclusterz.net.register import Registrar
 from ipclusterz.net.transfer import Carrier
 
 StatusCall = Callable[[dict[str, Any]], None]
+ConnectorCall = Callable[[], str | None]
 
 TICK_SECONDS = 0.02
 GRACE_SECONDS = 1.0
@@ -51,12 +52,22 @@ WORK = (Channel.DIRECT, Channel.TASK, Channel.CONTROL)
 _failure = msgspec.msgpack.Decoder(m.Failure)
 
 
-def run(config: AgentConfig, status: StatusCall, stop_fd: int | None) -> int:
+def run(
+    config: AgentConfig,
+    status: StatusCall,
+    stop_fd: int | None,
+    connector: ConnectorCall | None = None,
+) -> int:
     """Be an agent with its engines until stopped; return the process's exit code.
 
-    ``status`` is told ``engine`` (one is ready), ``engines`` (all asked for are),
-    ``engine_down``, ``waiting`` and ``error``.  Ends on SIGTERM, SIGINT, when ``stop_fd``
-    reaches its end, when the controller says so or has been gone for the lease.
+    ``connector`` gives the engine connector's JSON, or None when it will never come; it may
+    wait, and is called while the interpreter that engines are forked from is starting.
+    Without it ``config`` says where the connector is.
+
+    ``status`` is told ``bodies`` (folders to remove should we be killed), ``engine`` (one is
+    ready), ``engines`` (all asked for are), ``engine_down``, ``waiting`` and ``error``.  Ends
+    on SIGTERM, SIGINT, when ``stop_fd`` reaches its end, when the controller says so or has
+    been gone for the lease.
     """
     prefix = f"ipenginez-{config.cluster_id}" if config.cluster_id else "ipenginez"
     log = open_log(config.log_dir, f"{prefix}-agent-{os.getpid()}", config.log_level)
@@ -65,10 +76,14 @@ def run(config: AgentConfig, status: StatusCall, stop_fd: int | None) -> int:
     host.become_subreaper()
     nursery = Nursery(config.python, config.preload, log)
     try:
-        connector = _connector(config, status, stop_fd, log)
-        if connector is None:
+        if connector is not None:
+            config.connector_text = connector()
+            if config.connector_text is None:
+                return 0
+        found = _connector(config, status, stop_fd, log)
+        if found is None:
             return 0
-        agent = Agent(config, connector, nursery, status, log, prefix)
+        agent = Agent(config, found, nursery, status, log, prefix)
         return agent.run(stop_fd)
     finally:
         nursery.close()
@@ -136,8 +151,6 @@ class Agent:
         self._code = 0
         self._last_loss = 0.0
         self._outlog = OutputLog(config.log_dir, prefix)
-        self._folder, self._proof = bodies.make_folder()
-        self._carrier = Carrier(self._folder, self._proof, self._send, self._brought)
         self.custody.is_here = bodies.here
         hostid = host.boot_id()
         if loopback_elsewhere(connector, hostid):
@@ -148,6 +161,9 @@ class Agent:
                 f"tunnel and point the file's url at its end"
             )
         self._hostid = hostid
+        self._folder, self._proof = bodies.make_folder()
+        status({"event": "bodies", "bodies": [self._folder]})
+        self._carrier = Carrier(self._folder, self._proof, self._send, self._brought)
         self._context = sockets.context()
         self._registrar = Registrar(
             loop,
@@ -200,6 +216,10 @@ class Agent:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._asked)
         signal.signal(signal.SIGCHLD, lambda number, frame: None)
+        # A signal alone does not end a wait: Python goes on with it after the handler.
+        self._wakeup, wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
+        self.loop.add(self._wakeup, self._woken)
         if stop_fd is not None:
             self.loop.add(stop_fd, lambda: self._launcher(stop_fd))
         self._nursery.attach(self.loop, self._nursery_says)
@@ -209,7 +229,16 @@ class Agent:
             serve(self.loop)
         finally:
             self._close()
+            signal.set_wakeup_fd(-1)
+            os.close(wake)
+            os.close(self._wakeup)
         return self._code
+
+    def _woken(self) -> None:
+        try:
+            os.read(self._wakeup, 4096)
+        except BlockingIOError:
+            pass
 
     def _asked(self, number: int, frame: Any) -> None:
         if self._ending:
@@ -228,8 +257,12 @@ class Agent:
         self._ending = reason
         self._code = code
         self.log.info("ending: %s", reason)
-        for engine in self.processes.values():
+        for engine in list(self.processes.values()):
             engine.ending = reason
+            if engine.unborn:
+                del self.processes[engine.number]
+                engine.close()
+                continue
             engine.hang_up()
             if engine.page.running:
                 engine.kill(signal.SIGTERM)
@@ -346,7 +379,7 @@ class Agent:
 
     def _fork(self, made: EngineProcess) -> m.Fork:
         env = dict(self.config.env)
-        env["IPCLUSTERZ_ENGINE_ID"] = str(made.number)
+        env[offspring.ENGINE_MARK] = str(made.number)
         env["IPCLUSTERZ_CLUSTER_ID"] = self.config.cluster_id
         return m.Fork(
             made.number,
@@ -476,11 +509,11 @@ class Agent:
     def _bury(self, engine: EngineProcess, pid: int, wait_status: int) -> None:
         number = engine.number
         now = monotonic()
-        engine._readable()
+        engine.read()
+        self._bury_children(number, pid)
         running = engine.page.running
         outcomes = engine.committed()
-        for name in (1, 2):
-            engine.drain(name)
+        engine.finish_output()
         if outcomes:
             self.custody.outcomes(number, outcomes, now)
             if any(o.key == running for o in outcomes):
@@ -490,7 +523,6 @@ class Agent:
             reason = f"{engine.ending} ({reason.splitlines()[0]})"
         del self.processes[number]
         self._infos.pop(number, None)
-        self._bury_children(number, pid)
         engine.close()
         self._outlog.close(number)
         self.custody.died(number, reason, running, now)
@@ -506,17 +538,10 @@ class Agent:
             self.end("its last engine has ended")
 
     def _bury_children(self, number: int, pid: int) -> None:
-        """An engine's descendants end with it."""
-        spare = {e.pid for e in self.processes.values()} | {self._nursery.pid}
-        for _ in range(3):  # they may fork while we look
-            left = process.descendants_of(number, pid, os.getpid(), spare)
-            if not left:
-                return
-            for child in left:
-                try:
-                    os.kill(child, signal.SIGKILL)
-                except ProcessLookupError:
-                    pass
+        """An engine's descendants end with it (when all end, they are looked for once)."""
+        if not self._ending:
+            spare = {e.pid for e in self.processes.values()} | {self._nursery.pid}
+            offspring.end(lambda seen: seen.of_engine(number, pid, os.getpid(), spare))
 
     # -- carrying out ----------------------------------------------------------------------
 
@@ -598,10 +623,15 @@ class Agent:
     # -- ending ----------------------------------------------------------------------------
 
     def _close(self) -> None:
-        for engine in list(self.processes.values()):
+        engines = list(self.processes.values())
+        for engine in engines:
             engine.kill(signal.SIGKILL)
+        spare = {os.getpid(), self._nursery.pid}
+        offspring.end(
+            lambda seen: seen.of_agent(self._nursery.token, [e.pid for e in engines], spare)
+        )
+        for engine in engines:
             if engine.pid:
-                self._bury_children(engine.number, engine.pid)
                 try:
                     os.waitpid(engine.pid, 0)
                 except ChildProcessError:

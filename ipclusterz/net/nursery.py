@@ -3,10 +3,13 @@
 It is started first of all, so that it is ready when the controller has answered; it is
 exec'd, so that it never holds a key.  When it must not fork (a module that was preloaded
 left threads running), each engine is an interpreter of its own.
+
+What it writes to standard error is passed on, and quoted when it cannot start.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import socket
@@ -18,15 +21,19 @@ from typing import Any
 import msgspec
 
 from ipclusterz.core import message as m
+from ipclusterz.engine.offspring import AGENT_MARK
 from ipclusterz.net.loop import Loop
-from ipclusterz.net.process import EngineProcess, certificate, send_with_fds
+from ipclusterz.net.process import LAST_LINES, EngineProcess, certificate, send_with_fds
 
 _decode = msgspec.msgpack.Decoder(m.ZygoteSay).decode
 _encode = msgspec.msgpack.Encoder().encode
 
+_AGAIN_SECONDS = 0.002
+_WORDS = 8192  # bytes of its standard error that are kept
+
 
 class Nursery:
-    """Starts engines; ``pid`` is the zygote's."""
+    """Starts engines; ``pid`` is the zygote's, ``token`` in the environment of all of them."""
 
     def __init__(self, python: str, preload: list[str], log: Any) -> None:
         self._log = log
@@ -35,18 +42,32 @@ class Nursery:
         self._waiting: deque[tuple[EngineProcess, m.Fork]] = deque()
         self._ready = False
         self._spawn = False
+        self._problem = ""
+        self._words = b""
         self._tell: Callable[[str], None] = lambda problem: None
+        self.token = os.urandom(8).hex()
+        self._environment = {**os.environ, AGENT_MARK: self.token}
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._socket = ours
+        self._stderr, stderr = os.pipe2(os.O_CLOEXEC)
+        os.set_blocking(self._stderr, False)
         theirs.set_inheritable(True)
         argv = [*self._program("zygote"), str(theirs.fileno())]
         if preload:
             argv += ["--preload", ",".join(preload)]
         try:
-            self.pid = os.posix_spawn(self._python, argv, os.environ)
+            self.pid = os.posix_spawn(
+                self._python,
+                argv,
+                self._environment,
+                file_actions=[(os.POSIX_SPAWN_DUP2, stderr, 2)],
+            )
+        except OSError as error:
+            self.pid = -1
+            self._problem = f"cannot run {self._python}: {error.strerror}"
         finally:
             theirs.close()
-        ours.setblocking(False)
+            os.close(stderr)
 
     def _program(self, module: str) -> list[str]:
         """Return the command of a module of the engine package.
@@ -66,21 +87,23 @@ class Nursery:
         self._loop = loop
         self._tell = tell
         loop.add(self._socket.fileno(), self._readable)
+        loop.add(self._stderr, self._pass_on)
+        if self._problem:
+            loop.after(0.0, lambda: tell(self._problem))
 
     def _readable(self) -> None:
         assert self._loop is not None
         try:
-            data = self._socket.recv(1 << 16)
+            data = self._socket.recv(1 << 16, socket.MSG_DONTWAIT)
         except BlockingIOError:
-            return
+            return self._go_on()
         except OSError:
             data = b""
         if not data:
             self._loop.remove(self._socket.fileno())
-            return  # waitpid tells how it ended
+            return None  # waitpid tells how it ended
         say = _decode(data)
-        self._ready = True
-        if say.threads > 1:
+        if say.threads > 1 and not self._spawn:
             self._spawn = True
             self._log.warning(
                 "what was preloaded left %d threads running, so engines are not forked but "
@@ -88,32 +111,65 @@ class Nursery:
                 say.threads - 1,
             )
         if say.problem:
-            self._tell(say.problem)
-            return
+            self._problem = say.problem
+            return self._tell(say.problem)
+        self._ready = True
         self._tell("")
-        while self._waiting:
-            self._start(*self._waiting.popleft())
+        return self._go_on()
+
+    def _pass_on(self) -> None:
+        """Pass on what the zygote writes to standard error, and keep the end of it."""
+        assert self._loop is not None
+        try:
+            data = os.read(self._stderr, _WORDS)
+        except BlockingIOError:
+            return
+        if not data:
+            self._loop.remove(self._stderr)
+            return
+        self._words = (self._words + data)[-_WORDS:]
+        try:
+            os.write(2, data)
+        except OSError:
+            pass  # nobody listens; the end of it is kept here
 
     def fork(self, engine: EngineProcess, request: m.Fork) -> None:
-        """Start an engine, now or when the zygote is ready."""
-        if self._ready:
-            self._start(engine, request)
-        else:
-            self._waiting.append((engine, request))
+        """Start an engine, now or when the zygote is ready for it."""
+        assert self._loop is not None
+        self._waiting.append((engine, request))
+        if self._problem:
+            self._loop.after(0.0, lambda: self._tell(self._problem))
+        self._go_on()
 
-    def _start(self, engine: EngineProcess, request: m.Fork) -> None:
-        if self._spawn:
-            self._spawn_one(engine, request)
-            return
-        self._socket.setblocking(True)
+    def _go_on(self) -> None:
+        """Start what waits, as far as the zygote takes it."""
+        assert self._loop is not None
+        while self._waiting and self._ready:
+            engine, request = self._waiting[0]
+            if engine.ending:
+                pass  # told to end before it began
+            elif self._spawn:
+                self._spawn_one(engine, request)
+            elif not self._send(engine, request):
+                return
+            self._waiting.popleft()
+
+    def _send(self, engine: EngineProcess, request: m.Fork) -> bool:
+        """Ask for an engine; False when it must be asked for later."""
+        assert self._loop is not None
         try:
             send_with_fds(self._socket, _encode(request), engine.descriptors())
         except OSError as error:
-            self._tell(f"the zygote does not take requests: {error}")
-            return
-        finally:
-            self._socket.setblocking(False)
+            # Full, or more descriptors under way than a process may have at all.
+            if error.errno in (errno.EAGAIN, errno.ETOOMANYREFS, errno.ENOBUFS):
+                self._loop.after(_AGAIN_SECONDS, self._go_on)
+                return False
+            if not self._problem:  # if it has ended, waitpid tells why
+                self._log.warning("the zygote does not take requests: %s", error)
+            self._ready = False
+            return False
         engine.handed_over()
+        return True
 
     def _spawn_one(self, engine: EngineProcess, request: m.Fork) -> None:
         fds = engine.descriptors()
@@ -121,7 +177,15 @@ class Nursery:
         for fd in fds:
             os.set_inheritable(fd, True)
         try:
-            pid = os.posix_spawn(self._python, argv, os.environ)
+            pid = os.posix_spawn(
+                self._python,
+                argv,
+                self._environment,
+                file_actions=[
+                    (os.POSIX_SPAWN_DUP2, fds[1], 1),
+                    (os.POSIX_SPAWN_DUP2, fds[2], 2),
+                ],
+            )
         finally:
             for fd in fds:
                 os.set_inheritable(fd, False)
@@ -132,18 +196,30 @@ class Nursery:
     def ended(self, wait_status: int) -> None:
         """The zygote has ended, and how."""
         self.pid = -1
+        told = self._problem
+        if not told:
+            self._readable()  # it may have said why
         self._ready = False
-        self._tell(certificate(wait_status, ""))
+        if not self._problem:
+            self._pass_on()
+            self._problem = certificate(wait_status, self._last_words())
+            self._tell(self._problem)
+
+    def _last_words(self) -> str:
+        lines = self._words.decode("utf-8", "replace").splitlines()
+        return "\n".join([line for line in lines if line.strip()][-LAST_LINES:])
 
     def close(self) -> None:
         """End the zygote."""
-        if self._loop is not None and self._socket.fileno() >= 0:
+        if self._loop is not None:
             self._loop.remove(self._socket.fileno())
-        self._socket.close()
+            self._loop.remove(self._stderr)
         if self.pid > 0:
             try:
-                os.kill(self.pid, signal.SIGTERM)
+                os.kill(self.pid, signal.SIGKILL)
                 os.waitpid(self.pid, 0)
             except (ProcessLookupError, ChildProcessError):
                 pass
             self.pid = -1
+        self._socket.close()
+        os.close(self._stderr)

@@ -25,9 +25,16 @@ from ipclusterz.net.loop import Loop
 
 SOCKET_BYTES = 1 << 20
 READ_BYTES = 1 << 16
+READS = 16
+"""Reads of one pipe before others have their turn: as much as a pipe can hold."""
+
 DATAGRAM = 1 << 18
 LAST_WORDS = 4096
-"""Bytes of an engine's standard error kept for its death certificate."""
+"""Characters of an engine's standard error kept for its death certificate."""
+
+LAST_LINES = 12
+
+_NOW = socket.MSG_DONTWAIT  # the engine shares its end: no flag of it is to be relied on
 
 _decode_say = msgspec.msgpack.Decoder(m.Say).decode
 _decode_batch = msgspec.msgpack.Decoder(m.Batch).decode
@@ -53,11 +60,10 @@ class EngineProcess:
         self._on_say = on_say
         self._on_text = on_text
         self._unsent: deque[bytes] = deque()
-        self._last_words = b""
+        self._last_words = (0, "")
         self.closed = False
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         for end in (ours, theirs):
-            end.setblocking(False)
             _enlarge(end)
         self._ours, self._theirs = ours, theirs
         self.token = os.urandom(8)
@@ -75,12 +81,17 @@ class EngineProcess:
         """Return what the engine is given: socket, standard output and error, page."""
         return [self._theirs.fileno(), *self._given]
 
+    @property
+    def unborn(self) -> bool:
+        """Whether no process was asked for yet."""
+        return bool(self._given)
+
     def handed_over(self) -> None:
         """The engine has its descriptors: close our copies and begin to listen."""
         for fd in self._given:
             os.close(fd)
         self._given = []
-        self._loop.add(self._ours.fileno(), self._readable)
+        self._loop.add(self._ours.fileno(), self.read)
         for name, fd in self._pipes.items():
             self._loop.add(fd, lambda name=name: self.drain(name))  # type: ignore[misc]
 
@@ -96,7 +107,7 @@ class EngineProcess:
 
     def _try(self, data: bytes) -> bool:
         try:
-            self._ours.send(data)
+            self._ours.send(data, _NOW)
         except BlockingIOError:
             self._unsent.appendleft(data)
             self._loop.writable(self._ours.fileno(), True)
@@ -105,7 +116,8 @@ class EngineProcess:
             pass  # it has ended; its death is on its way to us
         return True
 
-    def _readable(self) -> None:
+    def read(self) -> None:
+        """Send what waits and hear what the engine has said."""
         while self._unsent:
             if not self._try(self._unsent.popleft()):
                 break
@@ -113,8 +125,8 @@ class EngineProcess:
                 self._loop.writable(self._ours.fileno(), False)
         while True:
             try:
-                data = self._ours.recv(DATAGRAM)
-            except (BlockingIOError, OSError):
+                data = self._ours.recv(DATAGRAM, _NOW)
+            except OSError:
                 return
             if not data:
                 return
@@ -126,7 +138,7 @@ class EngineProcess:
         functions: list[bytes] = []
         while True:
             try:
-                data = self._theirs.recv(DATAGRAM)
+                data = self._theirs.recv(DATAGRAM, _NOW)
             except OSError:
                 break
             if not data:
@@ -153,7 +165,12 @@ class EngineProcess:
     def drain(self, name: int) -> None:
         """Read what is in a pipe and tell whose it is."""
         fd = self._pipes[name]
-        while not self.closed:
+        for _ in range(READS):
+            if self.closed:
+                return
+            # What is read now was written by the task that runs, or by one before it, which
+            # then has marked it; a task that began meanwhile is the writer if none ran.
+            running = self.page.running
             try:
                 data = os.read(fd, READ_BYTES)
             except BlockingIOError:
@@ -163,18 +180,35 @@ class EngineProcess:
             if not data:
                 self._loop.remove(fd)
                 return
-            if name == 2:
-                self._last_words = (self._last_words + data)[-LAST_WORDS:]
-            for key, text in self._splitters[name].feed(data, self.page.running):
-                self._on_text(self, key, name, text)
+            found = self._splitters[name].feed(data, running or self.page.running)
+            self._forward(name, found)
             if len(data) < READ_BYTES:
                 return
 
+    def finish_output(self) -> None:
+        """Read the rest, and tell of what looked like the beginning of more."""
+        for name in self._pipes:
+            self.drain(name)
+            self._forward(name, self._splitters[name].finish(self.page.running))
+
+    def _forward(self, name: int, found: list[tuple[int, str]]) -> None:
+        for key, text in found:
+            if name == 2:
+                last, words = self._last_words
+                words = words + text if key in (last, 0) else text
+                self._last_words = (key or last, words[-LAST_WORDS:])
+            self._on_text(self, key, name, text)
+
     def last_words(self) -> str:
-        """Return the last lines on standard error, for people."""
-        text = self._last_words.replace(self.token, b"").decode("utf-8", "replace")
-        lines = [line.strip("\x00\ufffd") for line in text.splitlines() if line.strip()]
-        return "\n".join(lines[-8:])
+        """Return the last lines on standard error, for people.
+
+        Only of the task that runs, or outside of any: what an earlier task wrote is no clue.
+        """
+        key, words = self._last_words
+        if key not in (0, self.page.running):
+            return ""
+        lines = [line.rstrip() for line in words.splitlines() if line.strip("\0 \t")]
+        return "\n".join(lines[-LAST_LINES:])
 
     # -- signals and the end ---------------------------------------------------------------
 
@@ -204,8 +238,7 @@ class EngineProcess:
         """Let go of everything; the process has ended."""
         if self.closed:
             return
-        for name in self._pipes:
-            self.drain(name)
+        self.finish_output()
         self.closed = True
         self.hang_up()
         for fd in self._pipes.values():
@@ -213,6 +246,7 @@ class EngineProcess:
             os.close(fd)
         for fd in self._given:
             os.close(fd)
+        self._given = []
         self.page.close()
 
 
@@ -229,16 +263,20 @@ def _enlarge(end: socket.socket) -> None:
 
 
 def send_with_fds(end: socket.socket, data: bytes, fds: list[int]) -> None:
-    """Send a datagram with descriptors (socket.send_fds would join them into a message)."""
+    """Send a datagram with descriptors; raises BlockingIOError when there is no room.
+
+    (socket.send_fds would join several buffers into one message as well, but cannot be told
+    not to wait.)
+    """
     rights = array.array("i", fds).tobytes()
-    end.sendmsg([data], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
+    end.sendmsg([data], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)], _NOW)
 
 
 def certificate(wait_status: int, last_words: str) -> str:
     """Say how a process ended, in words."""
     code = os.waitstatus_to_exitcode(wait_status)
     if code < 0:
-        how = f"killed by signal {signal.Signals(-code).name}"
+        how = f"killed by signal {_signal_name(-code)}"
         if -code == signal.SIGKILL:
             how += " (by somebody, or by the kernel for want of memory: see dmesg)"
         elif os.WCOREDUMP(wait_status):
@@ -250,48 +288,8 @@ def certificate(wait_status: int, last_words: str) -> str:
     return how
 
 
-def descendants_of(engine: int, pid: int, agent: int, spare: set[int]) -> list[int]:
-    """Return living processes that an engine left behind.
-
-    Those of its session, those re-parented to the agent that carry its mark in their
-    environment, and all descendants of either.
-    """
-    table: dict[int, tuple[int, int]] = {}
-    for name in os.listdir("/proc"):
-        if name.isdigit():
-            facts = _stat(int(name))
-            if facts is not None:
-                table[int(name)] = facts
-    mark = f"IPCLUSTERZ_ENGINE_ID={engine}".encode()
-    found: set[int] = set()
-    for process, (parent, session) in table.items():
-        if process in spare or process in (agent, pid):
-            continue
-        if session == pid or (parent == agent and mark in _environment(process)):
-            found.add(process)
-    grew = True
-    while grew:
-        more = {
-            p for p, (parent, _) in table.items() if parent in found and p not in found
-        } - spare
-        found |= more
-        grew = bool(more)
-    return sorted(found)
-
-
-def _stat(pid: int) -> tuple[int, int] | None:
-    """Return (parent, session) of a living process."""
+def _signal_name(number: int) -> str:
     try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            fields = file.read().rpartition(b")")[2].split()
-    except OSError:
-        return None
-    return None if fields[0] == b"Z" else (int(fields[1]), int(fields[3]))
-
-
-def _environment(pid: int) -> list[bytes]:
-    try:
-        with open(f"/proc/{pid}/environ", "rb") as file:
-            return file.read().split(b"\0")
-    except OSError:
-        return []
+        return signal.Signals(number).name
+    except ValueError:  # real-time signals have no name but by their distance
+        return f"{number}"

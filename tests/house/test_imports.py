@@ -22,11 +22,13 @@ TABLE: dict[str, tuple[str, ...]] = {
     "error": (),
     "_version": (),
     "core": ("error",),
-    # The agent is one end of the shared page, the output pipes and the body files.
+    # The agent is one end of the shared page, the output pipes and the body files, and ends
+    # what engines leave behind.
     "engine": ("core.message", "error"),
     "net": (
         *("core", "error", "files", "paths", "_version"),
-        *("engine.bodies", "engine.page", "engine.serialize", "engine.streams", "store"),
+        *("engine.bodies", "engine.offspring", "engine.page", "engine.serialize"),
+        *("engine.streams", "store"),
     ),
     "store": ("core", "error"),
     "files": ("core", "error"),
