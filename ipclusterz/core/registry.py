@@ -89,7 +89,8 @@ class Registry:
         self._version = version
         self._next_number = 1
         self._next_engine = 0
-        self._reserved: dict[int, bytes] = {}  # ids given to an agent, engine not up yet
+        self._reserved: dict[int, bytes] = {}  # ids given to an agent, its engine up or not
+        self._untold: set[int] = set()  # up, but not every scheduler knows them
         self._rev = 0
         self._acked: dict[int, int] = {}  # schedulers that are there: last revision done
         self._deferred: deque[tuple[int, Callable[[], None]]] = deque()
@@ -113,11 +114,13 @@ class Registry:
                 self.engine_peer[engine] = known
         channel = hello.channel
         self._acked[channel] = 0
-        for peer in self.peers.values():
-            admit = peer.admit
-            self._tell(channel, _at(admit, self._rev))
+        # Agents first: a client that is let in may ask for any engine it was told of.
+        for peer in sorted(self.peers.values(), key=lambda p: p.role == Role.CLIENT):
+            self._tell(channel, _at(peer.admit, self._rev))
             if peer.engines:
                 self._tell(channel, m.Join(self._rev, peer.id, list(peer.engines)))
+            if peer.role == Role.ENGINE and self.liveness.silent(peer.id):
+                self._tell(channel, m.Absent(self._rev, peer.id, True))
         agents = [p.id for p in self.peers.values() if p.role == Role.ENGINE]
         self._tell(channel, m.Roster(self._rev, agents))
 
@@ -183,7 +186,7 @@ class Registry:
         peer.connection = connection
         peer.host, peer.boot, peer.pid = message.host, message.boot, message.pid
         peer.since = now
-        self.liveness.watch(peer.id, now)
+        self.beat(peer.id, now)
         for engine in set(peer.engines).difference(message.engines):
             self.engine_down(peer.id, engine, "it ended while the hub was away")
         ids = self._reserve(peer, message) if role == Role.ENGINE else []
@@ -197,9 +200,10 @@ class Registry:
         if self.closing:
             return f"the controller is ending: {self.closing}"
         if message.role != role:
-            have, want = Role(role).name.lower(), message.role
+            have = "an engine" if role == Role.ENGINE else "a client"
+            want = message.role
             return (
-                f"this key makes an {have} of its holder, not role {want}: engines use "
+                f"this key makes {have} of its holder, not role {want}: engines use "
                 f"ipcontroller-engine.json, clients ipcontroller-client.json"
             )
         if message.protocol != m.PROTOCOL:
@@ -283,18 +287,28 @@ class Registry:
             made = m.EngineInfo(info.id, peer.host, info.pid, peer_id)
             peer.engines[info.id] = made
             self.engine_peer[info.id] = peer
+            if known is None:
+                self._untold.add(info.id)
             fresh.append(made)
         if not fresh:
             return
         ids = [e.id for e in fresh]
         rev = self._announce(lambda r: m.Join(r, peer_id, ids))
-        self._after(rev, lambda: self._notify(m.Engines(fresh, [])))
+        self._after(rev, lambda: self._up(fresh))
+
+    def _up(self, fresh: list[m.EngineInfo]) -> None:
+        """Every scheduler knows these engines; tell clients, unless they have ended since."""
+        self._untold.difference_update(info.id for info in fresh)
+        left = [info for info in fresh if info.id in self.engine_peer]
+        if left:
+            self._notify(m.Engines(left, []))
 
     def engine_down(self, peer_id: bytes, engine: int, reason: str) -> None:
         """An engine has ended; its agent tells the schedulers itself."""
         peer = self.peers.get(peer_id)
-        if peer is None or self._reserved.pop(engine, b"") != peer_id:
+        if peer is None or self._reserved.get(engine) != peer_id:
             return
+        del self._reserved[engine]
         self.departed.append((engine, reason))
         if peer.engines.pop(engine, None) is not None:
             self.engine_peer.pop(engine, None)
@@ -302,8 +316,8 @@ class Registry:
         self.out.append((R_LOG, "info", f"engine {engine} has ended: {reason}"))
 
     def _all_engines(self) -> m.Engines:
-        known = [e for p in self.peers.values() for e in p.engines.values()]
-        return m.Engines(known, [], True)
+        engines = (e for p in self.peers.values() for e in p.engines.values())
+        return m.Engines([e for e in engines if e.id not in self._untold], [], True)
 
     def _notify(self, message: m.Engines) -> None:
         for peer in self.peers.values():
