@@ -16,7 +16,6 @@ import os
 import sys
 from typing import Any
 
-
 _ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 _LINE_LIMIT = 1 << 20
 
