@@ -60,7 +60,7 @@ class Hub:
             int(role) if says is None else says,
             protocol,
             "2.0",
-            "host%d" % self.count,
+            f"host{self.count}",
             "boot",
             100 + self.count,
             n,
