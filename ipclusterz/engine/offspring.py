@@ -62,7 +62,7 @@ class Processes:
     def of_agent(self, token: str, engines: Iterable[int], spare: set[int]) -> set[int]:
         """Return everything that came of an agent's engines, wherever it hangs now."""
         mark = f"{AGENT_MARK}={token}".encode()
-        sessions = set(engines)
+        sessions = {pid for pid in engines if pid > 0}  # 0: led from outside of a container
         user = os.getuid()
         first = {
             process

@@ -148,6 +148,7 @@ class Agent:
         self._problem = ""
         self._ticking = False
         self._ending = ""
+        self._sessions: list[int] = []  # of engines that end with us
         self._code = 0
         self._last_loss = 0.0
         self._outlog = OutputLog(config.log_dir, prefix)
@@ -341,11 +342,7 @@ class Agent:
         self.custody.alone(monotonic())
         self._tick_soon()
         if kind == register.DENIED and self._registered is None:
-            self._fail(
-                f"the controller at {self.connector.url} does not accept this key ({text}): "
-                f"the connector file is of another controller or was revoked; copy "
-                f"ipcontroller-engine.json again"
-            )
+            self._denied(text)
             return
         if kind != self._problem:
             self._problem = kind
@@ -353,6 +350,21 @@ class Agent:
             what = f"no connection to the controller ({text}); trying again for {lease:.0f} s"
             self.log.warning(what)
             self.status({"event": "waiting", "text": what})
+
+    def _denied(self, text: str) -> None:
+        """A launcher hears of it as an error; a file may yet be of a controller to come."""
+        file = self.config.connector_file
+        what = (
+            f"the controller at {self.connector.url} does not accept this key ({text}): "
+            f"{file or 'the connector'} is of another controller or was revoked; copy "
+            f"ipcontroller-engine.json again"
+        )
+        if not file:
+            self._fail(what)
+        elif self._problem != register.DENIED:
+            self._problem = register.DENIED
+            self.log.error(what)
+            self.status({"event": "waiting", "text": f"{what}; trying again meanwhile"})
 
     def _fail(self, text: str) -> None:
         self.log.error(text)
@@ -539,7 +551,9 @@ class Agent:
 
     def _bury_children(self, number: int, pid: int) -> None:
         """An engine's descendants end with it (when all end, they are looked for once)."""
-        if not self._ending:
+        if self._ending:
+            self._sessions.append(pid)
+        else:
             spare = {e.pid for e in self.processes.values()} | {self._nursery.pid}
             offspring.end(lambda seen: seen.of_engine(number, pid, os.getpid(), spare))
 
@@ -626,10 +640,9 @@ class Agent:
         engines = list(self.processes.values())
         for engine in engines:
             engine.kill(signal.SIGKILL)
+            self._sessions.append(engine.pid)
         spare = {os.getpid(), self._nursery.pid}
-        offspring.end(
-            lambda seen: seen.of_agent(self._nursery.token, [e.pid for e in engines], spare)
-        )
+        offspring.end(lambda seen: seen.of_agent(self._nursery.token, self._sessions, spare))
         for engine in engines:
             if engine.pid:
                 try:

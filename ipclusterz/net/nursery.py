@@ -23,7 +23,7 @@ import msgspec
 from ipclusterz.core import message as m
 from ipclusterz.engine.offspring import AGENT_MARK
 from ipclusterz.net.loop import Loop
-from ipclusterz.net.process import LAST_LINES, EngineProcess, certificate, send_with_fds
+from ipclusterz.net.process import EngineProcess, certificate, last_lines, send_with_fds
 
 _decode = msgspec.msgpack.Decoder(m.ZygoteSay).decode
 _encode = msgspec.msgpack.Encoder().encode
@@ -202,12 +202,10 @@ class Nursery:
         self._ready = False
         if not self._problem:
             self._pass_on()
-            self._problem = certificate(wait_status, self._last_words())
+            self._problem = certificate(
+                wait_status, last_lines(self._words.decode("utf-8", "replace"))
+            )
             self._tell(self._problem)
-
-    def _last_words(self) -> str:
-        lines = self._words.decode("utf-8", "replace").splitlines()
-        return "\n".join([line for line in lines if line.strip()][-LAST_LINES:])
 
     def close(self) -> None:
         """End the zygote."""

@@ -32,8 +32,9 @@ DATAGRAM = 1 << 18
 LAST_WORDS = 4096
 """Characters of an engine's standard error kept for its death certificate."""
 
-LAST_LINES = 12
+LAST_LINES = 20
 
+_OUR_FRAMES = os.path.join("ipclusterz", "engine") + os.sep
 _NOW = socket.MSG_DONTWAIT  # the engine shares its end: no flag of it is to be relied on
 
 _decode_say = msgspec.msgpack.Decoder(m.Say).decode
@@ -207,8 +208,7 @@ class EngineProcess:
         key, words = self._last_words
         if key not in (0, self.page.running):
             return ""
-        lines = [line.rstrip() for line in words.splitlines() if line.strip("\0 \t")]
-        return "\n".join(lines[-LAST_LINES:])
+        return last_lines(words)
 
     # -- signals and the end ---------------------------------------------------------------
 
@@ -270,6 +270,12 @@ def send_with_fds(end: socket.socket, data: bytes, fds: list[int]) -> None:
     """
     rights = array.array("i", fds).tobytes()
     end.sendmsg([data], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)], _NOW)
+
+
+def last_lines(text: str) -> str:
+    """Return the end of what a process wrote, without empty lines and frames of our own."""
+    lines = (line.rstrip() for line in text.splitlines() if line.strip("\0 \t"))
+    return "\n".join([line for line in lines if _OUR_FRAMES not in line][-LAST_LINES:])
 
 
 def certificate(wait_status: int, last_words: str) -> str:
