@@ -21,7 +21,7 @@ from ipclusterz.client.balanced import LoadBalancedView
 from ipclusterz.client.direct import DirectView
 from ipclusterz.client.session import Link, Session, keys_of, say
 from ipclusterz.core.message import Op
-from ipclusterz.error import TimeoutError
+from ipclusterz.error import AuthenticationError, TimeoutError
 
 if TYPE_CHECKING:
     from ipclusterz.core.connector import Connector
@@ -78,7 +78,7 @@ class Client:
             cluster_id=cluster_id,
         )
         locate.check_reachable(connector, origin, sshserver)
-        self._begin(_connect(connector, timeout), profile or "default", cluster, origin)
+        self._begin(_connect(connector, timeout, origin), profile or "default", cluster, origin)
 
     @classmethod
     def over(cls, connection: Link, cluster: Any = None) -> Client:
@@ -344,7 +344,7 @@ class Client:
         self.close()
 
 
-def _connect(connector: Connector, timeout: float) -> Link:
+def _connect(connector: Connector, timeout: float, origin: str) -> Link:
     # Sockets and sealing take 60 ms to import, which a Client that finds no file to connect
     # with should not make its user wait for.
     from ipclusterz.net.client import Connection
@@ -352,6 +352,8 @@ def _connect(connector: Connector, timeout: float) -> Link:
     started = time.monotonic()
     try:
         return Connection(connector, timeout=timeout, notice=say)
+    except AuthenticationError as error:
+        raise AuthenticationError(f"{origin}: {error}") from None
     except TimeoutError as error:
         raise TimeoutError(
             f"{error} (gave up after {time.monotonic() - started:.1f} s; Client(timeout=...)"

@@ -196,16 +196,21 @@ class Connection:
     def _connect(self, timeout: float) -> None:
         deadline = monotonic() + timeout
         self._registrar.start()
-        while not (self._registered and all(d.up for d in self._dials.values())):
+        while not self._complete():
             self._check_start()
             left = deadline - monotonic()
             if left <= 0:
                 raise TimeoutError(self._start_problem(timeout))
             self._loop.process([])
-            if self._registered and all(d.up for d in self._dials.values()):
+            if self._complete():
                 break
             self._loop.process(self._loop.wait(self._loop.timeout(left)))
         self._ever_up = True
+
+    def _complete(self) -> bool:
+        """Say whether all channels are up and the hub has told which engines there are."""
+        up = self._registered is not None and all(d.up for d in self._dials.values())
+        return up and self.engines_version > 0
 
     def _check_start(self) -> None:
         kind, text = self._problem
@@ -230,7 +235,8 @@ class Connection:
             text = self._problem[1] or "no answer"
             return f"could not register with {where} within {timeout:g} s: {text}"
         down = [f"{c.name.lower()} ({d.problem})" for c, d in self._dials.items() if not d.up]
-        return f"{where} answers, but not on {', '.join(down)}, within {timeout:g} s"
+        missing = ", ".join(down) or "the list of engines"
+        return f"{where} answers, but not on {missing}, within {timeout:g} s"
 
     def _register(self) -> m.Register:
         known = self._registered

@@ -19,13 +19,24 @@ from ipclusterz.core import message as m
 from ipclusterz.core.connector import Connector
 from ipclusterz.net import sockets
 from ipclusterz.net.dial import ATTEMPT_SECONDS, FIRST_PAUSE, LONGEST_PAUSE, Wire, jitter
-from ipclusterz.net.loop import Loop, Timer
+from ipclusterz.net.loop import Loop, Timer, monotonic
 
 _decode = msgspec.msgpack.Decoder(m.ToRegistration).decode
 
 DOWN = "down"  # no connection; tried again
 REFUSED = "refused"  # nothing listens at any address
-DENIED = "denied"  # our key is not accepted
+DENIED = "denied"  # our key is not accepted, or who listens there lacks the controller's
+
+FOREIGN = 3
+"""Handshakes in a row that failed quickly and without a word: not our controller.
+
+That is what a server with another key looks like; one might be a controller that ends.
+"""
+
+QUICK_SECONDS = 2.0
+"""Later than that a handshake may have failed because the controller was too busy for it."""
+
+_WORDLESS = (zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL, zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL)
 
 
 class Registrar:
@@ -56,6 +67,8 @@ class Registrar:
         self._public = zmq.curve_public(connector.exec_key.encode())
         self._turn = 0
         self._refusals = 0
+        self._foreign = 0
+        self._began = 0.0
         self._pause = FIRST_PAUSE
         self._wire: Wire | None = None
         self._retry: Timer | None = None
@@ -69,6 +82,7 @@ class Registrar:
         if self._closed:
             return
         self.address = self._addresses[self._turn % len(self._addresses)]
+        self._began = monotonic()
         if self.address.startswith("ipc://") and not os.path.exists(self.address[6:]):
             self._failed("the socket does not exist", int(zmq.EVENT_CLOSED))
             return
@@ -112,7 +126,11 @@ class Registrar:
         if event == zmq.EVENT_CLOSED:
             self._refusals += 1
         kind = DOWN
-        if event == zmq.EVENT_HANDSHAKE_FAILED_AUTH:
+        if event in _WORDLESS and monotonic() - self._began < QUICK_SECONDS:
+            self._foreign += 1
+        elif event != zmq.EVENT_CLOSED:
+            self._foreign = 0
+        if event == zmq.EVENT_HANDSHAKE_FAILED_AUTH or self._foreign >= FOREIGN:
             kind = DENIED
         pause = 0.0
         if self._turn % len(self._addresses) == 0:
@@ -136,6 +154,7 @@ class Registrar:
             self.up = True
             self._turn = 0
             self._refusals = 0
+            self._foreign = 0
             self._pause = FIRST_PAUSE
             if wire.timer is not None:
                 wire.timer.cancel()
