@@ -26,9 +26,8 @@ from ipclusterz.engine import bodies, offspring
 from ipclusterz.error import LaunchError
 from ipclusterz.net import host, process, register, sockets
 from ipclusterz.net.dial import Dial, Identity
-from ipclusterz.net.hub import serve
 from ipclusterz.net.log import open_log
-from ipclusterz.net.loop import Loop, monotonic
+from ipclusterz.net.loop import Loop, monotonic, serve
 from ipclusterz.net.nursery import Nursery
 from ipclusterz.net.outlog import OutputLog
 from ipclusterz.net.process import EngineProcess

@@ -141,6 +141,7 @@ class Supervisor:
                 heartbeat=config.heartbeat,
                 version=__version__,
                 generation=generation,
+                reuse=config.reuse,
                 shutdown=lambda reason: os.kill(supervisor, signal.SIGTERM),
             )
             self.exec_key = b""

@@ -23,7 +23,7 @@ from ipclusterz.net import host, sockets
 from ipclusterz.net.door import Door
 from ipclusterz.net.gate import Gate
 from ipclusterz.net.listening import Listening
-from ipclusterz.net.loop import Loop, ZSocket, monotonic
+from ipclusterz.net.loop import Loop, ZSocket, monotonic, serve
 from ipclusterz.net.seal import ClusterKeys
 from ipclusterz.net.selftest import SelfTest
 
@@ -60,6 +60,7 @@ class Hub:
         heartbeat: float,
         version: str,
         generation: int,
+        reuse: bool,
         shutdown: Callable[[str], None],
     ) -> None:
         self.loop = loop = Loop()
@@ -78,6 +79,7 @@ class Hub:
             lease=lease,
             heartbeat=heartbeat,
             version=version,
+            first_number=_fresh_number() if reuse else 1,
         )
         self._host = host.host_id()
         self._pidfds: dict[bytes, int] = {}
@@ -322,6 +324,15 @@ class Hub:
         self._context.term()
 
 
+def _fresh_number() -> int:
+    """Return where the clients of a controller that may have come back are counted from.
+
+    Agents may still have results for clients of the one before, which must not reach
+    clients of this one; numbers have 24 bits.
+    """
+    return 1 + secrets.randbits(23)
+
+
 def run(hub: Hub) -> None:
     """Serve until SIGTERM."""
 
@@ -331,24 +342,3 @@ def run(hub: Hub) -> None:
     signal.signal(signal.SIGTERM, stop)
     serve(hub.loop)
     hub.close("the controller was stopped")
-
-
-def serve(loop: Loop) -> None:
-    """Run a loop that a signal handler may end: signals wake it through a descriptor."""
-    read, write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-    signal.set_wakeup_fd(write, warn_on_full_buffer=False)
-    loop.add(read, lambda: _swallow(read))
-    try:
-        loop.run()
-    finally:
-        signal.set_wakeup_fd(-1)
-        loop.remove(read)
-        os.close(read)
-        os.close(write)
-
-
-def _swallow(fd: int) -> None:
-    try:
-        os.read(fd, 4096)
-    except BlockingIOError:
-        pass

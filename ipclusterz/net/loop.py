@@ -12,7 +12,9 @@ Waiting (:meth:`Loop.wait`) touches no socket and may be done without the lock u
 
 from __future__ import annotations
 
+import os
 import select
+import signal
 import time
 from collections.abc import Callable
 from heapq import heappop, heappush
@@ -205,3 +207,24 @@ class Loop:
     def close(self) -> None:
         """Close the loop's own descriptor."""
         self._epoll.close()
+
+
+def serve(loop: Loop) -> None:
+    """Run a loop that a signal handler may end: signals wake it through a descriptor."""
+    read, write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+    loop.add(read, lambda: _swallow(read))
+    try:
+        loop.run()
+    finally:
+        signal.set_wakeup_fd(-1)
+        loop.remove(read)
+        os.close(read)
+        os.close(write)
+
+
+def _swallow(fd: int) -> None:
+    try:
+        os.read(fd, 4096)
+    except BlockingIOError:
+        pass

@@ -16,12 +16,11 @@ from ipclusterz.core import message as m
 from ipclusterz.core.balance import Balancer
 from ipclusterz.core.message import Channel, Role
 from ipclusterz.core.relay import Relay, StreamRelay
-from ipclusterz.net import hub as hub_shell
 from ipclusterz.net import sockets
 from ipclusterz.net.door import Door
 from ipclusterz.net.gate import Gate
 from ipclusterz.net.listening import Listening
-from ipclusterz.net.loop import Loop, ZSocket, monotonic
+from ipclusterz.net.loop import Loop, ZSocket, monotonic, serve
 
 TICK_SECONDS = 0.1
 TALLY_SECONDS = 0.05
@@ -187,5 +186,5 @@ def run(scheduler: Scheduler) -> None:
         scheduler.loop.running = False
 
     signal.signal(signal.SIGTERM, stop)
-    hub_shell.serve(scheduler.loop)
+    serve(scheduler.loop)
     scheduler.close()
