@@ -76,6 +76,7 @@ class Registry:
         lease: float = 600.0,
         heartbeat: float = 1.0,
         version: str = "",
+        first_number: int = 1,
     ) -> None:
         self.out: list[Action] = []
         self.peers: dict[bytes, Peer] = {}
@@ -87,7 +88,7 @@ class Registry:
         self._cluster_id = cluster_id
         self._addresses = addresses or []
         self._version = version
-        self._next_number = 1
+        self._next_number = first_number
         self._next_engine = 0
         self._reserved: dict[int, bytes] = {}  # ids given to an agent, its engine up or not
         self._untold: set[int] = set()  # up, but not every scheduler knows them
@@ -172,7 +173,7 @@ class Registry:
 
         Returns the peer, or None when it was refused.
         """
-        problem = self._objection(role, message)
+        problem = self._objection(role, message) or self._taken(message)
         if problem:
             self.out.append((R_REGISTRATION, connection, m.Refused(problem)))
             return None
@@ -214,6 +215,20 @@ class Registry:
             )
         return ""
 
+    def _taken(self, message: m.Register) -> str:
+        """An agent of the time before our restart comes too late to keep its engines' ids."""
+        taken = [
+            engine
+            for engine in message.engines
+            if message.peer and self._reserved.get(engine, message.peer) != message.peer
+        ]
+        if not taken:
+            return ""
+        return (
+            f"the controller was started again, and engines {taken} are others by now: end"
+            f" these engines and start new ones"
+        )
+
     def _returning(self, role: int, message: m.Register, minted: Minted) -> Peer | None:
         """Find a peer that was here before; it keeps its id, number and keys."""
         known = self.peers.get(message.peer) if message.peer else None
@@ -234,6 +249,8 @@ class Registry:
             if self._reserved.get(engine, peer.id) == peer.id
             and (engine not in self.engine_peer or self.engine_peer[engine] is peer)
         ]
+        for engine in own:  # of the time before this controller was started again, perhaps
+            self._reserved[engine] = peer.id
         if own:
             self._next_engine = max(self._next_engine, max(own) + 1)
         return own + self._new_ids(peer, max(message.n - len(own), 0))

@@ -717,3 +717,25 @@ def test_departed_engines_are_remembered_but_not_without_end() -> None:
     departed = ask(hub, "departed").value
     assert len(departed) == 1000
     assert departed[-1] == (1199, "ended")
+
+
+def test_an_agent_that_comes_back_when_its_engines_ids_are_taken_is_told_so() -> None:
+    hub = Hub()
+    hub.agent(n=2)
+    hub.out()
+    assert hub.register(Role.ENGINE, engines=[0, 1], peer=b"of the time before") is None
+    ((_, refused),) = hub.said(r.R_REGISTRATION)
+    assert isinstance(refused, m.Refused)
+    assert "engines [0, 1] are others by now" in refused.text
+
+
+def test_engines_of_an_agent_from_before_a_restart_are_taken_over() -> None:
+    hub = Hub()
+    peer = hub.register(Role.ENGINE, engines=[4, 5], peer=b"of the time before")
+    assert peer is not None
+    hub.ack()
+    hub.registry.engines_up(
+        peer.id, [m.EngineInfo(4, "", 44, b""), m.EngineInfo(5, "", 55, b"")], 0.0
+    )
+    assert sorted(hub.registry.engine_peer) == [4, 5]
+    assert hub.registry._next_engine == 6
