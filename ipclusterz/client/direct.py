@@ -79,6 +79,8 @@ class DirectView(View):
             chosen = engines_of.choose(spec, there, connection.departed)
         ids = [chosen] if isinstance(chosen, int) else chosen
         if not ids:
+            if connection.lost is not None:
+                raise connection.lost
             raise NoEnginesRegistered(
                 "there is no engine to send to: start some (ipclusterz engines -n 4), then"
                 " rc.wait_for_engines()"
