@@ -12,7 +12,7 @@ while another agent holds tasks that have not begun), agents are asked to give s
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict, deque
 from typing import Any
 
 from ipclusterz.core import message as m
@@ -55,7 +55,8 @@ class Balancer(Broker):
     ) -> None:
         super().__init__(generation)
         self.engines: dict[int, Engine] = {}
-        self.queue: deque[Task] = deque()
+        # By key, so that cancelling many does not walk over all; see policy.LeastRecent.
+        self.queue: OrderedDict[int, Task] = OrderedDict()
         self._groups: dict[_Allowed, deque[Task]] = {}  # tasks that only some may run
         self._policy = policy.make(scheme, seed)
         self._hwm = hwm
@@ -79,7 +80,7 @@ class Balancer(Broker):
     def _place(self, task: Task) -> None:
         allowed = self._allowed(task)
         if allowed is None:
-            self.queue.append(task)
+            self.queue[task.key] = task
         elif not allowed:
             self._refuse(task)
         else:
@@ -87,7 +88,8 @@ class Balancer(Broker):
 
     def _replace(self, task: Task, reason: str) -> None:
         if self._allowed(task) is None:
-            self.queue.appendleft(task)
+            self.queue[task.key] = task
+            self.queue.move_to_end(task.key, last=False)
         else:
             self._place(task)
 
@@ -110,20 +112,13 @@ class Balancer(Broker):
         self._fail(task, m.Status.REFUSED, m.Failure("NoEnginesRegistered", text))
 
     def _drop(self, task: Task) -> bool:
-        try:
-            self.queue.remove(task)
+        if self.queue.pop(task.key, None) is not None:
             return True
-        except ValueError:
-            pass
         for group in self._groups.values():
             if task in group:
                 group.remove(task)
                 return True
-        lacking = self._lacking.get(task.work.fn if task.work is not None else b"", [])
-        if task in lacking:
-            lacking.remove(task)
-            return True
-        return False
+        return self._drop_lacking(task)
 
     # -- engines ---------------------------------------------------------------------------
 
@@ -178,7 +173,7 @@ class Balancer(Broker):
             engine = engines[chosen]
             share = min(engine.credit - engine.load, -(-len(queue) // shares))
             for _ in range(share):
-                self._give(queue.popleft(), engine, False)
+                self._give(queue.popitem(last=False)[1], engine, False)
             self._offer(engine)
 
     def _settle_groups(self) -> None:
@@ -287,7 +282,7 @@ class Balancer(Broker):
         if now - self._dry_since >= NO_ENGINE_AFTER:
             text = f"no engine for {NO_ENGINE_AFTER:.0f} s, this task never began{why}"
             while self.queue:
-                task = self.queue.popleft()
+                _, task = self.queue.popitem(last=False)
                 failure = m.Failure("NoEnginesRegistered", text)
                 self._fail(task, m.Status.REFUSED, failure)
 

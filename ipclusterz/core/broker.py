@@ -29,7 +29,17 @@ Out = list[tuple[bytes, Any]]
 class Task:
     """One task on its way; ``agent`` is set while an agent holds it."""
 
-    __slots__ = ("agent", "attempt", "client", "engine", "excluded", "key", "retries", "work")
+    __slots__ = (
+        "agent",
+        "attempt",
+        "cancelled",
+        "client",
+        "engine",
+        "excluded",
+        "key",
+        "retries",
+        "work",
+    )
 
     def __init__(self, key: int, client: bytes, work: Any) -> None:
         self.key = key
@@ -39,18 +49,20 @@ class Task:
         self.agent = b""
         self.engine = -1
         self.retries = 0
+        self.cancelled = False  # its agent was asked to abort it
         self.excluded: set[int] | None = None
 
 
 class Agent:
     """What a broker knows of one agent."""
 
-    __slots__ = ("absent", "called", "engines", "functions", "held", "peer")
+    __slots__ = ("absent", "called", "engines", "functions", "held", "peer", "wants")
 
     def __init__(self, peer: bytes) -> None:
         self.peer = peer
         self.engines: set[int] = set()
         self.functions: set[bytes] = set()
+        self.wants: set[bytes] = set()  # functions it asked for that we do not have
         self.held: dict[int, Task] = {}
         self.absent = False
         self.called = False  # has told what it holds
@@ -110,7 +122,8 @@ class Broker:
         self._settling: dict[int, bytes] = {}  # result forwarded, not yet received: agent
         self._limbo: dict[int, Task] = {}
         self._resumed: dict[bytes, int] = {}  # client -> counters up to here are re-sent
-        self._lacking: dict[bytes, list[Task]] = {}  # tasks whose function is on its way
+        # Tasks whose function is on its way, by function and by the client that was asked.
+        self._lacking: dict[bytes, dict[bytes, list[Task]]] = {}
         self._roll: set[bytes] = set()  # agents that have not called yet
         self._recovering = generation > 0
         self._unknown = ""  # an agent was gone before it called the roll: why
@@ -212,6 +225,7 @@ class Broker:
         agent = self.agents.get(peer)
         if agent is not None:
             agent.functions.clear()
+            agent.wants.clear()
 
     # -- for subclasses --------------------------------------------------------------------
 
@@ -255,12 +269,29 @@ class Broker:
         self.tasks[key] = task
         fn = task.work.fn
         if fn and fn not in self.functions:
-            lacking = self._lacking.setdefault(fn, [])
-            if not lacking:
-                self.out.append((task.client, m.NeedFunction(fn)))
-            lacking.append(task)
+            self._lack(task)
             return
         self._place(task)
+
+    def _lack(self, task: Task) -> None:
+        """Keep a task until its client has sent its function."""
+        fn, client = task.work.fn, task.client
+        if client not in self.clients:
+            del self.tasks[task.key]  # nobody has it any more
+            return
+        asked = self._lacking.setdefault(fn, {})
+        if client not in asked:
+            asked[client] = []
+            self.out.append((client, m.NeedFunction(fn)))
+        asked[client].append(task)
+
+    def _drop_lacking(self, task: Task) -> bool:
+        fn = task.work.fn if task.work is not None else b""
+        tasks = self._lacking.get(fn, {}).get(task.client, [])
+        if task not in tasks:
+            return False
+        tasks.remove(task)
+        return True
 
     def _hand(self, task: Task, agent: Agent, engine: int) -> int:
         """Note that ``agent`` holds ``task`` from now on; return the attempt's number."""
@@ -313,15 +344,14 @@ class Broker:
 
     def _function(self, peer: bytes, message: m.Function, now: float) -> None:
         self.functions.add(message)
-        for task in self._lacking.pop(message.digest, ()):
-            if task.key in self.tasks:
+        for tasks in self._lacking.pop(message.digest, {}).values():
+            for task in tasks:
                 self._place(task)
         for agent in self.agents.values():
-            if message.digest in agent.functions and message.digest in self._asked(agent):
+            if message.digest in agent.wants:
+                agent.wants.discard(message.digest)
+                agent.functions.add(message.digest)
                 self.out.append((agent.peer, message))
-
-    def _asked(self, agent: Agent) -> set[bytes]:
-        return {t.work.fn for t in agent.held.values() if t.work is not None}
 
     def _cancel(self, peer: bytes, message: m.Cancel, now: float) -> None:
         forward: dict[bytes, list[int]] = {}
@@ -333,12 +363,17 @@ class Broker:
             if task is None or task.client != peer:
                 continue
             if task.agent:
+                task.cancelled = True
+                task.retries = 0
                 forward.setdefault(task.agent, []).append(key)
             elif self._drop(task):
-                text = "cancelled before it began"
-                self._fail(task, m.Status.ABORTED, m.Failure("TaskAborted", text))
+                self._abort(task)
         for agent, keys in forward.items():
             self.out.append((agent, m.Withdraw(keys)))
+
+    def _abort(self, task: Task) -> None:
+        text = "cancelled before it began"
+        self._fail(task, m.Status.ABORTED, m.Failure("TaskAborted", text))
 
     def _received(self, peer: bytes, message: m.Received, now: float) -> None:
         by_agent: dict[bytes, list[int]] = {}
@@ -360,6 +395,9 @@ class Broker:
     def _client_gone(self, peer: bytes, number: int) -> None:
         """Let its tasks run (they may matter for what they do), but keep no results."""
         self._resumed.pop(peer, None)
+        for asked in self._lacking.values():
+            for task in asked.pop(peer, ()):
+                del self.tasks[task.key]
         done = [key for key in self._settling if m.client_of(key) == number]
         self._received(peer, m.Received(done), 0.0)
 
@@ -396,7 +434,10 @@ class Broker:
     def _orphan_result(self, peer: bytes, result: m.Result) -> None:
         """A result of a task unknown here: of the time before our restart, or a late copy."""
         key = result.key
-        if self._settling.get(key) == peer:
+        settling = self._settling.get(key)
+        if settling is not None:
+            if settling != peer:  # its client has had another's
+                self.out.append((peer, m.Received([key])))
             return
         self._limbo.pop(key, None)
         client = self.numbers.get(m.client_of(key))
@@ -415,7 +456,9 @@ class Broker:
                 self._finished(task, None, now)
                 back.append(task)
         for task in reversed(back):
-            if self._known(task):
+            if task.cancelled:  # and given back before the agent heard of it
+                self._abort(task)
+            elif self._known(task):
                 self._replace(task, message.reason)
 
     def _known(self, task: Task) -> bool:
@@ -443,16 +486,24 @@ class Broker:
         agent = self.agents.get(peer)
         if agent is None:
             return
-        function = self.functions.get(message.digest)
+        digest = message.digest
+        function = self.functions.get(digest)
         if function is not None:
-            agent.functions.add(message.digest)
+            agent.functions.add(digest)
             self.out.append((peer, function))
             return
+        # After our restart its client has not said yet which tasks need it; it will.
+        agent.functions.discard(digest)
+        agent.wants.add(digest)
+        orphans: list[int] = []
         for task in agent.held.values():
-            if task.work is not None and task.work.fn == message.digest:
-                agent.functions.add(message.digest)
-                self.out.append((task.client, m.NeedFunction(message.digest)))
-                return
+            if task.work is not None and task.work.fn == digest:
+                if task.client in self.clients:
+                    self.out.append((task.client, m.NeedFunction(digest)))
+                    return
+                orphans.append(task.key)
+        if orphans:  # nobody has their function any more
+            self.out.append((peer, m.Withdraw(orphans)))
 
     def _roll_call(self, peer: bytes, message: m.RollCall, now: float) -> None:
         """An agent says what it holds.

@@ -43,11 +43,7 @@ class Relay(Broker):
         if task in self._pending:
             self._pending.remove(task)
             return True
-        lacking = self._lacking.get(task.work.fn if task.work is not None else b"", [])
-        if task in lacking:
-            lacking.remove(task)
-            return True
-        return False
+        return self._drop_lacking(task)
 
     def _engine_came(self, engine: int, agent: Agent) -> None:
         self._ended.pop(engine, None)
