@@ -13,6 +13,7 @@ while another agent holds tasks that have not begun), agents are asked to give s
 from __future__ import annotations
 
 from collections import OrderedDict, deque
+from collections.abc import Iterable
 from typing import Any
 
 from ipclusterz.core import message as m
@@ -58,12 +59,13 @@ class Balancer(Broker):
         # By key, so that cancelling many does not walk over all; see policy.LeastRecent.
         self.queue: OrderedDict[int, Task] = OrderedDict()
         self._groups: dict[_Allowed, deque[Task]] = {}  # tasks that only some may run
+        self._loose: set[_Allowed] = set()  # groups with tasks that new engines may run, too
         self._policy = policy.make(scheme, seed)
         self._hwm = hwm
         self._heard: dict[bytes, float] = {}  # agent -> last result
         self._recalled: set[bytes] = set()  # agents asked to give back, and not answered
         self._dry_since = -1.0  # when the last engine went while tasks wait
-        self._told_dry = False
+        self._told: set[bytes] = set()  # clients that know that there is no engine
         self._last_loss = ""
         self._handlers[m.Submit] = self._submit
 
@@ -85,6 +87,8 @@ class Balancer(Broker):
             self._refuse(task)
         else:
             self._groups.setdefault(allowed, deque()).append(task)
+            if not _confined(task):
+                self._loose.add(allowed)
 
     def _replace(self, task: Task, reason: str) -> None:
         if self._allowed(task) is None:
@@ -96,7 +100,7 @@ class Balancer(Broker):
     def _allowed(self, task: Task) -> _Allowed | None:
         """Return the engines a task is confined to, or None for any."""
         opt = task.work.opt
-        if task.excluded:
+        if task.excluded and (self.engines or _confined(task)):
             chosen = self.engines if opt is None or opt.engines is None else opt.engines
             left = tuple(e for e in chosen if e in self.engines and e not in task.excluded)
             # With nowhere else to go, an engine that failed it before is better than none.
@@ -127,6 +131,10 @@ class Balancer(Broker):
         made.load = sum(1 for task in agent.held.values() if task.engine == engine)
         self.engines[engine] = made
         self._offer(made)
+        loose, self._loose = self._loose, set()
+        for allowed in loose:
+            for task in self._groups.pop(allowed, ()):
+                self._place(task)
 
     def _engine_went(self, engine: int) -> None:
         self.engines.pop(engine, None)
@@ -268,17 +276,16 @@ class Balancer(Broker):
         """Tell clients when nothing can progress, and end it when it has lasted."""
         dry = bool(self.queue) and not self.engines
         if not dry:
-            if self._told_dry:
-                self._tell("")
+            self._tell(self._told.intersection(self.clients), "")
+            self._told.clear()
             self._dry_since = -1.0
-            self._told_dry = False
             return
         if self._dry_since < 0:
             self._dry_since = now
         why = f"; the last one ended: {self._last_loss}" if self._last_loss else ""
-        if not self._told_dry:
-            self._told_dry = True
-            self._tell(f"no engine is connected{why}")
+        news = [client for client in self.clients if client not in self._told]
+        self._tell(news, f"no engine is connected{why}")
+        self._told.update(news)
         if now - self._dry_since >= NO_ENGINE_AFTER:
             text = f"no engine for {NO_ENGINE_AFTER:.0f} s, this task never began{why}"
             while self.queue:
@@ -286,8 +293,8 @@ class Balancer(Broker):
                 failure = m.Failure("NoEnginesRegistered", text)
                 self._fail(task, m.Status.REFUSED, failure)
 
-    def _tell(self, reason: str) -> None:
-        for client in self.clients:
+    def _tell(self, clients: Iterable[bytes], reason: str) -> None:
+        for client in clients:
             self.out.append((client, m.Waiting(reason)))
 
     def _recall(self, now: float) -> None:
@@ -312,3 +319,8 @@ class Balancer(Broker):
     def hint(self) -> Any:
         """Return a snapshot for tests and status: engines with (load, credit, pace)."""
         return {e.id: (e.load, e.credit, e.pace) for e in self.engines.values()}
+
+
+def _confined(task: Task) -> bool:
+    """Whether its client named the engines that may run a task."""
+    return task.work.opt is not None and task.work.opt.engines is not None
