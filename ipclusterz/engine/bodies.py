@@ -15,14 +15,17 @@ not locked belonged to a process that was killed; whoever makes a folder removes
 
 from __future__ import annotations
 
+import errno
 import mmap
 import os
 import stat
 from collections.abc import Sequence
+from typing import Any
 
 from ipclusterz.core.message import Body
 
-Buffer = bytes | bytearray | memoryview
+PLACE = "IPCLUSTERZ_BODIES"
+"""The environment variable that names another place than shared memory for bodies."""
 
 ALIGN = 64
 PROOF = ".proof"
@@ -39,13 +42,15 @@ _trusted: set[tuple[str, bytes]] = set()
 def make_folder() -> tuple[str, bytes]:
     """Make a private folder for bodies, in shared memory where there is some.
 
-    Returns its path and the proof to put into each Body.  Raises OSError naming the place.
+    ``$IPCLUSTERZ_BODIES`` names another place.  Returns its path and the proof to put into
+    each Body.  Raises OSError naming the place.
     """
     import tempfile  # 3 ms; engines never come here
 
-    base = _SHARED
-    if not (os.path.isdir(base) and os.access(base, os.W_OK | os.X_OK)):
-        base = tempfile.gettempdir()
+    base = os.environ.get(PLACE, "")
+    if not base:
+        usable = os.path.isdir(_SHARED) and os.access(_SHARED, os.W_OK | os.X_OK)
+        base = _SHARED if usable else tempfile.gettempdir()
     sweep(base)
     folder = tempfile.mkdtemp(prefix=_PREFIX, dir=base)
     proof = os.urandom(_PROOF_SIZE)
@@ -120,16 +125,15 @@ def remove_folder(folder: str) -> None:
         pass
 
 
-def write(folder: str, proof: bytes, parts: Sequence[Buffer]) -> Body:
+def write(folder: str, proof: bytes, parts: Sequence[Any]) -> Body:
     """Write ``parts`` as one new body, each at a multiple of 64 bytes.
 
-    Space is taken before anything is written, so a full file system is an OSError that
-    says how much was needed, and nothing is left behind.
+    A part is a buffer, or has ``pieces`` that are written one after the other.  A full
+    file system is an OSError that says how much was needed; then nothing is left behind.
     """
     name = os.urandom(16)
     path = os.path.join(folder, name.hex())
-    views = [memoryview(part).cast("B") for part in parts]
-    sizes = [view.nbytes for view in views]
+    sizes = [len(part) for part in parts]
     total = sum(_padded(size) for size in sizes)
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
@@ -139,14 +143,19 @@ def write(folder: str, proof: bytes, parts: Sequence[Buffer]) -> Body:
             error.errno, f"cannot make a file for {total} bytes: {error.strerror}", path
         ) from None
     try:
-        _fill(fd, views, total)
+        _reserve(fd, total)
+        at = 0
+        for part, size in zip(parts, sizes, strict=True):
+            _write_at(fd, at, getattr(part, "pieces", (part,)))
+            at += _padded(size)
     except BaseException as error:
         os.unlink(path)
         if isinstance(error, OSError):
             raise OSError(
                 error.errno,
-                f"no room for an object of {total} bytes: {error.strerror}; "
-                "free some space there, or send it in smaller pieces",
+                f"no room for an object of {total} bytes: {error.strerror}; free some space "
+                f"there, set {PLACE} to a folder with more before the start, or send the "
+                "object in smaller pieces",
                 folder,
             ) from None
         raise
@@ -222,17 +231,24 @@ def _trust(folder: str, proof: bytes) -> None:
     _trusted.add((folder, proof))
 
 
-def _fill(fd: int, views: list[memoryview], total: int) -> None:
-    if total == 0:
+def _reserve(fd: int, total: int) -> None:
+    """Set a file's size; OSError when there is plainly no room for it.
+
+    Not by allocating: that would clear every page just before it is written.  Writing
+    notices a full file system as well; only a map of what was never written would not.
+    """
+    if not total:
         return
-    # Writing into a full tmpfs through a map would be SIGBUS; here it is an error.
-    if hasattr(os, "posix_fallocate"):
-        os.posix_fallocate(fd, 0, total)
-    else:
-        os.ftruncate(fd, total)
-    at = 0
-    for view in views:
+    place = os.fstatvfs(fd)
+    if place.f_blocks and place.f_bavail * place.f_frsize < total:  # 0 blocks: no limit
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    os.ftruncate(fd, total)
+
+
+def _write_at(fd: int, at: int, pieces: Sequence[Any]) -> None:
+    for piece in pieces:
+        view = memoryview(piece).cast("B")
         done = 0
         while done < view.nbytes:
             done += os.pwrite(fd, view[done : done + _MAX_WRITE], at + done)
-        at += _padded(view.nbytes)
+        at += view.nbytes

@@ -20,6 +20,8 @@ from collections.abc import Iterable
 from types import CellType, CodeType, FunctionType, ModuleType
 from typing import Any
 
+from ipclusterz.engine.serialize import plain
+
 Buffer = bytes | bytearray | memoryview
 
 _MARK = b"cloudpickle"
@@ -81,7 +83,7 @@ class Namespace:
 
     def loads(self, data: Buffer, buffers: Iterable[Buffer] = ()) -> Any:
         """Unpickle; functions from a client's ``__main__`` get this namespace."""
-        if not has_functions(data):
+        if plain(data) or not has_functions(data):
             return pickle.loads(data, buffers=buffers)
         value, shipment = self.receive(data, buffers)
         if shipment is not None:

@@ -132,7 +132,7 @@ class Runner:
         words[SERIAL] += 1
         function = None
         value: Any = None
-        parts: list[serialize.Buffer] | None = None
+        parts: list[serialize.Part] | None = None
         data = b""
         failed: BaseException | None = None
         started = time()
@@ -188,7 +188,7 @@ class Runner:
         return Outcome(key, _OK, data, None, started, finished)
 
     def _finish(
-        self, key: int, parts: Sequence[serialize.Buffer], started: float, finished: float
+        self, key: int, parts: Sequence[serialize.Part], started: float, finished: float
     ) -> Outcome:
         """Make the outcome of a value that is more than a number; ours, so not armed."""
         if serialize.total(parts) < INLINE:
@@ -227,7 +227,7 @@ class Runner:
             value = self.namespace.loads(parts[0], parts[1:])
         except Exception as error:
             raise LoadError(_WHAT.get(work.op, "the data"), error) from error
-        if b"Reference" in bytes(parts[0]):
+        if not serialize.plain(parts[0]) and b"Reference" in bytes(parts[0]):
             return self._resolved(work.op, value)
         return value
 

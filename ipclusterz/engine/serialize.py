@@ -23,6 +23,9 @@ from ipclusterz.error import SerializationError
 
 Buffer = bytes | bytearray | memoryview
 
+LARGE = 1 << 20
+"""Streams of this many bytes are not made into one block: they go as :class:`Pieces`."""
+
 SMALL = 1024
 """Buffers below this many bytes stay inside the pickle stream."""
 
@@ -34,6 +37,8 @@ NONE = pickle.dumps(None, 5)
 FUNCTIONS = 4096
 """How many functions a :class:`FunctionCache` remembers; recursive ones only go this way."""
 
+_PLAIN_END = b"\0plain\0"  # after a stream's last opcode, where unpicklers do not look
+_FRAME = 1 << 17  # no frame of a pickle stream is longer; longer pieces are the user's data
 _PICKLE = 0x80  # the first byte of every pickle stream since protocol 2
 _FRAMED = b"\x01"
 _ALIGN = 16
@@ -43,7 +48,60 @@ _PLAIN = frozenset({type(None), bool, int, float, str, complex})
 # -- objects -------------------------------------------------------------------------------
 
 
-def dumps(obj: Any, what: str = "the object") -> tuple[bytes, list[memoryview]]:
+class Pieces:
+    """A large pickle stream as the pickler wrote it: long bytes in it were not copied.
+
+    Its length is that of the whole, in bytes.
+    """
+
+    __slots__ = ("_size", "pieces")
+
+    def __init__(self, pieces: list[Any], size: int) -> None:
+        self.pieces = pieces
+        self._size = size
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __bytes__(self) -> bytes:
+        return b"".join(self.pieces)
+
+
+Part = Buffer | Pieces
+
+
+class _Sink(list[Any]):
+    """A file for the pickler, which hands long buffers to a file as they are."""
+
+    write = list.append
+
+    def found(self, *words: bytes) -> bool:
+        """Tell whether one of the words is in what the pickler itself wrote."""
+        written = [piece for piece in self if type(piece) is bytes and len(piece) < _FRAME]
+        return any(word in piece for piece in written for word in words)
+
+    def stream(self) -> bytes | Pieces:
+        """Return what was written, in one block unless that would copy much."""
+        if len(self) == 1:
+            return bytes(self[0])
+        size = sum(memoryview(piece).nbytes for piece in self)
+        if size < LARGE:
+            return b"".join(self)
+        if not self.found(b"cloudpickle", b"Reference"):
+            self.append(_PLAIN_END)
+            size += len(_PLAIN_END)
+        return Pieces(self, size)
+
+
+def plain(data: Buffer) -> bool:
+    """Tell whether a large stream is known to hold no functions and no references.
+
+    Its sender saw to that without reading all of it, which we could not.
+    """
+    return len(data) >= LARGE and bytes(data[-len(_PLAIN_END) :]) == _PLAIN_END
+
+
+def dumps(obj: Any, what: str = "the object") -> tuple[bytes | Pieces, list[memoryview]]:
     """Pickle ``obj``: the stream, and its buffers of at least 1 KiB, which are not copied.
 
     The buffers look into the object's own memory.  Raises SerializationError, which calls
@@ -53,14 +111,15 @@ def dumps(obj: Any, what: str = "the object") -> tuple[bytes, list[memoryview]]:
         return pickle.dumps(obj, 5), []
     buffers: list[memoryview] = []
     try:
-        stream = pickle.dumps(obj, 5, buffer_callback=_collector(buffers))
-        if b"__main__" not in stream and not by_value_registered():
-            return stream, buffers
+        sink = _Sink()
+        pickle.Pickler(sink, 5, buffer_callback=_collector(buffers)).dump(obj)
+        if not sink.found(b"__main__") and not by_value_registered():
+            return sink.stream(), buffers
     except Exception:
         pass
     buffers.clear()
     try:
-        return _cloud_dumps(obj, buffers), buffers
+        return _cloud_stream(obj, buffers), buffers
     except Exception as error:
         raise SerializationError(_explain(obj, what, error)) from error
 
@@ -70,7 +129,7 @@ def loads(data: Buffer, buffers: Iterable[Buffer] = ()) -> Any:
     return pickle.loads(data, buffers=buffers)
 
 
-def pack(obj: Any, what: str = "the object") -> list[Buffer]:
+def pack(obj: Any, what: str = "the object") -> list[Part]:
     """Pickle ``obj`` into parts: the stream first, then its buffers."""
     stream, buffers = dumps(obj, what)
     return [stream, *buffers]
@@ -87,12 +146,17 @@ def _collector(buffers: list[memoryview]) -> Callable[[pickle.PickleBuffer], boo
     return collect
 
 
-def _cloud_dumps(obj: Any, buffers: list[memoryview] | None = None) -> bytes:
+def _cloud_dumps(obj: Any) -> bytes:
+    return bytes(_cloud_stream(obj, None))
+
+
+def _cloud_stream(obj: Any, buffers: list[memoryview] | None) -> bytes | Pieces:
     import cloudpickle  # type: ignore[import-untyped,unused-ignore]
 
     callback = None if buffers is None else _collector(buffers)
-    made: bytes = cloudpickle.dumps(obj, 5, callback)
-    return made
+    sink = _Sink()
+    cloudpickle.Pickler(sink, 5, callback).dump(obj)
+    return sink.stream()
 
 
 def _explain(obj: Any, what: str, error: Exception) -> str:
@@ -116,7 +180,7 @@ def _culprit(obj: Any, depth: int) -> tuple[str, Any]:
         return "", obj
     for path, part in _parts_of(obj):
         try:
-            _cloud_dumps(part, [])
+            _cloud_stream(part, [])
         except Exception:
             deeper, found = _culprit(part, depth - 1)
             return path + deeper, found
@@ -137,18 +201,21 @@ def _parts_of(obj: Any) -> Iterable[tuple[str, Any]]:
 # -- small payloads ------------------------------------------------------------------------
 
 
-def join(parts: Sequence[Buffer]) -> bytes:
-    """Make one payload of a stream and its buffers; a stream alone is left as it is."""
+def join(parts: Sequence[Part]) -> bytes:
+    """Make one payload of a stream and its buffers; a stream alone is left as it is.
+
+    For small ones: all is copied.
+    """
     if len(parts) == 1:
         return bytes(parts[0])
-    pieces: list[Buffer] = [_FRAMED, len(parts).to_bytes(3, "little")]
-    pieces.extend(memoryview(part).nbytes.to_bytes(4, "little") for part in parts)
+    pieces: list[Any] = [_FRAMED, len(parts).to_bytes(3, "little")]
+    pieces.extend(len(part).to_bytes(4, "little") for part in parts)
     at = 4 + 4 * len(parts)
     for part in parts:
         gap = -at % _ALIGN
         pieces.append(bytes(gap))
         pieces.append(part)
-        at += gap + memoryview(part).nbytes
+        at += gap + len(part)
     return b"".join(pieces)
 
 
@@ -180,17 +247,15 @@ def one_block(obj: Any) -> bytes:
     return _cloud_dumps(obj)
 
 
-def total(parts: Sequence[Buffer]) -> int:
+def total(parts: Sequence[Part]) -> int:
     """Return the bytes of all parts together: what is compared with ``INLINE``."""
-    if len(parts) == 1:
-        return len(parts[0])
-    return sum(memoryview(part).nbytes for part in parts)
+    return sum(part.nbytes if isinstance(part, memoryview) else len(part) for part in parts)
 
 
 # -- calls ---------------------------------------------------------------------------------
 
 
-def pack_call(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Buffer]:
+def pack_call(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Part]:
     """Pickle the arguments of a call into parts (Op.APPLY)."""
     if not args and not kwargs:
         return [NO_ARGS]
@@ -203,7 +268,7 @@ def pack_call(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Buffer]:
 
 def pack_items(
     items: Sequence[tuple[Any, ...]], *, return_exceptions: bool = False
-) -> list[Buffer]:
+) -> list[Part]:
     """Pickle a chunk of argument tuples into parts (Op.MAP).
 
     With ``return_exceptions`` an item that fails gives a
@@ -221,7 +286,7 @@ def pack_items(
 
 def pack_large(
     function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> list[Buffer]:
+) -> list[Part]:
     """Pickle function and arguments together (Op.CALL): for functions too large to cache."""
     try:
         return pack((function, args, kwargs))
@@ -239,7 +304,7 @@ def pack_large_items(
     items: Sequence[tuple[Any, ...]],
     *,
     return_exceptions: bool = False,
-) -> list[Buffer]:
+) -> list[Part]:
     """The same as :func:`pack_items` for a function too large to cache (Op.CALL)."""
     from ipclusterz.engine.runner import map_items  # only engines need it otherwise
 
@@ -341,7 +406,7 @@ class FunctionCache:
     def _by_value(self, function: Callable[..., Any]) -> bytes:
         try:
             stream, buffers = dumps(function)
-            if not buffers:
+            if not buffers and isinstance(stream, bytes):
                 return stream
             return one_block(function)  # a function is one block: buffers go in-band
         except Exception as error:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from ipclusterz.core.message import Body
-from ipclusterz.engine import bodies
+from ipclusterz.engine import bodies, serialize
 
 
 @pytest.fixture
@@ -115,11 +115,46 @@ def test_a_full_file_system_says_so_and_leaves_nothing(
     def full(*_: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(os, "posix_fallocate", full)
+    monkeypatch.setattr(os, "pwrite", full)
     with pytest.raises(OSError, match="no room for an object of 128 bytes") as caught:
         bodies.write(*folder, [b"a", b"b"])
     assert caught.value.errno == errno.ENOSPC
     assert os.listdir(folder[0]) == [bodies.PROOF]
+
+
+def test_what_plainly_does_not_fit_is_not_begun(
+    folder: tuple[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Place:
+        f_blocks, f_bavail, f_frsize = 100, 3, 4096
+
+    monkeypatch.setattr(os, "fstatvfs", lambda fd: Place)
+    monkeypatch.delattr(os, "pwrite")
+    with pytest.raises(OSError, match="no room for an object of 12352 bytes"):
+        bodies.write(*folder, [bytes(3 * 4096 + 1)])
+    assert os.listdir(folder[0]) == [bodies.PROOF]
+
+
+def test_another_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(bodies.PLACE, str(tmp_path))
+    folder, _ = bodies.make_folder()
+    assert os.path.dirname(folder) == str(tmp_path)
+    bodies.remove_folder(folder)
+    monkeypatch.setenv(bodies.PLACE, str(tmp_path / "none"))
+    with pytest.raises(OSError, match=f"{tmp_path}/none"):
+        bodies.make_folder()
+
+
+def test_pieces_are_one_part(folder: tuple[str, bytes]) -> None:
+    value = {"x": b"1" * 2_000_000, "y": "z"}
+    parts = serialize.pack(value)
+    assert isinstance(parts[0], serialize.Pieces)
+    assert any(piece is value["x"] for piece in parts[0].pieces), "it was not copied"
+    body = bodies.write(*folder, [*parts, b"behind"])
+    stream, behind = bodies.read(body)
+    assert serialize.loads(stream) == value
+    assert bytes(behind) == b"behind"
+    bodies.remove(body)
 
 
 def test_a_folder_that_is_gone_names_itself(folder: tuple[str, bytes]) -> None:

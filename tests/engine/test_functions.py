@@ -32,13 +32,13 @@ def cache() -> FunctionCache:
 def pickled(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     """Counts by-value pickling."""
     count = [0]
-    dump = serialize._cloud_dumps
+    dump = serialize._cloud_stream
 
     def counting(*args: Any) -> bytes:
         count[0] += 1
         return dump(*args)
 
-    monkeypatch.setattr(serialize, "_cloud_dumps", counting)
+    monkeypatch.setattr(serialize, "_cloud_stream", counting)
     yield count
 
 

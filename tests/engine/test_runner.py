@@ -393,7 +393,7 @@ def test_no_room_for_a_result_is_an_error_with_its_size(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        os, "posix_fallocate", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left"))
+        os, "pwrite", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left"))
     )
     told = bench.apply_failed(lambda n: b"x" * n, INLINE)
     assert told.name == "OSError"

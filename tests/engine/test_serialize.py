@@ -165,3 +165,42 @@ def test_modules_registered_by_value_travel_by_value() -> None:
     finally:
         cloudpickle.unregister_pickle_by_value(module)
     assert b"cloudpickle" not in serialize.FunctionCache().pack(back_items).data
+
+
+# -- large ones ----------------------------------------------------------------------------
+
+
+class Holder:
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+
+@pytest.mark.parametrize(
+    "kind", [bytes, bytearray, lambda n: "é" * n, lambda n: [b"1" * n] * 2]
+)
+def test_large_data_come_back_however_deep(kind: Any) -> None:
+    value = {"a": [Holder(kind(3_000_000))], "b": 7}
+    stream = serialize.pack(value)[0]
+    assert isinstance(stream, serialize.Pieces)
+    assert len(stream) == len(bytes(stream)) > 3_000_000
+    assert serialize.plain(bytes(stream))
+    made = serialize.loads(bytes(stream))
+    assert made["a"][0].value == value["a"][0].value
+    assert type(made["a"][0].value) is type(value["a"][0].value)
+    assert made["b"] == 7
+
+
+def test_large_bytes_are_not_copied() -> None:
+    data = bytes(4_000_000)
+    (stream,) = serialize.pack_call((1, [data]), {"y": data})
+    assert isinstance(stream, serialize.Pieces)
+    assert [piece is data for piece in stream.pieces].count(True) == 1
+
+
+def test_a_large_stream_with_functions_is_not_called_plain() -> None:
+    stream = serialize.pack((lambda: 1, b"1" * 2_000_000))[0]
+    assert isinstance(stream, serialize.Pieces)
+    assert not serialize.plain(bytes(stream))
+    refers = serialize.pack((serialize.Reference("x"), b"1" * 2_000_000))[0]
+    assert not serialize.plain(bytes(refers))
+    assert not serialize.plain(b"\0plain\0")
