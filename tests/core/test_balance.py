@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 
 from ipclusterz.core import message as m
@@ -163,7 +165,7 @@ def test_many_tasks_are_given_out_in_runs() -> None:
     cluster.work(seconds=1e-5)
     cluster.say(b"client", *[submit(5000 + i) for i in range(800)])
     given = [a.engine for a in cluster.assigned()]
-    changes = sum(a != b for a, b in zip(given, given[1:], strict=False))
+    changes = sum(a != b for a, b in pairwise(given))
     assert len(given) == 800
     assert changes < 60
     assert max(given.count(e) for e in range(4)) < 350
