@@ -80,6 +80,7 @@ class Stream(io.TextIOBase):
 
     def flush_task(self) -> None:
         """Write what was gathered, when the task ends; a broken pipe is nobody's concern."""
+        self._lines = 0
         try:
             self.flush()
         except OSError:

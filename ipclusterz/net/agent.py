@@ -142,7 +142,6 @@ class Agent:
         self._wanted = config.n
         self._ready = 0
         self._boot: dict[int, int] = {}  # key of a start-up task -> engine
-        self._texts: dict[int, int] = {}  # task -> characters forwarded, for long ones
         self._registered: m.Registered | None = None
         self._problem = ""
         self._ticking = False
@@ -478,19 +477,14 @@ class Agent:
         self._outlog.write(engine.number, text)
         if key < 1 << m.COUNTER_BITS:
             return  # nobody asked for it
-        size = len(text)
-        sent = self._texts.get(key, 0)
-        if sent + size > TEXT_LIMIT:
-            if sent < TEXT_LIMIT:
-                text = f"\n[output beyond {TEXT_LIMIT} characters is in the engine's log]\n"
-                size = len(text)
-                self._texts[key] = TEXT_LIMIT
-            else:
-                return
-        elif sent or size > TEXT_LIMIT // 64:
-            self._texts[key] = sent + size
         printed = self.custody.printed
-        printed[key] = printed.get(key, 0) + size
+        sent = printed.get(key, 0)
+        if sent > TEXT_LIMIT:
+            return
+        if sent + len(text) > TEXT_LIMIT:
+            mark = f"\n[output beyond {TEXT_LIMIT} characters is in the engine's log]\n"
+            text = text[: TEXT_LIMIT - sent] + mark
+        printed[key] = sent + len(text)
         self._iopub.send(m.Stream(key, engine.number, name, text))
 
     # -- the end of engines ----------------------------------------------------------------
