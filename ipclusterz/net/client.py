@@ -1,24 +1,15 @@
-"""The client's connection: seven sockets, the ledger, and whichever thread drives them.
+"""The client's connection: seven sockets, the ledger, and what keeps them together.
 
-A call that waits drives the sockets itself (the leader); other waiting calls follow and take
-over when it leaves; a thread of ours drives when nobody waits.  That saves two thread
-switches a round trip.  Everything that touches sockets or the ledger happens under
-``_lock``; submitting does not take it, unless the connection has been quiet and the task can
-leave at once from the caller's own thread.
-
-While the main thread drives, Ctrl-C is noted and raised between two turns, never inside one:
-an interrupted wait leaves the connection whole.
+Public methods may be called by any thread.  What they want done they leave in the driver's
+inbox (:mod:`ipclusterz.net.drive`); everything else here happens in its turns.
 """
 
 from __future__ import annotations
 
 import os
-import signal
 import threading
 import uuid
-from collections import deque
 from collections.abc import Callable
-from types import FrameType
 from typing import Any
 
 import msgspec
@@ -28,7 +19,7 @@ from ipclusterz.core import message as m
 from ipclusterz.core.connector import Connector, candidates
 from ipclusterz.core.ledger import Ledger, Sink
 from ipclusterz.core.message import Channel, Options, Role
-from ipclusterz.engine import bodies, serialize
+from ipclusterz.engine import bodies
 from ipclusterz.error import (
     AuthenticationError,
     ControllerLost,
@@ -38,20 +29,14 @@ from ipclusterz.error import (
 )
 from ipclusterz.net import host, register, sockets
 from ipclusterz.net.dial import Dial, Identity
+from ipclusterz.net.drive import Driver
 from ipclusterz.net.loop import Loop, monotonic
+from ipclusterz.net.payload import Payloads
 from ipclusterz.net.register import Registrar
-from ipclusterz.net.transfer import Carrier
 
 Notice = Callable[[str], None]
 
 WORK = (Channel.DIRECT, Channel.TASK, Channel.CONTROL)
-BURST_SECONDS = 0.0005
-"""A submission this long after the one before leaves from the caller's own thread."""
-
-PARK_SECONDS = 0.005
-"""How long our own thread stays away after a caller drove the sockets."""
-
-FOLLOW_SECONDS = 0.05
 ACK_KEYS = 1000
 ACK_SECONDS = 0.05
 """Results are acknowledged with the next task, or when so many or so old."""
@@ -59,20 +44,8 @@ ACK_SECONDS = 0.05
 GONE_SECONDS = 3.0
 """How long nothing may listen at a controller that cannot come back before we say so."""
 
-# The function underneath: turning numbers into enums and back costs 4 us a call.
-_set_handler: Callable[[int, Any], Any] = getattr(signal.signal, "__wrapped__", signal.signal)
-_get_handler: Callable[[int], Any] = getattr(signal.getsignal, "__wrapped__", signal.getsignal)
-_SIGINT = int(signal.SIGINT)
-_COUNTER = (1 << m.COUNTER_BITS) - 1
-
 _msgpack = msgspec.msgpack.Decoder()
 _failure = msgspec.msgpack.Decoder(m.Failure)
-
-
-class Loaded(m.Body):
-    """A body that was mapped: its parts live exactly as long as the result does."""
-
-    parts: list[Any] = []  # noqa: RUF012 - msgspec copies a struct's default
 
 
 class _Collect:
@@ -105,20 +78,9 @@ class Connection:
         self._notice = notice or (lambda text: None)
         self._connector = connector
         self._hostid = host.boot_id()
-        self._inbox: deque[tuple[Callable[..., None], tuple[Any, ...]]] = deque()
-        self._lock = threading.Lock()
         self._keys = threading.Lock()
-        self._progress = threading.Condition(threading.Lock())
-        self._followers = 0
-        self._drivers = 0
-        self._drove_at = 0.0
-        self._sent_at = 0.0
-        self._woken = False
         self._ack_due = False
-        self._parked = False
-        self._baton = threading.Semaphore(0)
         self._engine_calls: list[Callable[[], None]] = []
-        self._engines_changed = False
         self._answers: dict[int, m.Answer | None] = {}
         self._next_query = 0
         self._closed = False
@@ -127,20 +89,15 @@ class Connection:
         self._ever_up = False
         self._announced = False
         self._pid = os.getpid()
-        self._main = threading.main_thread().ident
-        self._coming: dict[bytes, tuple[int, m.Result]] = {}
-        self._folder, self._proof = bodies.make_folder()
-        self._carrier = Carrier(
-            self._folder,
-            self._proof,
+        self._payloads = Payloads(
             lambda channel, message: self.ledger.out.append((channel, message)),
-            self._brought,
+            lambda channel, result: self.ledger.deliver(channel, result),
         )
         self.facts: dict[str, Any] = {}
         self.ledger = Ledger()
         self._loop = loop = Loop()
-        self._eventfd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        loop.add(self._eventfd, self._signalled)
+        self._driver = Driver(loop, self._tell_engines)
+        self._inbox = self._driver.inbox
         self._context = sockets.context()
         self._registered: m.Registered | None = None
         self._refused = ""
@@ -154,15 +111,13 @@ class Connection:
             self._hub_state,
         )
         self._dials = {c: self._dial(c) for c in m.CHANNELS if c != Channel.REGISTRATION}
-        self._task_dial = self._dials[Channel.TASK]
         loop.flush.insert(0, self._flush)
-        self._thread = threading.Thread(target=self._run, name="ipclusterz-io", daemon=True)
         try:
             self._connect(timeout)
         except BaseException:
             self._release_all()
             raise
-        self._thread.start()
+        self._driver.start()
 
     # -- connecting ------------------------------------------------------------------------
 
@@ -185,9 +140,7 @@ class Connection:
             self._context,
             channel,
             m.ToClientWork if work else accepts[channel],
-            (lambda messages: self._from_work(channel, messages))
-            if work
-            else handlers[channel],
+            handlers[channel],
             on_state=lambda problem: self._channel_state(channel, problem),
             on_renewed=(lambda: self._renew(channel)) if work else None,
             on_unknown=self._unknown,
@@ -265,8 +218,8 @@ class Connection:
         old, self._registered = self._registered, registered
         if old is None:
             self.ledger = Ledger(registered.number)
-            self.ledger.claim = self._claim
-            self.ledger.piece = self._piece
+            self.ledger.claim = self._payloads.claim
+            self.ledger.piece = self._payloads.piece
             self.facts = {
                 "cluster_id": registered.cluster_id,
                 "url": self._connector.url,
@@ -345,9 +298,13 @@ class Connection:
         self.lost = error
         if self.engines:
             self.engines = {}
-            self._engines_changed = True
             self.engines_version += 1
+            self._driver.restless = True
+        self._driver.ended = True
         self._flush()
+        self._fail_all(error)
+
+    def _fail_all(self, error: BaseException) -> None:
         self.ledger.give_up(m.Failure(type(error).__name__, str(error)))
 
     # -- receiving -------------------------------------------------------------------------
@@ -378,53 +335,11 @@ class Connection:
             self.departed[number] = reason
         self.engines = engines
         self.engines_version += 1
-        self._engines_changed = True
-
-    def _claim(self, channel: int, result: m.Result) -> bool:
-        """Map a result's body before anybody is told, so that its owner may let go of it."""
-        body = result.body
-        assert body is not None
-        if not bodies.here(body):
-            self._coming[body.id] = (channel, result)
-            self._carrier.bring(channel, result.key, body)
-            return False
-        self._map(result, body)
-        return True
-
-    def _map(self, result: m.Result, body: m.Body) -> None:
-        loaded = Loaded(body.id, body.sizes, body.folder, body.proof)
-        try:
-            loaded.parts = bodies.read(body)
-        except OSError as error:
-            self._spoil(result, f"cannot be mapped: {error}")
-        else:
-            result.body = loaded
-
-    def _spoil(self, result: m.Result, why: str) -> None:
-        text = f"the result of task {result.key & _COUNTER} {why}"
-        result.status = int(m.Status.ERROR)
-        result.data = m.encode(m.Failure("SerializationError", text, engine=result.engine))
-        result.body = None
-
-    def _brought(self, id: bytes, body: m.Body | None, problem: str) -> None:
-        """A result's body came from another host, or did not."""
-        channel, result = self._coming.pop(id)
-        if body is None:
-            self._spoil(result, f"could not be fetched: {problem}")
-        else:
-            self._map(result, body)
-            bodies.remove(body)
-        self.ledger.deliver(channel, result)
-
-    def _piece(self, channel: int, message: Any) -> None:
-        if isinstance(message, m.Fetch):
-            self._carrier.serve(channel, message)
-        else:
-            self._carrier.came(message)
+        self._driver.restless = True
 
     def _renew(self, channel: int) -> None:
         self.ledger.renewed(channel)
-        self._carrier.renewed(channel)
+        self._payloads.renewed(channel)
 
     # -- sending ---------------------------------------------------------------------------
 
@@ -442,12 +357,12 @@ class Connection:
         if len(parts) == 1 and len(parts[0]) <= m.INLINE:
             data = parts[0]
         else:
-            data, body = self._payload(parts)
+            data, body = self._payloads.pack(parts)
         ledger = self.ledger
         with self._keys:
             key = ledger.reserve()
         self._inbox.append((ledger.submit, (key, op, fn, data, body, options, sink)))
-        if not self._woken:
+        if not self._driver.woken:
             self._leave()
         return key
 
@@ -461,21 +376,15 @@ class Connection:
         channel: int = Channel.DIRECT,
     ) -> int:
         """Send work to named engines; target ``i`` answers under the returned key + ``i``."""
-        data, body = self._payload(parts)
+        data, body = self._payloads.pack(parts)
         ledger = self.ledger
         with self._keys:
             key = ledger.reserve(len(targets))
         arguments = (key, int(channel), op, fn, data, body, targets, sink)
         self._inbox.append((ledger.request, arguments))
-        if not self._woken:
+        if not self._driver.woken:
             self._leave()
         return key
-
-    def _payload(self, parts: list[Any]) -> tuple[bytes, m.Body | None]:
-        total = sum(len(part) for part in parts)
-        if total <= m.INLINE - 64 * len(parts):
-            return serialize.join(parts), None
-        return b"", bodies.write(self._folder, self._proof, parts)
 
     def cancel(self, keys: list[int], direct: bool) -> None:
         """Say that these are no longer wanted; each still ends with an outcome."""
@@ -483,51 +392,17 @@ class Connection:
         self._leave()
 
     def _leave(self) -> None:
-        """See to it that the inbox is sent: here and now if that is cheap, else by a nudge."""
+        """See to it that what is in the inbox is done; after the end, it fails at once."""
         if self.lost is not None:
-            with self._lock:
+            with self._driver.lock:
                 self._flush()
-                failure = m.Failure(type(self.lost).__name__, str(self.lost))
-                self.ledger.give_up(failure)
+                self._fail_all(self.lost)
             return
-        now = monotonic()
-        quiet = now - self._sent_at > BURST_SECONDS
-        self._sent_at = now
-        if quiet and not self._lock.locked():
-            with _Guard(self._main):
-                if self._lock.acquire(False):
-                    try:
-                        self._loop.process([])
-                    finally:
-                        self._lock.release()
-                    self._after_turn()
-                    return
-        self._woken = True
-        self._wake()
-
-    def _wake(self) -> None:
-        try:
-            os.eventfd_write(self._eventfd, 1)
-        except OSError:
-            return  # closed meanwhile
-        if self._parked:
-            self._baton.release()
-
-    def _signalled(self) -> None:
-        try:
-            os.eventfd_read(self._eventfd)
-        except BlockingIOError:
-            pass
+        self._driver.leave()
 
     def _flush(self) -> None:
         """Move what callers left and what the ledger says onto the links."""
-        inbox = self._inbox
-        if inbox:
-            self._woken = False
-            pop = inbox.popleft
-            while inbox:
-                call, arguments = pop()
-                call(*arguments)
+        self._driver.drain()
         ledger = self.ledger
         if ledger.received:
             self._ride(ledger)
@@ -555,88 +430,13 @@ class Connection:
         self._ack_due = False
         self.ledger.acknowledge()
 
-    # -- driving ---------------------------------------------------------------------------
-
-    def _run(self) -> None:
-        """Our own thread: drives while no caller does."""
-        loop = self._loop
-        timeout = 0.0
-        while not self._closed:
-            if self._drivers or monotonic() - self._drove_at < PARK_SECONDS:
-                timeout = 0.0
-                self._parked = True
-                if not self._inbox or self._drivers:
-                    self._baton.acquire(timeout=PARK_SECONDS)
-                self._parked = False
-                if self._drivers or not self._inbox:
-                    continue
-            events = loop.wait(timeout)
-            if self._drivers:
-                continue
-            with self._lock:
-                if self._closed:
-                    return
-                loop.process(events)
-                timeout = loop.timeout(1.0)
-            self._after_turn()
-
-    def _after_turn(self) -> None:
-        """Tell followers and callbacks, with nothing held."""
-        if self._followers:
-            with self._progress:
-                self._progress.notify_all()
-        if self._engines_changed:
-            self._engines_changed = False
-            for call in list(self._engine_calls):
-                call()
-
     def wait(self, done: Callable[[], bool], timeout: float | None) -> bool:
         """Wait, driving the sockets, until ``done()`` or the time is up; return ``done()``.
 
         Returns early when the controller is lost.  Ctrl-C raises KeyboardInterrupt and
         leaves everything usable.
         """
-        deadline = None if timeout is None else monotonic() + timeout
-        if done():
-            return True
-        with _Guard(self._main, self._eventfd) as guard:
-            while not done() and self.lost is None and not self._closed:
-                left = None if deadline is None else deadline - monotonic()
-                if guard.interrupted or (left is not None and left <= 0):
-                    break
-                if self._lock.acquire(False):
-                    self._lead(done, deadline, guard)
-                else:
-                    self._follow(done, left)
-        return done()
-
-    def _lead(self, done: Callable[[], bool], deadline: float | None, guard: _Guard) -> None:
-        loop = self._loop
-        self._drivers += 1
-        try:
-            loop.process([])
-            while not done() and self.lost is None and not guard.interrupted:
-                left = None if deadline is None else deadline - monotonic()
-                if left is not None and left <= 0:
-                    break
-                loop.process(loop.wait(loop.timeout(left)))
-                if self._followers or self._engines_changed:
-                    break
-        finally:
-            self._drivers -= 1
-            self._drove_at = monotonic()
-            self._lock.release()
-        self._after_turn()
-
-    def _follow(self, done: Callable[[], bool], left: float | None) -> None:
-        limit = FOLLOW_SECONDS if left is None else min(left, FOLLOW_SECONDS)
-        with self._progress:
-            self._followers += 1
-            try:
-                if not done() and self._lock.locked():
-                    self._progress.wait(limit)
-            finally:
-                self._followers -= 1
+        return self._driver.wait(done, timeout)
 
     # -- asking ----------------------------------------------------------------------------
 
@@ -663,7 +463,7 @@ class Connection:
 
     def query(self, what: str, arg: Any = None, *, timeout: float | None = 10.0) -> Any:
         """Ask the hub; raises KernelError with its words when it cannot answer."""
-        with self._progress:
+        with self._keys:
             self._next_query += 1
             number = self._next_query
             self._answers[number] = None
@@ -695,15 +495,15 @@ class Connection:
         """Call ``callback`` after each change of the engines, with nothing held."""
         self._engine_calls.append(callback)
 
+    def _tell_engines(self) -> None:
+        for call in list(self._engine_calls):
+            call()
+
     # -- payloads --------------------------------------------------------------------------
 
     def load(self, result: m.Result) -> list[Any]:
         """Return a result's parts: the pickle stream, then its out-of-band buffers."""
-        if result.body is not None:
-            if isinstance(result.body, Loaded):
-                return result.body.parts
-            return list(bodies.read(result.body))
-        return serialize.split(result.data)
+        return self._payloads.load(result)
 
     def release(self, result: m.Result) -> None:
         """Let go of a result's body after it was decoded (what was made of it stays)."""
@@ -718,7 +518,7 @@ class Connection:
         if self._pid != os.getpid():
             self._closed = True  # a forked child: the sockets are the parent's
             return
-        with self._lock:
+        with self._driver.lock:
             if self._closed:
                 return
             self._flush()
@@ -727,57 +527,14 @@ class Connection:
                 dial.flush()
             self._closed = True
             self.ledger.give_up(m.Failure("ControllerLost", "this client was closed"))
-        self._wake()
-        self._baton.release()
-        if self._thread.is_alive() and threading.current_thread() is not self._thread:
-            self._thread.join(5.0)
         self._release_all()
 
     def _release_all(self) -> None:
         self._closed = True
+        self._driver.stop()
         for dial in self._dials.values():
             dial.close(100)
         self._registrar.close(100)
-        self._loop.remove(self._eventfd)
-        os.close(self._eventfd)
         self._loop.close()
         self._context.term()
-        self._carrier.close()
-        bodies.remove_folder(self._folder)
-
-
-class _Guard:
-    """Holds Ctrl-C back while the main thread is inside the connection.
-
-    The handler that was set (the default one raises KeyboardInterrupt) runs when the guard
-    is left.  In other threads, or where SIGINT is not handled by Python, this does nothing.
-    """
-
-    __slots__ = ("_eventfd", "_frame", "_old", "interrupted")
-
-    def __init__(self, main: int | None, eventfd: int = -1) -> None:
-        self.interrupted = False
-        self._eventfd = eventfd
-        self._frame: FrameType | None = None
-        self._old: Any = None
-        if threading.get_ident() == main:
-            old = _get_handler(_SIGINT)
-            if callable(old):
-                self._old = old
-
-    def __enter__(self) -> _Guard:
-        if self._old is not None:
-            _set_handler(_SIGINT, self._note)
-        return self
-
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        self.interrupted = True
-        self._frame = frame
-        if self._eventfd >= 0:
-            os.eventfd_write(self._eventfd, 1)
-
-    def __exit__(self, *exc: object) -> None:
-        if self._old is not None:
-            _set_handler(_SIGINT, self._old)
-            if self.interrupted:
-                self._old(signal.SIGINT, self._frame)
+        self._payloads.close()

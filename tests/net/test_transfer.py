@@ -30,8 +30,8 @@ def rc(shared_ipython_dir: Path) -> Iterator[ipp.Client]:
 @pytest.fixture
 def elsewhere(rc: ipp.Client, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the agents believe that the client is on another host, and the other way round."""
-    connection = rc.session.connection
-    monkeypatch.setattr(connection, "_proof", b"y" * len(connection._proof))
+    payloads = rc.session.connection._payloads
+    monkeypatch.setattr(payloads, "proof", b"y" * len(payloads.proof))
     monkeypatch.setattr(bodies, "here", lambda body: False)
 
 
@@ -59,7 +59,7 @@ def test_work_for_one_engine_keeps_its_order(rc: ipp.Client, elsewhere: None) ->
 def test_nothing_is_left_in_the_clients_folder(rc: ipp.Client, elsewhere: None) -> None:
     view = rc.load_balanced_view()
     view.apply_async(len, b"x" * 5_000_000).get(30)
-    folder = rc.session.connection._folder
+    folder = rc.session.connection._payloads.folder
     rc.session.connection.wait(lambda: os.listdir(folder) == [".proof"], 10)
     assert os.listdir(folder) == [".proof"]
 

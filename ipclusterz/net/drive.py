@@ -1,0 +1,249 @@
+"""Who drives a client's sockets: whichever thread waits, else one of our own.
+
+A call that waits drives the loop itself (the leader), which saves two thread switches a
+round trip; other waiting calls follow and take over when it leaves; a thread of ours drives
+when nobody waits.  Everything that touches the loop happens under ``lock``.  Callers leave
+what they want done in the inbox, which needs no lock; when the connection has been quiet,
+their own thread does it at once.
+
+While the main thread drives, Ctrl-C is noted and raised between two turns, never inside one:
+an interrupted wait leaves everything whole.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections import deque
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+from ipclusterz.net.loop import Loop, monotonic
+
+BURST_SECONDS = 0.0005
+"""What is left in the inbox so long after what came before is done by the caller's thread."""
+
+PARK_SECONDS = 0.005
+"""How long our own thread stays away after a caller drove."""
+
+FOLLOW_SECONDS = 0.05
+JOIN_SECONDS = 5.0
+
+# The functions underneath: turning numbers into enums and back costs 4 us a call.
+_set_handler: Callable[[int, Any], Any] = getattr(signal.signal, "__wrapped__", signal.signal)
+_get_handler: Callable[[int], Any] = getattr(signal.getsignal, "__wrapped__", signal.getsignal)
+_SIGINT = int(signal.SIGINT)
+
+Call = tuple[Callable[..., Any], tuple[Any, ...]]
+
+
+class Driver:
+    """Drives ``loop`` for any number of threads.
+
+    ``after_turn`` is called with nothing held after a turn in which ``restless`` was set.
+    Once ``ended`` is set, waits return.
+    """
+
+    def __init__(self, loop: Loop, after_turn: Callable[[], None]) -> None:
+        self.inbox: deque[Call] = deque()
+        self.lock = threading.Lock()
+        self.woken = False  # somebody has been told of what is in the inbox
+        self.ended = False
+        self.restless = False  # somebody is to act with nothing held
+        self._loop = loop
+        self._after_turn = after_turn
+        self._progress = threading.Condition(threading.Lock())
+        self._followers = 0
+        self._drivers = 0
+        self._drove_at = 0.0
+        self._left_at = 0.0
+        self._parked = False
+        self._stopped = False
+        self._baton = threading.Semaphore(0)
+        self._main = threading.main_thread().ident
+        self._eventfd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        loop.add(self._eventfd, self._signalled)
+        self._thread = threading.Thread(target=self._run, name="ipclusterz-io", daemon=True)
+
+    def start(self) -> None:
+        """Begin to drive when nobody waits."""
+        self._thread.start()
+
+    # -- the inbox -------------------------------------------------------------------------
+
+    def put(self, call: Callable[..., Any], *arguments: Any) -> None:
+        """Have ``call(*arguments)`` done in the next turn."""
+        self.inbox.append((call, arguments))
+        if not self.woken:
+            self.leave()
+
+    def leave(self) -> None:
+        """See to it that the inbox is done: here and now if cheap, else by a nudge."""
+        now = monotonic()
+        quiet = now - self._left_at > BURST_SECONDS
+        self._left_at = now
+        if quiet and not self.lock.locked():
+            with Guard(self._main):
+                if self.lock.acquire(False):
+                    try:
+                        self._loop.process([])
+                    finally:
+                        self.lock.release()
+                    self._turned()
+                    return
+        self.woken = True
+        self.wake()
+
+    def drain(self) -> None:
+        """Do what is in the inbox; called in each turn, with the lock held."""
+        inbox = self.inbox
+        if inbox:
+            self.woken = False
+            pop = inbox.popleft
+            while inbox:
+                call, arguments = pop()
+                call(*arguments)
+
+    def wake(self) -> None:
+        """Bring whoever waits back into the loop."""
+        try:
+            os.eventfd_write(self._eventfd, 1)
+        except OSError:
+            return  # closed meanwhile
+        if self._parked:
+            self._baton.release()
+
+    def _signalled(self) -> None:
+        try:
+            os.eventfd_read(self._eventfd)
+        except BlockingIOError:
+            pass
+
+    # -- waiting ---------------------------------------------------------------------------
+
+    def wait(self, done: Callable[[], bool], timeout: float | None) -> bool:
+        """Drive until ``done()``, the end, or for ``timeout`` seconds; return ``done()``."""
+        deadline = None if timeout is None else monotonic() + timeout
+        if done():
+            return True
+        with Guard(self._main, self._eventfd) as guard:
+            while not done() and not self.ended:
+                left = None if deadline is None else deadline - monotonic()
+                if guard.interrupted or (left is not None and left <= 0):
+                    break
+                if self.lock.acquire(False):
+                    self._lead(done, deadline, guard)
+                else:
+                    self._follow(done, left)
+        return done()
+
+    def _lead(self, done: Callable[[], bool], deadline: float | None, guard: Guard) -> None:
+        loop = self._loop
+        self._drivers += 1
+        try:
+            loop.process([])
+            while not done() and not self.ended and not guard.interrupted:
+                left = None if deadline is None else deadline - monotonic()
+                if left is not None and left <= 0:
+                    break
+                loop.process(loop.wait(loop.timeout(left)))
+                if self._followers or self.restless:
+                    break
+        finally:
+            self._drivers -= 1
+            self._drove_at = monotonic()
+            self.lock.release()
+        self._turned()
+
+    def _follow(self, done: Callable[[], bool], left: float | None) -> None:
+        limit = FOLLOW_SECONDS if left is None else min(left, FOLLOW_SECONDS)
+        with self._progress:
+            self._followers += 1
+            try:
+                if not done() and self.lock.locked():
+                    self._progress.wait(limit)
+            finally:
+                self._followers -= 1
+
+    def _turned(self) -> None:
+        """Tell followers and whoever is to act with nothing held."""
+        if self._followers:
+            with self._progress:
+                self._progress.notify_all()
+        if self.restless:
+            self.restless = False
+            self._after_turn()
+
+    def _run(self) -> None:
+        """Our own thread."""
+        loop = self._loop
+        timeout = 0.0
+        while not self._stopped:
+            if self._drivers or monotonic() - self._drove_at < PARK_SECONDS:
+                timeout = 0.0
+                self._parked = True
+                if not self.inbox or self._drivers:
+                    self._baton.acquire(timeout=PARK_SECONDS)
+                self._parked = False
+                if self._drivers or not self.inbox:
+                    continue
+            events = loop.wait(timeout)
+            if self._drivers:
+                continue
+            with self.lock:
+                if self._stopped:
+                    return
+                loop.process(events)
+                timeout = loop.timeout(1.0)
+            self._turned()
+
+    # -- the end ---------------------------------------------------------------------------
+
+    def stop(self) -> None:
+        """End our own thread; waits return."""
+        self.ended = self._stopped = True
+        self.wake()
+        self._baton.release()
+        if self._thread.is_alive() and threading.current_thread() is not self._thread:
+            self._thread.join(JOIN_SECONDS)
+        self._loop.remove(self._eventfd)
+        os.close(self._eventfd)
+
+
+class Guard:
+    """Holds Ctrl-C back while the main thread is inside a turn.
+
+    The handler that was set (the default one raises KeyboardInterrupt) runs when the guard
+    is left.  In other threads, or where SIGINT is not handled by Python, this does nothing.
+    """
+
+    __slots__ = ("_eventfd", "_frame", "_old", "interrupted")
+
+    def __init__(self, main: int | None, eventfd: int = -1) -> None:
+        self.interrupted = False
+        self._eventfd = eventfd
+        self._frame: FrameType | None = None
+        self._old: Any = None
+        if threading.get_ident() == main:
+            old = _get_handler(_SIGINT)
+            if callable(old):
+                self._old = old
+
+    def __enter__(self) -> Guard:
+        if self._old is not None:
+            _set_handler(_SIGINT, self._note)
+        return self
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.interrupted = True
+        self._frame = frame
+        if self._eventfd >= 0:
+            os.eventfd_write(self._eventfd, 1)
+
+    def __exit__(self, *exc: object) -> None:
+        if self._old is not None:
+            _set_handler(_SIGINT, self._old)
+            if self.interrupted:
+                self._old(signal.SIGINT, self._frame)
