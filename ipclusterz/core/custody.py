@@ -48,10 +48,14 @@ PREFETCH_SECONDS = 0.020
 RECLAIM_AFTER = 0.020
 """Seconds without an outcome after which a waiting batch is taken back for an idle engine."""
 
+RECALL_ANSWER = 0.050
+"""Seconds after which a recall is answered with what there is, whatever engines do."""
+
 ROLL_PART = 50_000
 """Tasks named in one message of a roll call: a message must fit a frame."""
 
-_msgpack = msgspec.msgpack.Decoder()
+_keys = msgspec.msgpack.Decoder(list[int] | None)
+_number = msgspec.msgpack.Decoder(int)
 
 
 class Item:
@@ -137,7 +141,7 @@ class Custody:
         self._roomy: dict[int, None] = {}  # running, with room for one more batch
         self._touched: set[int] = set()
         self._withdrawn: set[int] = set()
-        self._recall: tuple[int, int] | None = None  # (channel, how many) to give back
+        self._recall: tuple[int, int, float] | None = None  # channel, how many, since when
         self._alone_since: float | None = None
 
     # -- engines come ----------------------------------------------------------------------
@@ -178,7 +182,7 @@ class Custody:
         elif isinstance(message, m.Withdraw):
             self._withdraw(message.keys, now)
         elif isinstance(message, m.Recall):
-            self._give_back(channel, message.n)
+            self._give_back(channel, message.n, now)
         else:
             self.out.append((A_PIECE, channel, message))
 
@@ -245,10 +249,10 @@ class Custody:
             copy.users.add(item.key)
             item.work.body = copy.body
             return True
-        waiting = self._fetching.setdefault(body.id, [])
-        waiting.append(item)
-        if len(waiting) == 1:
+        if body.id not in self._fetching:
+            self._fetching[body.id] = []
             self.out.append((A_FETCH, item.channel, item.key, body))
+        self._fetching[body.id].append(item)
         return False
 
     def fetched(self, id: bytes, body: m.Body | None, problem: str, now: float) -> None:
@@ -304,7 +308,7 @@ class Custody:
 
     def settle(self, now: float) -> None:
         """Feed every engine that has room and for which there is work."""
-        if self._touched:
+        while self._touched:  # an engine that was fed may have room for one more batch
             touched, self._touched = self._touched, set()
             for number in touched:
                 engine = self.engines.get(number)
@@ -485,6 +489,7 @@ class Custody:
         if not engine.flight:
             engine.batches.clear()
         self._place_in_sets(engine)
+        self._finish_recall()
         self.settle(now)
 
     def _take(self, engine: Engine, keys: list[int], keep: bool = False) -> None:
@@ -598,8 +603,8 @@ class Custody:
             self._roomy.pop(engine.id, None)
             self.out.append((A_REVOKE, engine.id, None))
 
-    def _give_back(self, channel: int, n: int) -> None:
-        self._recall = (channel, n)
+    def _give_back(self, channel: int, n: int, now: float) -> None:
+        self._recall = (channel, n, now)
         waiting = self._waiting()
         if len(self.pool) < n and waiting:
             for engine in waiting:
@@ -610,7 +615,7 @@ class Custody:
     def _finish_recall(self) -> None:
         if self._recall is None:
             return
-        (channel, n), self._recall = self._recall, None
+        (channel, n, _), self._recall = self._recall, None
         back: list[tuple[int, int]] = []
         kept: list[Item] = []
         while self.pool and len(back) < n:
@@ -666,27 +671,34 @@ class Custody:
             text = f"engine {number} is not here (any more)"
             self._fail(item, Status.REFUSED, m.Failure("EngineError", text, engine=number))
             return
-        argument = _msgpack.decode(fan.data) if fan.data else None
-        answer: Any = None
-        if fan.op == Op.INTERRUPT:
-            wanted = set(argument or ())
-            running = next((k for k in engine.flight if not wanted or k in wanted), 0)
-            if running:
-                self.out.append((A_INTERRUPT, number, 0 if not wanted else running))
-            answer = bool(running)
-        elif fan.op == Op.ABORT:
-            self._withdraw(argument or self._keys_of(engine), now)
-        elif fan.op == Op.SIGNAL:
-            self.out.append((A_SIGNAL, number, int(argument or 0)))
-        elif fan.op == Op.STOP:
-            self._stop(engine)
-        elif fan.op == Op.INSPECT:
-            answer = self.inspect(number)
-        else:
-            text = f"unknown control request {fan.op}"
+        try:
+            answer = self._act(engine, fan, now)
+        except (msgspec.MsgspecError, ValueError) as error:
+            text = f"control request {fan.op} makes no sense: {error}"
             self._fail(item, Status.REFUSED, m.Failure("KernelError", text, engine=number))
             return
         self._answer(item, number, Status.OK, m.encode(answer))
+
+    def _act(self, engine: Engine, fan: m.Fan, now: float) -> Any:
+        number = engine.id
+        if fan.op == Op.INTERRUPT:
+            wanted = set(_keys.decode(fan.data) or () if fan.data else ())
+            running = next((k for k in engine.flight if not wanted or k in wanted), 0)
+            if running:
+                self.out.append((A_INTERRUPT, number, 0 if not wanted else running))
+            return bool(running)
+        if fan.op == Op.ABORT:
+            keys = _keys.decode(fan.data) if fan.data else None
+            self._withdraw(keys or self._keys_of(engine), now)
+        elif fan.op == Op.SIGNAL:
+            self.out.append((A_SIGNAL, number, _number.decode(fan.data)))
+        elif fan.op == Op.STOP:
+            self._stop(engine)
+        elif fan.op == Op.INSPECT:
+            return self.inspect(number)
+        else:
+            raise ValueError("it is not known")
+        return None
 
     def _keys_of(self, engine: Engine) -> list[int]:
         return [i.key for i in engine.own] + list(engine.flight)[1:]
@@ -726,6 +738,10 @@ class Custody:
             part, held = held[:ROLL_PART], held[ROLL_PART:]
             self.out.append((A_SEND, channel, m.RollCall([], [], part, True)))
         self.out.append((A_SEND, channel, m.RollCall(up, self.ended, held)))
+        for fn, items in self._lacking.items():
+            # The scheduler that was asked did not live to answer.
+            if any(item.channel == channel for item in items):
+                self.out.append((A_SEND, channel, m.NeedFunction(fn)))
 
     def alone(self, now: float) -> None:
         """The controller does not answer any more."""
@@ -744,6 +760,8 @@ class Custody:
             text = f"the controller has been gone for {self.lease:.0f} s (the lease)"
             self.out.append((A_END, text, None))
             return
+        if self._recall is not None and now - self._recall[2] >= RECALL_ANSWER:
+            self._finish_recall()  # the engine ended its batch, or ended
         if self._idle and not self.pool:
             for engine in self._stuck(now):
                 self._take_back(engine)
