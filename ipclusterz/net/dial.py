@@ -269,7 +269,13 @@ class Dial:
         again: list[bytes] = []
         renewed = not welcome.resumed
         if welcome.resumed:
-            again = self.link.resume(welcome.received)
+            try:
+                again = self.link.resume(welcome.received)
+            except LinkError as error:
+                self._link_id = b""
+                self.link.reset()
+                self._failed(str(error))
+                return
         else:
             if self._link_id:
                 self.link.reset()

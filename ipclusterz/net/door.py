@@ -147,11 +147,17 @@ class Door:
         """Forget a peer."""
         member = self.members.pop(peer, None)
         self._owing.pop(peer, None)
-        if member is not None and member.connection is not None:
-            self._connections.pop(member.connection.id, None)
-            self._former[member.connection.id] = None
-            while len(self._former) > MAX_FORMER:
-                self._former.pop(next(iter(self._former)))
+        if member is None:
+            return
+        former = [c.id for c in self._pending.values() if c.member is member]
+        if member.connection is not None:
+            former.append(member.connection.id)
+        for connection in former:
+            self._connections.pop(connection, None)
+            self._pending.pop(connection, None)
+            self._former[connection] = None
+        while len(self._former) > MAX_FORMER:
+            self._former.pop(next(iter(self._former)))
 
     def connected(self, peer: bytes) -> bool:
         """Return whether a peer has a live connection here."""
