@@ -84,6 +84,7 @@ class Hub:
         self._host = host.host_id()
         self._pidfds: dict[bytes, int] = {}
         self._connections: dict[bytes, bytes] = {}  # registration connection -> peer
+        self._refusals: dict[str, int] = {}  # mechanism -> connections refused so far
         self._remembering = generation > 0
         self._early: list[tuple[bytes, Role, Any]] = []
         registration = sockets.curved(sockets.router(context), keys.server_secret)
@@ -231,7 +232,7 @@ class Hub:
             del self._connections[connection]
 
     def _refused(self, address: str, mechanism: str) -> None:
-        n = self.gate.refused
+        n = self._refusals[mechanism] = self._refusals.get(mechanism, 0) + 1
         if n & (n - 1) == 0:
             kind = "a wrong key" if mechanism == "CURVE" else "no valid password"
             self.log.warning(

@@ -1,0 +1,102 @@
+"""Keys stay where they belong: not in arguments, environments or logs; files are private."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+import ipclusterz as ipp
+from ipclusterz.cluster import ControllerSettings
+from ipclusterz.net.seal import ClusterKeys
+from tests.running import children
+
+LOOK = """
+import gc, os, sys
+told = repr([sys.argv, dict(os.environ), sorted(sys.modules)])
+told += repr([each for each in gc.get_objects() if type(each) is dict and "exec_key" in each])
+"""
+OWN = b"correct horse battery staple"
+
+
+def spellings(key: bytes) -> list[bytes]:
+    """A key as it is, and as it is likely to be written."""
+    return [key, key.hex().encode(), base64.b64encode(key), repr(key)[2:-1].encode()]
+
+
+@pytest.mark.parametrize("reuse", [False, True], ids=["fresh", "-r"])
+def test_no_key_is_seen_from_outside(reuse: bool) -> None:
+    settings = ControllerSettings(execkey=OWN, reuse_files=reuse)
+    cluster = ipp.Cluster(n=2, cluster_id="keys", controller=settings, log_level="DEBUG")
+    events: list[dict[str, object]] = []
+    cluster._deployed._notice = events.append
+    with cluster as rc:
+        rc[:].apply_sync(os.getpid)
+        files = [Path(cluster.client_file), Path(cluster.engine_file)]
+        secret = [json.loads(f.read_text())["exec_key"].encode() for f in files]
+        if reuse:
+            kept = Path(cluster.profile.key_file("keys"))
+            files.append(kept)
+            key = base64.b64decode(json.loads(kept.read_text())["key"])
+            keys = ClusterKeys(key)
+            assert keys.client_secret == secret[0] and keys.engine_secret == secret[1]
+            secret += [*spellings(key), keys.server_secret]
+        secret += spellings(OWN)
+        for file in files:
+            facts = file.stat()
+            assert (stat.S_IMODE(facts.st_mode), facts.st_uid) == (0o600, os.geteuid())
+            assert stat.S_IMODE(file.parent.stat().st_mode) == 0o700
+        processes = children(os.getpid())
+        assert len(processes) >= 10, "controller, five parts, agent, zygote, two engines"
+        seen: dict[str, bytes] = {}
+        for pid in processes:
+            for name in ("cmdline", "environ"):
+                seen[f"/proc/{pid}/{name}"] = Path(f"/proc/{pid}/{name}").read_bytes()
+        # Whoever runs code on an engine has no key there either.
+        rc[:].execute(LOOK, block=True)
+        for at, text in enumerate(rc[:]["told"]):
+            assert "'zmq'" not in text and "'cryptography'" not in text
+            seen[f"engine {at}"] = text.encode()
+        seen["state file"] = Path(cluster.cluster_file).read_bytes()
+    for log in Path(cluster.profile.log).iterdir():
+        seen[str(log)] = log.read_bytes()
+    logs = [name for name in seen if "/log/" in name]
+    assert len(logs) >= 7, "the controller, five parts, the agent"
+    for where, content in seen.items():
+        for key in secret:
+            assert key not in content, f"a key stands in {where}"
+
+
+def test_runtime_folder_and_sockets_are_private() -> None:
+    events: list[dict[str, object]] = []
+    cluster = ipp.Cluster(n=1, notice=events.append)
+    cluster.start_controller_sync()
+    try:
+        runtime = Path(str(next(e["runtime"] for e in events if e["event"] == "ready")))
+        assert stat.S_IMODE(runtime.stat().st_mode) == 0o700
+        modes = {p.name: stat.S_IMODE(p.stat().st_mode) for p in runtime.iterdir()}
+        assert len(modes) == 8 and set(modes.values()) == {0o600}, modes
+    finally:
+        cluster.stop_cluster_sync()
+    assert not runtime.exists()
+
+
+def test_the_controller_tries_its_own_doors() -> None:
+    cluster = ipp.Cluster(n=1)
+    cluster.start_controller_sync()
+    try:
+        from tests.running import eventually
+
+        folder = Path(cluster.profile.log)
+
+        def text() -> str:
+            return "".join(p.read_text() for p in folder.glob("ipcontroller-*.log"))
+
+        eventually(lambda: "all 7 doors refuse a wrong key" in text())
+        assert "WARNING" not in text(), "the test itself is no attack"
+    finally:
+        cluster.stop_cluster_sync()
