@@ -131,7 +131,13 @@ class EngineProcess:
                 return
             if not data:
                 return
-            self._on_say(self, _decode_say(data))
+            try:
+                say = _decode_say(data)
+            except msgspec.MsgspecError:  # user code wrote to descriptors that are not its own
+                self.ending = "its user code broke its connection to the agent"
+                self.kill(signal.SIGKILL)
+                return
+            self._on_say(self, say)
 
     def reclaim(self) -> tuple[list[int], list[bytes]]:
         """Take back what the engine has not read: task keys and functions' digests."""

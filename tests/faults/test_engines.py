@@ -14,7 +14,7 @@ import pytest
 
 import ipclusterz as ipp
 from ipclusterz.core.config import AgentConfig
-from tests.faults.watch import agent_of, alive, folders, gone, pids, until
+from tests.faults.watch import agent_of, alive, gone, own_place, pids, until
 
 
 @pytest.fixture
@@ -158,6 +158,30 @@ def test_when_all_are_dead_those_who_wait_are_told(rc: ipp.Client) -> None:
     del rest  # they wait for engines that may yet come
 
 
+def test_code_that_closes_every_descriptor_ends_its_engine_only(rc: ipp.Client) -> None:
+    """What the task returned was in the shared page by then, so even that arrives."""
+    rc[0].apply_async(os.closerange, 3, 1000).get(timeout=5)
+    assert rc.session.wait(lambda: rc.ids == [1, 2], 5)
+    with pytest.raises(
+        ipp.EngineError, match="(?s)engine 0 ended: exited with code 1.*Bad file"
+    ):
+        rc[0]
+
+
+def test_code_that_writes_to_every_descriptor_ends_its_engine_only(rc: ipp.Client) -> None:
+    def write() -> None:
+        for name in os.listdir("/proc/self/fd"):
+            try:
+                os.write(int(name), b"garbage")
+            except OSError:
+                pass
+        signal.pause()
+
+    with pytest.raises(ipp.EngineError, match="broke its connection"):
+        rc[0].apply_async(write).get(timeout=5)
+    assert rc[[1, 2]].apply_sync(abs, -1) == [1, 1]
+
+
 # -- what engines leave behind -------------------------------------------------------------
 
 
@@ -221,9 +245,9 @@ def test_a_clean_stop_leaves_no_process(tmp_path: Path) -> None:
 
 
 def test_a_killed_agent_leaves_nothing(tmp_path: Path) -> None:
-    before = folders()
-    with ipp.Cluster(n=2) as rc:
+    with own_place() as place, ipp.Cluster(n=2) as rc:
         engines = list(pids(rc).values())
+        assert len(list(place.iterdir())) == 2  # the client's and the agent's
         ours = rc[0].apply_sync(family, str(tmp_path))
         rc[:].push({"x": bytes(3_000_000)}, block=True)
         result = rc[1].apply_async(time.sleep, 1000)
@@ -233,7 +257,6 @@ def test_a_killed_agent_leaves_nothing(tmp_path: Path) -> None:
         with pytest.raises(ipp.KernelError, match="(?i)agent|engine"):
             result.get(timeout=20)
         assert rc.session.wait(lambda: rc.ids == [], 20)
-    assert folders() <= before
 
 
 def test_a_kill_of_the_agents_process_group_leaves_nothing(tmp_path: Path) -> None:
@@ -285,11 +308,10 @@ def test_a_child_that_returns_from_the_task_is_no_second_engine(rc: ipp.Client) 
     ],
 )
 def test_engines_that_cannot_start_say_why(settings: dict[str, Any], reason: str) -> None:
-    before = folders()
     with (
+        own_place(),
         pytest.raises(ipp.KernelError) as caught,
         ipp.Cluster(n=2, agent=AgentConfig(**settings)),
     ):
         pass
     assert re.search(reason, str(caught.value), re.DOTALL), caught.value
-    assert folders() <= before

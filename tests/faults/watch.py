@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-import glob
 import os
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
+
+import pytest
 
 import ipclusterz as ipp
 
@@ -47,16 +51,17 @@ def agent_of(rc: ipp.Client) -> int:
     return parent
 
 
-def folders() -> set[str]:
-    """Return the folders of bodies that exist on this host now."""
-    return set(glob.glob("/dev/shm/ipclusterz-*"))
+@contextmanager
+def own_place() -> Iterator[Path]:
+    """Have bodies in a place that no other run uses, and see that nothing stays there."""
+    memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+    with tempfile.TemporaryDirectory(prefix="faults-", dir=memory) as folder:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("IPCLUSTERZ_BODIES", folder)
+            yield Path(folder)
+        assert os.listdir(folder) == []
 
 
-def files(before: set[str]) -> list[str]:
-    """Return the bodies in folders made since ``before``."""
-    return [
-        os.path.join(folder, name)
-        for folder in folders() - before
-        for name in os.listdir(folder)
-        if not name.startswith(".")
-    ]
+def files(place: Path) -> list[Path]:
+    """Return the bodies in all folders of a place."""
+    return [path for path in place.glob("*/*") if not path.name.startswith(".")]
