@@ -61,6 +61,7 @@ def test_killed_while_running(rc: ipp.Client, tmp_path: Path) -> None:
     os.kill(pid, signal.SIGKILL)
     with pytest.raises(ipp.EngineError, match="died while it ran this task.*SIGKILL") as caught:
         result.get(timeout=1.0)
+    assert rc.session.wait(lambda: len(rc.ids) == 2, 1.0)
     number = next(n for n in range(3) if n not in rc.ids)
     assert f"engine {number} " in str(caught.value)
 
