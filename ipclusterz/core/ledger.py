@@ -68,6 +68,8 @@ class Ledger:
         self.received: dict[int, list[int]] = {}  # channel -> results not acknowledged yet
         self.claim: Callable[[int, m.Result], bool] = lambda channel, result: True
         self.piece: Callable[[int, Any], None] = lambda channel, message: None
+        self._postponed: set[int] = set()  # results whose bodies are on their way
+        self._cancelled: dict[int, None] = {}  # cancelled, and not ended yet
         self._base = number << m.COUNTER_BITS
         self._counter = 0
         self._sent_functions: dict[int, set[bytes]] = {
@@ -141,6 +143,7 @@ class Ledger:
         for key in keys:
             entry = self.pending.get(key)
             if entry is not None:
+                self._cancelled[key] = None
                 by_channel.setdefault(entry.channel, []).append(key)
         for channel, chosen in by_channel.items():
             for start in range(0, len(chosen), CANCEL_PART):
@@ -156,13 +159,12 @@ class Ledger:
         for message in messages:
             if type(message) is m.Result:
                 key = message.key
-                large = message.body is not None and key in self.pending
-                if large and not self.claim(channel, message):
+                if message.body is not None and self._postpone(channel, message):
                     continue
                 entry = pop(key, None)
                 received.append(key)
                 if entry is not None:
-                    self._done(entry)
+                    self._done(key, entry)
                     entry.sink.deliver(key, message)
             else:
                 self._other(channel, message)
@@ -172,6 +174,16 @@ class Ledger:
                 self.received[channel] = received
             else:
                 waiting.extend(received)
+
+    def _postpone(self, channel: int, result: m.Result) -> bool:
+        """Ask about a result with a body, once; True when it is not to be delivered yet."""
+        key = result.key
+        if key not in self.pending or key in self._postponed:
+            return key in self._postponed
+        if self.claim(channel, result):
+            return False
+        self._postponed.add(key)
+        return True
 
     def acknowledge(self, channel: int | None = None) -> None:
         """Say which results were received, on one channel or on all."""
@@ -185,13 +197,16 @@ class Ledger:
 
     def deliver(self, channel: int, result: m.Result) -> None:
         """Deliver a result that was postponed."""
+        self._postponed.discard(result.key)
         entry = self.pending.pop(result.key, None)
         self.out.append((channel, m.Received([result.key])))
         if entry is not None:
-            self._done(entry)
+            self._done(result.key, entry)
             entry.sink.deliver(result.key, result)
 
-    def _done(self, entry: Entry) -> None:
+    def _done(self, key: int, entry: Entry) -> None:
+        if self._cancelled:
+            self._cancelled.pop(key, None)
         entry.left -= 1
         if entry.left == 0 and entry.message.body is not None:
             self.dropped.append(entry.message.body)
@@ -220,19 +235,31 @@ class Ledger:
         self.received.pop(channel, None)  # who is to know no longer does
         self.out = [(c, message) for c, message in self.out if c != channel]
         self.out.append((channel, m.Resumed(self._counter)))
+        runs: list[tuple[Entry, list[int]]] = []
         for key, entry in self.pending.items():
             if entry.channel != channel:
                 continue
+            if runs and runs[-1][0] is entry and runs[-1][1][-1] == key - 1:
+                runs[-1][1].append(key)
+            else:
+                runs.append((entry, [key]))
+        for entry, keys in runs:
             if entry.fn is not None:
                 self._send_function(channel, entry.fn)
-            self.out.append((channel, self._single(key, entry.message)))
+            self.out.append((channel, self._narrowed(entry.message, keys)))
+        self.cancel([key for key in self._cancelled if self._on(key, channel)])
 
-    def _single(self, key: int, message: Any) -> Any:
-        """Narrow a request to the one target that has not answered."""
-        if isinstance(message, m.Submit) or len(message.targets) == 1:
+    def _on(self, key: int, channel: int) -> bool:
+        entry = self.pending.get(key)
+        return entry is not None and entry.channel == channel
+
+    def _narrowed(self, message: Any, keys: list[int]) -> Any:
+        """Narrow a request to targets in a row that have not answered."""
+        if isinstance(message, m.Submit) or len(message.targets) == len(keys):
             return message
-        target = message.targets[key - message.key]
-        return m.Request(key, [target], message.op, message.fn, message.data, message.body)
+        first = keys[0] - message.key
+        targets = message.targets[first : first + len(keys)]
+        return m.Request(keys[0], targets, message.op, message.fn, message.data, message.body)
 
     def give_up(self, failure: m.Failure) -> None:
         """End everything outstanding: the controller is gone for good."""
@@ -240,5 +267,5 @@ class Ledger:
         pending, self.pending = self.pending, {}
         for key, entry in pending.items():
             result = m.Result(key, 0, -1, int(m.Status.LOST), data, None, 0.0, 0.0, 0)
-            self._done(entry)
+            self._done(key, entry)
             entry.sink.deliver(key, result)
