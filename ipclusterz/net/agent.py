@@ -195,7 +195,7 @@ class Agent:
             messages,
             on_state=lambda problem: self._channel_state(channel, problem),
             on_renewed=(lambda: self._renewed(channel)) if work else None,
-            on_unknown=self._registrar.start,
+            on_unknown=self._registrar.renew,
         )
 
     def _renewed(self, channel: Channel) -> None:
@@ -311,8 +311,7 @@ class Agent:
             self.custody.lease = registered.lease
         identity = Identity(registered.peer, registered.session, registered.password)
         for channel, dial in self._dials.items():
-            if not dial.up:
-                dial.identify(identity, self._addresses(channel, registered))
+            dial.identify(identity, self._addresses(channel, registered))
         if first:
             self.log.info("registered; engines %s", _ranges(registered.engines))
             self.loop.after(registered.heartbeat, self._beat)

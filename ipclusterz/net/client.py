@@ -82,6 +82,7 @@ class Connection:
         self._ack_due = False
         self._engine_calls: list[Callable[[], None]] = []
         self._answers: dict[int, m.Answer | None] = {}
+        self._questions: dict[int, m.Query] = {}  # not answered yet
         self._next_query = 0
         self._closed = False
         self._problem = ("", "")
@@ -142,7 +143,7 @@ class Connection:
             m.ToClientWork if work else accepts[channel],
             handlers[channel],
             on_state=lambda problem: self._channel_state(channel, problem),
-            on_renewed=(lambda: self._renew(channel)) if work else None,
+            on_renewed=lambda: self._renew(channel),
             on_unknown=self._unknown,
         )
 
@@ -235,8 +236,7 @@ class Connection:
             return
         identity = Identity(registered.peer, registered.session, registered.password)
         for channel, dial in self._dials.items():
-            if not dial.up:
-                dial.identify(identity, self._addresses(channel, registered))
+            dial.identify(identity, self._addresses(channel, registered))
 
     def _addresses(self, channel: Channel, registered: m.Registered) -> list[str]:
         """Return the doors of a channel: the hub's word first, then the connector file's."""
@@ -284,7 +284,7 @@ class Connection:
 
     def _unknown(self) -> None:
         if self._ever_up and self.lost is None:
-            self._registrar.start()
+            self._registrar.renew()
 
     def _beat(self) -> None:
         if not self._closed and self.lost is None:
@@ -321,6 +321,7 @@ class Connection:
             if isinstance(message, m.Engines):
                 self._engines(message)
             elif isinstance(message, m.Answer):
+                self._questions.pop(message.id, None)
                 if message.id in self._answers:
                     self._answers[message.id] = message
             elif isinstance(message, m.Shutdown):
@@ -338,8 +339,13 @@ class Connection:
         self._driver.restless = True
 
     def _renew(self, channel: int) -> None:
-        self.ledger.renewed(channel)
-        self._payloads.renewed(channel)
+        """What serves a channel is new and knows nothing: say again what is open."""
+        if channel in WORK:
+            self.ledger.renewed(channel)
+            self._payloads.renewed(channel)
+        elif channel == Channel.QUERY:
+            for question in list(self._questions.values()):
+                self._dials[Channel.QUERY].send(question)
 
     # -- sending ---------------------------------------------------------------------------
 
@@ -467,7 +473,7 @@ class Connection:
             self._next_query += 1
             number = self._next_query
             self._answers[number] = None
-        question = m.Query(number, what, arg)
+        question = self._questions[number] = m.Query(number, what, arg)
         self._inbox.append((self._dials[Channel.QUERY].send, (question,)))
         self._leave()
         try:
@@ -479,6 +485,7 @@ class Connection:
             assert answer is not None
         finally:
             del self._answers[number]
+            self._questions.pop(number, None)
         if answer.error:
             raise KernelError(f"the hub cannot answer {what!r}: {answer.error}")
         return answer.value
