@@ -1,0 +1,455 @@
+"""The task database itself: one connection, and what is written, pruned and asked.
+
+Belongs to one thread.  Raises sqlite3.Error and OSError as they come: what to do about
+them is the writer's business (:mod:`ipclusterz.store.writer`).
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Iterable, Iterator
+from itertools import chain, islice
+from typing import Any
+
+from ipclusterz.core.message import COUNTER_BITS, Status
+from ipclusterz.store import place, schema
+from ipclusterz.store.keys import COUNTER, QueryError, Shape
+from ipclusterz.store.opening import Say, open_file, open_memory
+from ipclusterz.store.pending import Pending
+from ipclusterz.store.query import Condition
+
+TEXT_CHARACTERS = 64 * 1024
+"""Characters of a task's output that are kept, for each of its two streams."""
+
+ERROR_CHARACTERS = 1_000
+"""Characters of an error's text that are kept."""
+
+STEP = 1_000
+"""Tasks pruned at once."""
+
+FETCH = 500
+"""Rows read at once; between, others get Python's lock."""
+
+Row = tuple[Any, ...]
+
+_NOT_BEGUN = (None,) * len(schema.BEGUN)
+_NOT_ENDED = (None,) * len(schema.ENDED)
+_DONE = "t.received IS NOT NULL"
+
+# Values that SQLite cannot hold; everything else that goes wrong is the database's trouble.
+_UNFIT = (
+    *(sqlite3.InterfaceError, sqlite3.ProgrammingError, sqlite3.IntegrityError),
+    *(sqlite3.DataError, OverflowError, ValueError, TypeError),
+)
+
+
+class Shifts(dict[int, int]):
+    """From a client's number on the wire: what is added to its keys to make ours."""
+
+    def __init__(self, database: Database, names: dict[int, str]) -> None:
+        self._database = database
+        self._names = names
+
+    def __missing__(self, number: int) -> int:
+        uuid = self._names.get(number, f"unknown{number}")
+        made = (self._database.client_row(uuid) - number) << COUNTER_BITS
+        self[number] = made
+        return made
+
+
+class EngineRows(dict[int, "int | None"]):
+    """From an engine's number to its row."""
+
+    def __init__(self, database: Database, names: dict[int, tuple[str, str]]) -> None:
+        self._database = database
+        self._names = names
+
+    def __missing__(self, engine: int) -> int | None:
+        uuid, host = self._names.get(engine, ("", ""))
+        made = self._database.engine_row(engine, uuid, host) if engine >= 0 else None
+        self[engine] = made
+        return made
+
+
+class Database:
+    """An open database; ``rows`` is never less than the number of tasks in it."""
+
+    def __init__(self, path: str | None, say: Say) -> None:
+        self.path = path
+        self.journal = "memory"
+        self._identity: tuple[int, int] | None = None
+        if path is None:
+            self._db = open_memory()
+        else:
+            self._db, self.path, self.journal = open_file(path, say)
+            self._identity = place.identity(self.path)
+        try:
+            self._load()
+        except BaseException:
+            self._db.close()
+            raise
+
+    def _load(self) -> None:
+        db = self._db
+        self.tidy()
+        self._clients = {uuid: row for row, uuid in db.execute("SELECT id, uuid FROM clients")}
+        self._engines = {
+            (uuid or "", number): row
+            for row, number, uuid in db.execute("SELECT row, id, uuid FROM engines")
+        }
+        self._new_clients: list[Row] = []
+        self._new_engines: list[Row] = []
+        self.rows = self._count()
+        # Keys whose payloads are kept; few, and asked for with each delivery.
+        self.kept = {key for (key,) in db.execute("SELECT DISTINCT key FROM payloads")}
+        self._outputs = bool(db.execute("SELECT 1 FROM outputs LIMIT 1").fetchone())
+        self._shifts: Shifts | None = None
+        self._engine_rows: EngineRows | None = None
+        self._bad = 0
+
+    def tidy(self) -> None:
+        """Forget clients and engines of which there is no task left."""
+        self._db.execute(
+            "DELETE FROM clients WHERE NOT EXISTS (SELECT 1 FROM tasks WHERE key >="
+            f" id << {COUNTER_BITS} AND key <= (id << {COUNTER_BITS} | {COUNTER}))"
+        )
+        self._db.execute(
+            "DELETE FROM engines WHERE row NOT IN (SELECT engine FROM tasks WHERE engine"
+            " IS NOT NULL)"
+        )
+
+    def _count(self) -> int:
+        return int(self._db.execute("SELECT count(*) FROM tasks").fetchone()[0])
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._db.close()
+
+    def moved(self) -> bool:
+        """Tell whether the file was deleted or replaced under us."""
+        return self._identity is not None and place.identity(self.path or "") != self._identity
+
+    # -- names -----------------------------------------------------------------------------
+
+    def client_row(self, uuid: str) -> int:
+        """Return the row of a client, which is made if need be."""
+        row = self._clients.get(uuid)
+        if row is None:
+            row = self._clients[uuid] = max(self._clients.values(), default=0) + 1
+            self._new_clients.append((row, uuid))
+        return row
+
+    def engine_row(self, engine: int, uuid: str, host: str) -> int:
+        """Return the row of an engine, which is made if need be."""
+        row = self._engines.get((uuid, engine))
+        if row is None:
+            row = self._engines[uuid, engine] = max(self._engines.values(), default=0) + 1
+            self._new_engines.append((row, engine, uuid or None, host or None))
+        return row
+
+    def renamed(self) -> None:
+        """A number stands for another name now, or for the first time for any."""
+        self._shifts = self._engine_rows = None
+
+    # -- writing ---------------------------------------------------------------------------
+
+    def write(self, pending: Pending) -> int:
+        """Write everything in one transaction, or nothing; return how many made no sense."""
+        db = self._db
+        if self._shifts is None or self._engine_rows is None:
+            self._shifts = Shifts(self, pending.clients)
+            self._engine_rows = EngineRows(self, pending.engines)
+        self._bad = 0
+        db.execute("BEGIN")
+        try:
+            new = self._write_tasks(pending)
+            kept = self._write_payloads(pending)
+            self._write_rest(pending)
+            db.executemany(schema.CLIENT, self._new_clients)
+            db.executemany(schema.ENGINE, self._new_engines)
+            db.execute("COMMIT")
+        except BaseException:
+            if db.in_transaction:
+                db.execute("ROLLBACK")
+            raise
+        self._new_clients.clear()
+        self._new_engines.clear()
+        self.rows += new
+        self.kept = kept
+        return self._bad
+
+    def _write_tasks(self, pending: Pending) -> int:
+        db, new = self._db, 0
+        rows = self._rows(pending)
+        size = schema.ROWS
+        while part := list(islice(rows, size)):
+            new += len(part)
+            if len(part) == size:
+                try:
+                    db.execute(schema.UPSERT_MANY, list(chain.from_iterable(part)))
+                    continue
+                except _UNFIT:
+                    pass  # one of them cannot be written: find out which
+            self._each(schema.UPSERT, part)
+        return new
+
+    def _rows(self, pending: Pending) -> Iterator[Row]:
+        """Yield a row for each task; what is not known is None."""
+        begun, ended = pending.begun, pending.ended
+        assert self._shifts is not None and self._engine_rows is not None
+        shifts, engines = self._shifts, self._engine_rows
+        get = begun.get
+        for key, end in ended.items():
+            try:
+                _, attempt, engine, status, started, finished, received, ename, evalue = end
+                row = (
+                    attempt,
+                    engines[engine],
+                    status,
+                    started or None,
+                    finished or None,
+                    received or time.time(),
+                    ename or None,
+                    evalue[:ERROR_CHARACTERS] if evalue else None,
+                )
+                start = get(key)
+                if start is None:
+                    yield (key + shifts[key >> COUNTER_BITS], *_NOT_BEGUN, *row)
+                else:
+                    _, channel, op, fn, submitted, label = start
+                    yield (
+                        key + shifts[key >> COUNTER_BITS],
+                        channel,
+                        op,
+                        fn or None,
+                        submitted or None,
+                        label or None,
+                        *row,
+                    )
+            except (ValueError, TypeError):
+                self._bad += 1
+        for key, start in begun.items():
+            if key in ended:
+                continue
+            try:
+                _, channel, op, fn, submitted, label = start
+                yield (
+                    key + shifts[key >> COUNTER_BITS],
+                    channel,
+                    op,
+                    fn or None,
+                    submitted or None,
+                    label or None,
+                    *_NOT_ENDED,
+                )
+            except (ValueError, TypeError):
+                self._bad += 1
+
+    def _each(self, statement: str, rows: Iterable[Row]) -> None:
+        """Write rows one by one; those that SQLite cannot hold are counted and left out."""
+        execute = self._db.execute
+        for row in rows:
+            try:
+                execute(statement, row)
+            except _UNFIT:
+                self._bad += 1
+
+    def _write_payloads(self, pending: Pending) -> set[int]:
+        if not (pending.payloads or (pending.delivered and self.kept)):
+            return self.kept
+        kept = set(self.kept)
+        assert self._shifts is not None
+        shifts = self._shifts
+        gone = {key + shifts[key >> COUNTER_BITS] for key in pending.delivered} & kept
+        self._each(schema.DELIVERED, [(key,) for key in gone])
+        kept -= gone
+        rows = [
+            (key + shifts[key >> COUNTER_BITS], kind, data)
+            for (key, kind), data in pending.payloads.items()
+        ]
+        self._each(schema.PAYLOAD, rows)
+        kept.update(row[0] for row in rows)
+        return kept
+
+    def _write_rest(self, pending: Pending) -> None:
+        if not (pending.outputs or pending.resubmitted):
+            return
+        assert self._shifts is not None
+        shifts = self._shifts
+        self._each(
+            schema.RESUBMITTED,
+            [(new, key + shifts[key >> COUNTER_BITS]) for key, new in pending.resubmitted],
+        )
+        if pending.outputs:
+            self._outputs = True
+            texts: dict[tuple[int, int], list[str]] = {}
+            for key, stream, text in pending.outputs:
+                texts.setdefault((key + shifts[key >> COUNTER_BITS], stream), []).append(text)
+            self._each(
+                schema.OUTPUT,
+                [
+                    (key, stream, "".join(parts)[:TEXT_CHARACTERS], TEXT_CHARACTERS)
+                    for (key, stream), parts in texts.items()
+                ],
+            )
+
+    # -- pruning ---------------------------------------------------------------------------
+
+    def size(self) -> int:
+        """Return the bytes in use, without free pages and the journal."""
+        db = self._db
+        pages, free, size = (
+            int(db.execute(f"PRAGMA {name}").fetchone()[0])
+            for name in ("page_count", "freelist_count", "page_size")
+        )
+        return (pages - free) * size
+
+    def prune(self, max_rows: int, max_bytes: int, oldest: float) -> bool:
+        """Remove some tasks beyond the bounds; True when there may be more to remove.
+
+        Those that ended first go first; what its client does not have yet
+        goes last, and what has not ended never goes.
+        """
+        removed = self._remove_before(oldest)
+        if self.rows > max_rows:
+            self.rows = self._count()
+            over = self.rows - max_rows
+            # A little more than must be, so that it is not counted again at once.
+            if over > 0:
+                removed += self._remove_oldest(min(over + max_rows // 100, 10 * STEP))
+        if self.size() > max_bytes:
+            removed += self._remove_oldest(STEP)
+        self._shrink()
+        return removed >= STEP
+
+    def _remove_before(self, oldest: float) -> int:
+        keys = self._keys("received < ?", (oldest, STEP))
+        return self._remove(keys)
+
+    def _remove_oldest(self, n: int) -> int:
+        keys = self._keys(
+            "received IS NOT NULL", (n,), " AND key NOT IN (SELECT key FROM payloads)"
+        )
+        if not keys:
+            keys = self._keys("received IS NOT NULL", (n,))
+        return self._remove(keys)
+
+    def _keys(self, where: str, values: Row, besides: str = "") -> list[Row]:
+        return self._db.execute(
+            f"SELECT key FROM tasks WHERE {where}{besides if self.kept else ''}"
+            " ORDER BY received LIMIT ?",
+            values,
+        ).fetchall()
+
+    def _remove(self, keys: list[Row]) -> int:
+        if not keys:
+            return 0
+        db = self._db
+        db.execute("BEGIN")
+        try:
+            db.executemany("DELETE FROM tasks WHERE key = ?", keys)
+            if self.kept:
+                db.executemany("DELETE FROM payloads WHERE key = ?", keys)
+            if self._outputs:
+                db.executemany("DELETE FROM outputs WHERE key = ?", keys)
+            db.execute("COMMIT")
+        except BaseException:
+            if db.in_transaction:
+                db.execute("ROLLBACK")
+            raise
+        if self.kept:
+            self.kept.difference_update(key for (key,) in keys)
+        self.rows = max(self.rows - len(keys), 0)
+        return len(keys)
+
+    def _shrink(self) -> None:
+        """Give free pages back, a few at a time, when they are a quarter of the file."""
+        db = self._db
+        free = int(db.execute("PRAGMA freelist_count").fetchone()[0])
+        if free > 1_000 and free * 4 > int(db.execute("PRAGMA page_count").fetchone()[0]):
+            db.execute("PRAGMA incremental_vacuum(500)").fetchall()
+
+    # -- questions -------------------------------------------------------------------------
+
+    def _read(self, text: str, values: list[Any], limit: int) -> list[Row]:
+        """Read in pieces: between two, the hub's own thread may run."""
+        cursor = self._db.execute(f"{text} LIMIT ?", [*values, limit + 1])
+        rows: list[Row] = []
+        while piece := cursor.fetchmany(FETCH):
+            rows += piece
+            time.sleep(0)
+        if len(rows) > limit:
+            raise QueryError(
+                f"more than {limit} tasks match: ask for fewer, by submitted or status"
+            )
+        return rows
+
+    def query(self, where: Condition, shape: Shape, limit: int) -> list[dict[str, Any]]:
+        """Return the records that match, those submitted first first."""
+        condition, values = where
+        text = f"SELECT {shape.sql}{schema.FROM} WHERE {condition} ORDER BY t.submitted, t.key"
+        return shape.records(self._read(text, values, limit))
+
+    def history(self, limit: int) -> list[str]:
+        """Return the msg_ids of the newest tasks, those submitted first first."""
+        rows = self._db.execute(
+            f"SELECT c.uuid, t.key & {COUNTER}{schema.FROM}"
+            " ORDER BY t.submitted DESC, t.key DESC LIMIT ?",
+            (limit,),
+        )
+        made: list[str] = []
+        while piece := rows.fetchmany(FETCH):
+            made += [f"{uuid}_{counter}" for uuid, counter in piece]
+            time.sleep(0)
+        made.reverse()
+        return made
+
+    def payloads(self, where: Condition, kind: int, most: int) -> dict[str, bytes]:
+        """Return what is kept of the tasks that match, by msg_id, at most ``most`` bytes."""
+        condition, values = where
+        cursor = self._db.execute(
+            f"SELECT c.uuid, t.key & {COUNTER}, p.data{schema.FROM}"
+            f" JOIN payloads p ON p.key = t.key AND p.kind = ? WHERE {condition}"
+            " ORDER BY t.submitted, t.key",
+            [kind, *values],
+        )
+        found: dict[str, bytes] = {}
+        total = 0
+        for uuid, counter, data in cursor:
+            total += len(data)
+            if found and total > most:
+                break
+            found[f"{uuid}_{counter}"] = data
+        cursor.close()
+        return found
+
+    def purge(self, where: Condition) -> dict[str, int]:
+        """Remove the finished tasks that match; return how many, and how many were not."""
+        condition, values = where
+        text = f"SELECT t.key{schema.FROM} WHERE {condition}"
+        keys = self._db.execute(f"{text} AND {_DONE}", values).fetchall()
+        left = self._db.execute(
+            f"SELECT count(*){schema.FROM} WHERE {condition} AND NOT ({_DONE})", values
+        ).fetchone()[0]
+        for first in range(0, len(keys), 10 * STEP):
+            self._remove(keys[first : first + 10 * STEP])
+        return {"purged": len(keys), "unfinished": int(left)}
+
+    def counts(self) -> dict[str, Any]:
+        """Return figures about what is kept."""
+        self.rows = self._count()
+        unfinished, failed = self._db.execute(
+            "SELECT coalesce(sum(received IS NULL), 0), coalesce(sum(status != ?), 0)"
+            " FROM tasks",
+            (int(Status.OK),),
+        ).fetchone()
+        return {
+            "tasks": self.rows,
+            "unfinished": unfinished,
+            "failed": failed,
+            "undelivered": len(self.kept),
+            "bytes": self.size(),
+            "path": self.path,
+            "journal": self.journal,
+        }

@@ -1,0 +1,135 @@
+"""What has been told and is not yet in the database.
+
+Records are plain tuples, as msgspec decodes them; a row is made of them once, when it is
+written, so that what begins and ends between two writes costs one row and no more.
+
+Memory only.  Used by the writer's thread alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import islice
+from operator import itemgetter
+
+Begun = tuple[int, int, int, bytes | str, float, str]
+"""A task is known: key, channel, op, function (digest or name), submitted, label."""
+
+Ended = tuple[int, int, int, int, float, float, float, str, str]
+"""A task has ended: key, attempt, engine (-1: none), status, started, finished, received,
+error's name, error's text.  Times are seconds since the epoch, 0 for never."""
+
+Payload = tuple[int, int, bytes]
+"""Key, kind (:data:`WORK` or :data:`RESULT`), bytes."""
+
+Output = tuple[int, int, str]
+"""Key, stream (1: standard output, 2: standard error), text to be added."""
+
+Resubmitted = tuple[int, str]
+"""Key, and the msg_id of the task that was made of it."""
+
+_key = itemgetter(0)
+
+
+class Notes:
+    """What one call of :meth:`ipclusterz.store.store.Store.note` brought."""
+
+    __slots__ = ("begun", "delivered", "ended", "outputs", "payloads", "resubmitted")
+
+    def __init__(
+        self,
+        begun: Sequence[Begun] = (),
+        ended: Sequence[Ended] = (),
+        payloads: Sequence[Payload] = (),
+        delivered: Sequence[int] = (),
+        outputs: Sequence[Output] = (),
+        resubmitted: Sequence[Resubmitted] = (),
+    ) -> None:
+        self.begun = begun
+        self.ended = ended
+        self.payloads = payloads
+        self.delivered = delivered
+        self.outputs = outputs
+        self.resubmitted = resubmitted
+
+    def __len__(self) -> int:
+        return (
+            len(self.begun)
+            + len(self.ended)
+            + len(self.payloads)
+            + len(self.delivered)
+            + len(self.outputs)
+            + len(self.resubmitted)
+        )
+
+
+class Pending:
+    """Everything to be written, by task; and the names that numbers stand for."""
+
+    def __init__(self) -> None:
+        self.begun: dict[int, Begun] = {}
+        self.ended: dict[int, Ended] = {}
+        self.payloads: dict[tuple[int, int], bytes] = {}
+        self.delivered: list[int] = []
+        self.outputs: list[Output] = []
+        self.resubmitted: list[Resubmitted] = []
+        self.clients: dict[int, str] = {}
+        self.engines: dict[int, tuple[str, str]] = {}
+
+    def add(self, notes: Notes) -> None:
+        """Take in what was noted; for each task the latest counts."""
+        self.begun.update(zip(map(_key, notes.begun), notes.begun, strict=True))
+        self.ended.update(zip(map(_key, notes.ended), notes.ended, strict=True))
+        for key, kind, data in notes.payloads:
+            self.payloads[key, kind] = data
+        if notes.delivered:
+            self._deliver(notes.delivered)
+        self.outputs.extend(notes.outputs)
+        self.resubmitted.extend(notes.resubmitted)
+
+    def _deliver(self, keys: Iterable[int]) -> None:
+        if self.payloads:
+            for key in keys:
+                self.payloads.pop((key, 0), None)
+                self.payloads.pop((key, 1), None)
+        self.delivered.extend(keys)
+
+    def clear(self) -> None:
+        """Forget what has been written."""
+        self.begun.clear()
+        self.ended.clear()
+        self.payloads.clear()
+        self.delivered.clear()
+        self.outputs.clear()
+        self.resubmitted.clear()
+
+    def trim(self, rows: int, size: int) -> int:
+        """Keep the newest of each, at most so many and so many bytes; return how many went."""
+        before = len(self)
+        for kept in (self.begun, self.ended):
+            for key in list(islice(kept, max(len(kept) - rows, 0))):
+                del kept[key]
+        total = sum(map(len, self.payloads.values()))
+        for name in list(self.payloads):
+            if total <= size:
+                break
+            total -= len(self.payloads.pop(name))
+        del self.delivered[: max(len(self.delivered) - rows, 0)]
+        text = sum(len(output[2]) for output in self.outputs)
+        first = 0
+        while text > size and first < len(self.outputs):
+            text -= len(self.outputs[first][2])
+            first += 1
+        del self.outputs[:first]
+        del self.resubmitted[: max(len(self.resubmitted) - rows, 0)]
+        return before - len(self)
+
+    def __len__(self) -> int:
+        return (
+            len(self.begun)
+            + len(self.ended)
+            + len(self.payloads)
+            + len(self.delivered)
+            + len(self.outputs)
+            + len(self.resubmitted)
+        )

@@ -1,0 +1,85 @@
+"""The tables of the task database, and the statements that write to them.
+
+A task's row has the integer key of the wire, with the client's number replaced by that of
+its row in ``clients``: numbers of the wire start anew with each controller, rows do not.
+With an integer as its primary key a row costs less than with two columns and no rowid
+(measured: 2.6 against 3.8 µs with the index, 100 against 108 bytes).
+
+``received`` is set when a task has ended, by the controller's clock; ages and the order of
+pruning go by it and not by the clocks of many hosts.
+"""
+
+from __future__ import annotations
+
+APPLICATION = 0x69706378
+"""Marks a file as ours (PRAGMA application_id): ``ipcx``."""
+
+VERSION = 1
+"""Of the tables below (PRAGMA user_version); see :data:`MIGRATIONS`."""
+
+MIGRATIONS: dict[int, str] = {}
+"""From version to the script that makes the next one of it."""
+
+TABLES = """
+CREATE TABLE clients (id INTEGER PRIMARY KEY, uuid TEXT NOT NULL UNIQUE);
+CREATE TABLE engines (
+    row INTEGER PRIMARY KEY, id INTEGER NOT NULL, uuid TEXT, host TEXT
+);
+CREATE UNIQUE INDEX engines_uuid ON engines (uuid, id);
+CREATE TABLE tasks (
+    key INTEGER PRIMARY KEY,
+    channel INTEGER, op INTEGER, fn, submitted REAL, label TEXT,
+    attempt INTEGER, engine INTEGER, status INTEGER,
+    started REAL, finished REAL, received REAL,
+    ename TEXT, evalue TEXT, resubmitted TEXT
+);
+CREATE INDEX tasks_received ON tasks (received) WHERE received IS NOT NULL;
+CREATE TABLE payloads (
+    key INTEGER, kind INTEGER, data BLOB, PRIMARY KEY (key, kind)
+) WITHOUT ROWID;
+CREATE TABLE outputs (
+    key INTEGER, stream INTEGER, text TEXT, PRIMARY KEY (key, stream)
+) WITHOUT ROWID;
+"""
+
+BEGUN = ("channel", "op", "fn", "submitted", "label")
+ENDED = (
+    *("attempt", "engine", "status", "started", "finished", "received"),
+    *("ename", "evalue"),
+)
+COLUMNS = ("key", *BEGUN, *ENDED)
+
+ROWS = 128
+"""Rows of one statement: a row costs a third less than with one each, and SQLite's work is
+done without Python's lock, which a statement a row would fight for each time."""
+
+_ROW = "(" + ", ".join("?" * len(COLUMNS)) + ")"
+
+
+def upsert(rows: int) -> str:
+    """Return the statement that writes so many rows; what is not told (NULL) stays."""
+    kept = ", ".join(f"{name} = coalesce(excluded.{name}, {name})" for name in COLUMNS[1:])
+    values = ", ".join([_ROW] * rows)
+    return (
+        f"INSERT INTO tasks ({', '.join(COLUMNS)}) VALUES {values}"
+        f" ON CONFLICT (key) DO UPDATE SET {kept}"
+    )
+
+
+UPSERT = upsert(1)
+UPSERT_MANY = upsert(ROWS)
+
+PAYLOAD = "INSERT OR REPLACE INTO payloads (key, kind, data) VALUES (?, ?, ?)"
+DELIVERED = "DELETE FROM payloads WHERE key = ?"
+RESUBMITTED = "UPDATE tasks SET resubmitted = ? WHERE key = ?"
+OUTPUT = (
+    "INSERT INTO outputs (key, stream, text) VALUES (?1, ?2, ?3) ON CONFLICT (key, stream)"
+    " DO UPDATE SET text = substr(text || excluded.text, 1, ?4)"
+)
+CLIENT = "INSERT OR IGNORE INTO clients (id, uuid) VALUES (?, ?)"
+ENGINE = "INSERT OR IGNORE INTO engines (row, id, uuid, host) VALUES (?, ?, ?, ?)"
+
+FROM = (
+    " FROM tasks t LEFT JOIN clients c ON c.id = (t.key >> 40)"
+    " LEFT JOIN engines e ON e.row = t.engine"
+)
