@@ -24,6 +24,7 @@ import msgspec
 from ipclusterz.core import message as m
 from ipclusterz.core.broker import Functions
 from ipclusterz.core.message import Channel, Op, Status
+from ipclusterz.core.naming import function_name
 
 A_SEND = 0  # (A_SEND, channel, message)
 A_BATCH = 1  # (A_BATCH, engine, functions, works): one datagram to an engine
@@ -80,6 +81,7 @@ class Engine:
 
     __slots__ = (
         "batches",
+        "began",
         "expected",
         "flight",
         "functions",
@@ -98,7 +100,8 @@ class Engine:
         self.batches: deque[int] = deque()  # tasks of each datagram that is out
         self.expected = 0.0  # seconds the flight should take
         self.functions: set[bytes] = set()
-        self.progress = 0.0  # when it last began or ended something
+        self.progress = 0.0  # when it last began or ended something, or was looked after
+        self.began = 0.0  # when what it runs began
         self.revoked = False  # told to begin nothing more; gets nothing until it says so
         self.up = False
         self.stopping = False
@@ -133,6 +136,7 @@ class Custody:
         self.functions = Functions()
         self.lease = lease
         self.is_here: Callable[[m.Body], bool] = lambda body: True
+        self.observe: Callable[[int], dict[str, Any]] = lambda engine: {}
         self._fetching: dict[bytes, list[Item]] = {}  # body -> tasks that wait for it
         self._copies: dict[bytes, _Copy] = {}  # bodies brought here from another host
         self._lacking: dict[bytes, list[Item]] = {}
@@ -375,7 +379,7 @@ class Custody:
             self._place_in_sets(engine)
             return
         if not engine.batches:
-            engine.progress = now
+            engine.progress = engine.began = now
             engine.expected = 0.0
         engine.expected += seconds
         engine.batches.append(len(works))
@@ -410,7 +414,7 @@ class Custody:
         engine = self.engines.get(number)
         if engine is None:
             return
-        engine.progress = now
+        engine.progress = engine.began = now
         flight = engine.flight
         done = 0
         for outcome in outcomes:
@@ -695,7 +699,7 @@ class Custody:
         elif fan.op == Op.STOP:
             self._stop(engine)
         elif fan.op == Op.INSPECT:
-            return self.inspect(number)
+            return self.inspect(number, now)
         else:
             raise ValueError("it is not known")
         return None
@@ -711,15 +715,31 @@ class Custody:
         if not engine.flight:
             self.out.append((A_STOP, engine.id, None))
 
-    def inspect(self, number: int) -> dict[str, Any]:
-        """Return what is known of one engine."""
+    def inspect(self, number: int, now: float) -> dict[str, Any]:
+        """Return what is known of one engine, and what the shell observes of its process.
+
+        ``running`` is a task's key (0: none), ``seconds`` how long it has run, ``op`` what it
+        does and ``function`` the name of what it calls, where that is known.
+        """
         engine = self.engines[number]
-        return {
+        found = {
             "queue": len(engine.own) + max(len(engine.flight) - 1, 0),
             "tasks": len(engine.flight),
-            "running": next(iter(engine.flight), 0),
-            "since": engine.progress,
+            "running": 0,
+            "seconds": 0.0,
+            "op": "",
+            "function": "",
+            **self.observe(number),
         }
+        if found["running"] not in engine.flight:
+            found["running"] = next(iter(engine.flight), 0)
+        if found["running"]:
+            work = engine.flight[found["running"]].work
+            function = self.functions.get(work.fn) if work.fn else None
+            found["seconds"] = max(now - engine.began, 0.0)
+            found["op"] = _OP_NAMES[work.op].decode().lower()
+            found["function"] = function_name(function.data) if function else ""
+        return found
 
     # -- links -----------------------------------------------------------------------------
 

@@ -40,7 +40,10 @@ SCHEDULERS: tuple[Channel, ...] = (
 class Peer:
     """One member: a client, or an agent with its engines."""
 
-    __slots__ = ("admit", "boot", "connection", "engines", "host", "id", "pid", "role", "since")
+    __slots__ = (
+        *("admit", "boot", "connection", "engines", "host", "id", "pid", "role", "since"),
+        "uuid",
+    )
 
     def __init__(self, admit: m.Admit) -> None:
         self.id = admit.peer
@@ -50,6 +53,7 @@ class Peer:
         self.host = ""
         self.boot = ""
         self.pid = 0
+        self.uuid = ""
         self.since = 0.0
         self.engines: dict[int, m.EngineInfo] = {}
 
@@ -93,6 +97,7 @@ class Registry:
         self._reserved: dict[int, bytes] = {}  # ids given to an agent, its engine up or not
         self._untold: set[int] = set()  # up, but not every scheduler knows them
         self._rev = 0
+        self._generations: dict[int, int] = {}  # how often a scheduler was started again
         self._acked: dict[int, int] = {}  # schedulers that are there: last revision done
         self._deferred: deque[tuple[int, Callable[[], None]]] = deque()
 
@@ -114,6 +119,7 @@ class Registry:
                 known.engines[engine] = m.EngineInfo(engine, known.host, 0, agent)
                 self.engine_peer[engine] = known
         channel = hello.channel
+        self._generations[channel] = hello.generation
         self._acked[channel] = 0
         # Agents first: a client that is let in may ask for any engine it was told of.
         for peer in sorted(self.peers.values(), key=lambda p: p.role == Role.CLIENT):
@@ -186,6 +192,7 @@ class Registry:
             peer = self._add(_admit(minted, role, number, message.host), now)
         peer.connection = connection
         peer.host, peer.boot, peer.pid = message.host, message.boot, message.pid
+        peer.uuid = message.uuid
         peer.since = now
         self.beat(peer.id, now)
         for engine in set(peer.engines).difference(message.engines):
@@ -439,7 +446,15 @@ class Registry:
                 for p in agents
             ],
             "clients": [
-                {"host": p.host, "pid": p.pid, "seconds": now - p.since} for p in clients
+                {
+                    "host": p.host,
+                    "pid": p.pid,
+                    "seconds": now - p.since,
+                    "number": p.admit.number,
+                    "uuid": p.uuid,
+                    "responding": not self.liveness.silent(p.id),
+                }
+                for p in clients
             ],
             "engines": {
                 e.id: {
@@ -451,6 +466,7 @@ class Registry:
                 for e in p.engines.values()
             },
             "schedulers": sorted(Channel(c).name.lower() for c in self._acked),
+            "restarts": {Channel(c).name.lower(): n for c, n in self._generations.items()},
             "queues": self.queue_status(),
         }
 

@@ -151,6 +151,7 @@ class Agent:
         self._last_loss = 0.0
         self._outlog = OutputLog(config.log_dir, prefix)
         self.custody.is_here = bodies.here
+        self.custody.observe = self._observe
         hostid = host.boot_id()
         if loopback_elsewhere(connector, hostid):
             raise LaunchError(
@@ -447,6 +448,13 @@ class Agent:
         if self.config.command:
             lines.append(self.config.command)
         return "\n".join(lines)
+
+    def _observe(self, number: int) -> dict[str, Any]:
+        """Return what an engine's process shows without being asked."""
+        engine = self.processes.get(number)
+        if engine is None or engine.closed:
+            return {}
+        return {**host.vitals(engine.pid), "running": engine.page.running}
 
     def _booted(self, engine: EngineProcess, outcome: m.Outcome) -> None:
         self._boot.pop(outcome.key, None)

@@ -706,7 +706,14 @@ def test_inspect_shows_what_an_engine_does() -> None:
     agent.direct(2, 0)
     agent.control(Op.INSPECT, 0)
     (result,) = agent.sent()
-    assert answer(result) == {"queue": 1, "tasks": 1, "running": key(1), "since": agent.now}
+    assert answer(result) == {
+        "queue": 1,
+        "tasks": 1,
+        "running": key(1),
+        "seconds": 0.0,
+        "op": "apply",
+        "function": "",
+    }
 
 
 def test_stop_ends_an_idle_engine_at_once() -> None:

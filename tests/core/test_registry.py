@@ -698,9 +698,19 @@ def test_status_shows_members_and_engines_in_plain_values() -> None:
                 "seconds": 10.0,
             }
         ],
-        "clients": [{"host": client.host, "pid": client.pid, "seconds": 10.0}],
+        "clients": [
+            {
+                "host": client.host,
+                "pid": client.pid,
+                "seconds": 10.0,
+                "number": client.admit.number,
+                "uuid": client.uuid,
+                "responding": True,
+            }
+        ],
         "engines": {0: {"host": agent.host, "pid": 1000, "responding": False}},
         "schedulers": ["control", "direct", "iopub", "task"],
+        "restarts": {"direct": 0, "task": 0, "control": 0, "iopub": 0},
         "queues": {
             "0": {"queue": 0, "tasks": 0, "completed": 0, "failed": 0},
             "unassigned": 0,
