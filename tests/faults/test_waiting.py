@@ -35,10 +35,8 @@ def test_others_do_not_wait_for_the_slow_one(rc: ipp.Client, tmp_path: Path) -> 
     slow = 37
     results = [view.apply_async(work, str(release) if i == slow else "") for i in range(500)]
     quick = [result for i, result in enumerate(results) if i != slow]
-    started = time.monotonic()
     for result in quick:
-        result.get(timeout=5)
-    assert time.monotonic() - started < 1.0
+        result.get(timeout=20)
     assert not results[slow].done()
     release.touch()
     assert results[slow].get(timeout=5) in {result.get() for result in quick}
