@@ -119,7 +119,9 @@ class Broker:
         self.counts: dict[int, list[int]] = {}  # engine -> [done, failed]
         self._generation = generation
         self._base = generation << 20
-        self._settling: dict[int, bytes] = {}  # result forwarded, not yet received: agent
+        # Result sent, not yet received: the agent that keeps it (empty: nobody).  A client
+        # that did not know of us may send such a task again before the result arrives there.
+        self._settling: dict[int, bytes] = {}
         self._limbo: dict[int, Task] = {}
         self._resumed: dict[bytes, int] = {}  # client -> counters up to here are re-sent
         # Tasks whose function is on its way, by function and by the client that was asked.
@@ -186,7 +188,9 @@ class Broker:
                 self._forget_engine(engine)
             for task in list(agent.held.values()):
                 self._lost(task, reason, now)
-            self._settling = {k: a for k, a in self._settling.items() if a != peer}
+            for key, keeper in self._settling.items():
+                if keeper == peer:
+                    self._settling[key] = b""
             if peer in self._roll:
                 self._unknown = reason
             self._called(peer, now)
@@ -321,6 +325,7 @@ class Broker:
             result = m.Result(
                 task.key, task.attempt, task.engine, status, data, None, 0.0, 0.0, 0
             )
+            self._settling[task.key] = b""
             self.out.append((task.client, result))
 
     def _lost(self, task: Task, reason: str, now: float) -> None:
@@ -380,7 +385,7 @@ class Broker:
         pop = self._settling.pop
         for key in message.keys:
             agent = pop(key, None)
-            if agent is not None:
+            if agent:
                 kept = by_agent.get(agent)
                 if kept is None:
                     by_agent[agent] = [key]

@@ -99,6 +99,7 @@ class Registry:
         self._rev = 0
         self._generations: dict[int, int] = {}  # how often a scheduler was started again
         self._acked: dict[int, int] = {}  # schedulers that are there: last revision done
+        self._untaught: dict[int, None] = {}  # schedulers to be told everything
         self._deferred: deque[tuple[int, Callable[[], None]]] = deque()
 
     # -- schedulers ------------------------------------------------------------------------
@@ -121,6 +122,15 @@ class Registry:
         channel = hello.channel
         self._generations[channel] = hello.generation
         self._acked[channel] = 0
+        self._untaught[channel] = None
+        if self.complete:
+            # Not before: after our own restart each of them may know what we do not yet.
+            untaught, self._untaught = self._untaught, {}
+            for each in untaught:
+                self._teach(each)
+
+    def _teach(self, channel: int) -> None:
+        """Tell a scheduler everything, and which agents will call the roll."""
         # Agents first: a client that is let in may ask for any engine it was told of.
         for peer in sorted(self.peers.values(), key=lambda p: p.role == Role.CLIENT):
             self._tell(channel, _at(peer.admit, self._rev))

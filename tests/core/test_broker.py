@@ -608,3 +608,29 @@ def test_the_direct_scheduler_follows_the_same_rules_after_a_restart() -> None:
     cluster.say(b"one", m.RollCall([0, 1], [], [(key(1), 1, 0)]))
     ((_, fan),) = cluster.out(m.Fan)
     assert (fan.keys, fan.engines) == ([key(2)], [1])
+
+
+# -- holes that the simulation found ---------------------------------------------------------
+
+
+def test_a_lost_task_that_its_client_sends_again_meanwhile_is_not_run_again() -> None:
+    """The agent called the roll and ended before the client came: its word crosses ours."""
+    cluster = restarted(b"one")
+    cluster.say(b"one", m.RollCall([0], [], [(key(1), 1, 0)]))
+    cluster.expel(b"one", "killed")
+    assert [r.status for r in cluster.results()] == [Status.LOST]
+    cluster.agent(b"next", 7)
+    cluster.say(b"client", m.Resumed(1), submit(1))
+    assert cluster.out(m.Assign) == []
+    cluster.say(b"client", m.Received([key(1)]))
+    assert cluster.out() == []
+
+
+def test_a_result_whose_agent_ended_before_it_arrived_is_not_sought_again() -> None:
+    cluster = restarted(b"one")
+    cluster.say(b"one", outcome(key(1), 1, 0), m.RollCall([0], [], []))
+    cluster.expel(b"one", "killed")
+    cluster.agent(b"next", 7)
+    cluster.out()
+    cluster.say(b"client", m.Resumed(1), submit(1))
+    assert cluster.out(m.Assign) == []

@@ -749,3 +749,23 @@ def test_engines_of_an_agent_from_before_a_restart_are_taken_over() -> None:
     )
     assert sorted(hub.registry.engine_peer) == [4, 5]
     assert hub.registry._next_engine == 6
+
+
+def test_a_restarted_hub_tells_schedulers_nothing_before_all_have_told_it_what_they_know() -> (
+    None
+):
+    """A scheduler restarted with the hub would take the roll for complete without agents."""
+    hub = Hub(complete=False)
+    hub.hello(Channel.DIRECT)
+    admit = m.Admit(9, b"agent", 1, 0, b"s", b"p", "there")
+    for channel in (Channel.TASK, Channel.CONTROL):
+        hub.hello(channel, [admit], [(5, b"agent")])
+    assert hub.out() == []
+    hub.hello(Channel.IOPUB, [admit])
+    told: dict[int, list[Any]] = {}
+    for where, what in hub.said(r.R_SCHEDULER):
+        told.setdefault(where, []).append(what)
+    assert set(told) == set(SCHEDULERS)
+    for messages in told.values():
+        assert [type(x) for x in messages] == [m.Admit, m.Join, m.Roster]
+        assert messages[-1].agents == [b"agent"]
