@@ -10,6 +10,7 @@ from traitlets import Unicode
 from ipclusterz.apps.base import BaseApp, ExitCode, run
 from ipclusterz.apps.create import CreateApp
 from ipclusterz.apps.start import EnginesApp, StartApp
+from ipclusterz.apps.status import StatusApp
 from ipclusterz.apps.stop import ListApp, StopApp
 
 _HISTORIC = {
@@ -36,6 +37,7 @@ class ClusterApp(BaseApp):
         "start": (StartApp, "Start a controller and engines."),
         "stop": (StopApp, "Stop a cluster, or all."),
         "list": (ListApp, "List clusters."),
+        "status": (StatusApp, "Show what the engines of a cluster do."),
         "engines": (EnginesApp, "Add engines to a running cluster."),
         "create": (CreateApp, "Make a profile with commented config files."),
     }

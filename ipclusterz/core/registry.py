@@ -487,6 +487,8 @@ class Registry:
             counts[str(engine)] = {"queue": 0, "tasks": 0, "completed": 0, "failed": 0}
         waiting = 0
         for tally in self.tallies.values():
+            if tally.channel == Channel.CONTROL:
+                continue  # questions about work are no work
             waiting += tally.unassigned
             name = "tasks" if tally.channel == Channel.TASK else "queue"
             for engine, held, done, failed in tally.engines:
