@@ -16,7 +16,7 @@ from ipclusterz.core.message import COUNTER_BITS, Status
 from ipclusterz.store import place, schema
 from ipclusterz.store.keys import COUNTER, QueryError, Shape
 from ipclusterz.store.opening import Say, open_file, open_memory
-from ipclusterz.store.pending import Pending
+from ipclusterz.store.pending import PAUSE, Pending
 from ipclusterz.store.query import Condition
 
 TEXT_CHARACTERS = 64 * 1024
@@ -130,6 +130,10 @@ class Database:
         """Tell whether the file was deleted or replaced under us."""
         return self._identity is not None and place.identity(self.path or "") != self._identity
 
+    def probe(self) -> None:
+        """Write something that changes nothing, to see whether it is possible."""
+        self._db.execute(f"PRAGMA user_version = {schema.VERSION}")
+
     # -- names -----------------------------------------------------------------------------
 
     def client_row(self, uuid: str) -> int:
@@ -185,6 +189,8 @@ class Database:
         size = schema.ROWS
         while part := list(islice(rows, size)):
             new += len(part)
+            if new % (size * 4) == 0:
+                time.sleep(PAUSE)
             if len(part) == size:
                 try:
                     db.execute(schema.UPSERT_MANY, list(chain.from_iterable(part)))
@@ -378,7 +384,7 @@ class Database:
         rows: list[Row] = []
         while piece := cursor.fetchmany(FETCH):
             rows += piece
-            time.sleep(0)
+            time.sleep(PAUSE)
         if len(rows) > limit:
             raise QueryError(
                 f"more than {limit} tasks match: ask for fewer, by submitted or status"
@@ -401,7 +407,7 @@ class Database:
         made: list[str] = []
         while piece := rows.fetchmany(FETCH):
             made += [f"{uuid}_{counter}" for uuid, counter in piece]
-            time.sleep(0)
+            time.sleep(PAUSE)
         made.reverse()
         return made
 

@@ -62,7 +62,7 @@ class Store:
         self._closed = False
         bounds = Bounds(max_rows, max_age, max_bytes)
         self._writer = Writer(path, bounds, flush_seconds, self._tell, self._answer)
-        self._writer.start()
+        self._writer.thread.start()
 
     @property
     def fd(self) -> int:
@@ -207,8 +207,8 @@ class Store:
         if not self._closed:
             self._closed = True
             self._writer.commands.put(("end", None, None))
-        self._writer.join(timeout)
-        ended = not self._writer.is_alive()
+        self._writer.thread.join(timeout)
+        ended = not self._writer.thread.is_alive()
         self.poll()
         if not ended:
             self._say(

@@ -18,7 +18,7 @@ from typing import Any
 from ipclusterz.store.database import Database
 from ipclusterz.store.keys import QueryError
 from ipclusterz.store.opening import code_of, is_damage
-from ipclusterz.store.pending import Notes, Pending
+from ipclusterz.store.pending import PAUSE, Notes, Pending
 from ipclusterz.store.place import move_aside
 
 PENDING_ROWS = 200_000
@@ -33,8 +33,11 @@ RETRY_MOST = 60.0
 PRUNE_SECONDS = 5.0
 """How often bounds are looked at when nothing else is due."""
 
-SLICE = 20_000
+SLICE = 2_000
 """Records that are taken in before others get Python's lock."""
+
+PORTION = 100_000
+"""Records that are written at once."""
 
 Task = Callable[[Database], Any]
 Done = Callable[[Any, str], None]
@@ -51,7 +54,7 @@ class Bounds:
         self.size = size
 
 
-class Writer(threading.Thread):
+class Writer:
     """See the module.  ``tell`` and ``answer`` are called here, and must only hand on."""
 
     def __init__(
@@ -62,7 +65,7 @@ class Writer(threading.Thread):
         tell: Callable[[str], None],
         answer: Callable[[Done, Any, str], None],
     ) -> None:
-        super().__init__(name="task database", daemon=True)
+        self.thread = threading.Thread(target=self._run, name="task database", daemon=True)
         self.inbox: deque[Notes | tuple[str, int, str, str]] = deque()
         self.commands: SimpleQueue[tuple[str, Task | None, Done | None]] = SimpleQueue()
         self.taken = 0
@@ -85,7 +88,7 @@ class Writer(threading.Thread):
 
     # -- the thread ------------------------------------------------------------------------
 
-    def run(self) -> None:
+    def _run(self) -> None:
         """Serve until told to end."""
         try:
             self._flush()
@@ -148,10 +151,10 @@ class Writer(threading.Thread):
     # -- writing ---------------------------------------------------------------------------
 
     def _take(self) -> None:
-        """Take in what was noted since the last time."""
+        """Take in what was noted since the last time, or a portion of it."""
         self.waked = self.hurried = False
         inbox, pending, since = self.inbox, self._pending, 0
-        while True:
+        while len(pending) < PORTION or self._delay:
             try:
                 item = inbox.popleft()
             except IndexError:
@@ -165,8 +168,8 @@ class Writer(threading.Thread):
                     self._strange(len(item), str(error))
                 if since > SLICE:
                     since = 0
-                    time.sleep(0)
-                    if len(pending) > PENDING_ROWS:
+                    time.sleep(PAUSE)
+                    if self._delay and len(pending) > PENDING_ROWS:
                         self._trim()
             else:
                 self._name(item)
@@ -183,6 +186,13 @@ class Writer(threading.Thread):
     def _flush(self) -> None:
         """Write what there is; on trouble keep it and come again later."""
         self._due = None
+        self._write()
+        while self.inbox and not self._delay:
+            self._write()
+        if self._over():
+            self._prune()
+
+    def _write(self) -> None:
         self._take()
         try:
             database = self._open()
@@ -197,12 +207,11 @@ class Writer(threading.Thread):
                 self._pending.clear()
                 if odd:
                     self._strange(odd, "values that a database cannot hold")
+            elif self._delay:
+                database.probe()
             self._recovered()
         except (sqlite3.Error, OSError) as error:
             self._trouble(error)
-            return
-        if self._over():
-            self._prune()
 
     def _open(self) -> Database:
         if self._database is None:

@@ -1,0 +1,333 @@
+"""The store as the hub uses it: notes, answers, bounds, and that nothing ever waits."""
+
+from __future__ import annotations
+
+import os
+import select
+import stat
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from ipclusterz.core.message import Status
+from ipclusterz.store import RESULT, WORK, QueryError
+from ipclusterz.store import database as database_module
+from ipclusterz.store import store as store_module
+from ipclusterz.store.pending import Pending
+from tests.store.helpers import NOON, OTHER, UUID, Desk, began, ended, key
+
+
+def test_a_task_is_told_from_beginning_to_end(tmp_path: Path) -> None:
+    with Desk(tmp_path / "tasks.db") as desk:
+        desk.store.note(begun=[began(7, label="night")])
+        (record,) = desk.ask("query", {"label": "night"})
+        assert record["msg_id"] == f"{UUID}_7"
+        assert record["completed"] is None and record["status"] is None
+        assert record["submitted"].timestamp() == NOON + 7
+        error = ("ValueError", "no " * 1000)
+        desk.store.note(ended=[ended(7, engine=2, status=Status.ERROR, error=error)])
+        (record,) = desk.ask("query", {"msg_id": f"{UUID}_7"})
+        assert record["status"] == "error" and record["ename"] == "ValueError"
+        assert len(record["evalue"]) == database_module.ERROR_CHARACTERS
+        assert (record["engine_id"], record["engine_uuid"]) == (2, "e2")
+        assert record["engine_host"] == "host0" and record["label"] == "night"
+        assert record["queue"] == "task" and record["op"] == "apply"
+        assert record["completed"].timestamp() == pytest.approx(NOON + 7.2)
+        assert record["submitted"].timestamp() == NOON + 7
+
+
+def test_all_is_there_after_close_and_in_the_next_controller(tmp_path: Path) -> None:
+    path = tmp_path / "tasks.db"
+    with Desk(path) as desk:
+        desk.store.note([began(i) for i in range(5000)], [ended(i) for i in range(4000)])
+        assert desk.close()
+    with Desk(path) as desk:
+        counts = desk.ask("counts")
+        assert counts["tasks"] == 5000 and counts["unfinished"] == 1000
+        assert counts["journal"] == "wal" and counts["path"] == str(path)
+        # The same numbers for other clients and engines: they are not mixed up.
+        desk.store.client(1, "new" * 4)
+        desk.store.engine(0, "other", "elsewhere")
+        desk.store.note([began(3)], [ended(3)])
+        (record,) = desk.ask("query", {"client_uuid": "new" * 4})
+        assert record["engine_uuid"] == "other" and record["msg_id"] == "new" * 4 + "_3"
+        (record,) = desk.ask("query", {"msg_id": f"{UUID}_3"})
+        assert record["engine_uuid"] == "e0"
+        assert not desk.said
+
+
+def test_answers_hold_everything_noted_before_the_question() -> None:
+    with Desk(None, flush_seconds=60) as desk:
+        for i in range(20):
+            desk.store.note([began(i)])
+            assert len(desk.ask("history")) == i + 1
+
+
+def test_history_is_in_the_order_of_submission() -> None:
+    with Desk(None) as desk:
+        desk.store.note([began(i) for i in (5, 1, 9)])
+        desk.store.note([began(3, client=2)])
+        expected = [f"{UUID}_1", f"{OTHER}_3", f"{UUID}_5", f"{UUID}_9"]
+        assert desk.ask("history") == expected
+        assert desk.ask("history", limit=2) == expected[2:]
+
+
+def test_the_descriptor_tells_of_an_answer_and_is_quiet_otherwise() -> None:
+    with Desk(None) as desk:
+        assert select.select([desk.store.fd], [], [], 0.1)[0] == []
+        got: list[Any] = []
+        desk.store.counts(
+            lambda value, error: got.append((value, error, threading.get_ident()))
+        )
+        assert select.select([desk.store.fd], [], [], 20)[0]
+        assert not got
+        desk.store.poll()
+        assert got[0][2] == threading.get_ident()
+        assert select.select([desk.store.fd], [], [], 0)[0] == []
+
+
+def test_noting_does_not_wait_for_a_writer_that_hangs(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    go = threading.Event()
+    write = database_module.Database.write
+
+    def stuck(self: database_module.Database, pending: Pending) -> int:
+        go.wait(20)
+        return write(self, pending)
+
+    monkeypatch.setattr(database_module.Database, "write", stuck)
+    monkeypatch.setattr(store_module, "BACKLOG", 5000)
+    desk = Desk(tmp_path / "tasks.db")
+    began_at = time.monotonic()
+    for i in range(0, 20_000, 100):
+        desk.store.note([began(n) for n in range(i, i + 100)])
+    assert time.monotonic() - began_at < 2
+    assert not desk.store.close(0.05)
+    assert "did not finish writing" in desk.said[-1]
+    go.set()
+    assert not desk.store.close(20)  # the oldest were let go of
+    with Desk(tmp_path / "tasks.db") as desk:
+        names = desk.ask("history")
+        assert 5000 <= len(names) < 20_000 and names[-1] == f"{UUID}_19999"
+
+
+def test_queries_are_right_while_much_is_written(tmp_path: Path) -> None:
+    with Desk(tmp_path / "tasks.db") as desk:
+        for first in range(0, 60_000, 500):
+            numbers = range(first, first + 500)
+            desk.store.note([began(i) for i in numbers], [ended(i) for i in numbers])
+            if first % 10_000 == 0:
+                assert desk.ask("counts")["tasks"] == first + 500
+                found = desk.ask("query", {"msg_id": {"$in": [f"{UUID}_{first}"]}})
+                assert [r["status"] for r in found] == ["ok"]
+        assert desk.ask("counts")["tasks"] == 60_000
+
+
+def test_too_many_answers_are_refused_with_advice() -> None:
+    with Desk(None) as desk:
+        desk.store.note([began(i) for i in range(20)])
+        assert len(desk.ask("query", {}, limit=20)) == 20
+        with pytest.raises(RuntimeError, match="more than 19 tasks match"):
+            desk.ask("query", {}, limit=19)
+
+
+def test_a_bad_query_is_an_error_at_once() -> None:
+    with Desk(None) as desk, pytest.raises(QueryError, match="did you mean 'engine_id'"):
+        desk.store.query(print, {"engineid": 3})
+
+
+def test_a_value_that_cannot_be_asked_for_is_an_error_answer() -> None:
+    with Desk(None) as desk:
+        with pytest.raises(RuntimeError, match="surrogates"):
+            desk.ask("query", {"label": "\ud800"})
+        assert desk.ask("history") == []
+
+
+# -- bounds --------------------------------------------------------------------------------
+
+
+def test_the_oldest_finished_go_first_and_unfinished_ones_never() -> None:
+    with Desk(None, max_rows=1000) as desk:
+        desk.store.note([began(i) for i in range(10)])  # never end
+        now = time.time()
+        for first in range(100, 5100, 500):
+            numbers = range(first, first + 500)
+            desk.store.note(
+                [began(i) for i in numbers],
+                [ended(i, received=now + i / 1e4) for i in numbers],
+            )
+            desk.ask("history")
+        desk.until(lambda: desk.ask("counts")["tasks"] <= 1000)
+        names = desk.ask("history")
+        assert names[:10] == [f"{UUID}_{i}" for i in range(10)]
+        numbers_left = [int(name.rpartition("_")[2]) for name in names[10:]]
+        assert numbers_left == list(range(numbers_left[0], 5100))
+        assert len(names) >= 900
+
+
+def test_the_finished_go_by_age_of_the_controllers_clock() -> None:
+    with Desk(None, max_age=3600) as desk:
+        now = time.time()
+        desk.store.note(
+            [began(i) for i in range(3)],
+            [ended(0, received=now - 4000), ended(1, received=now - 1000)],
+        )
+        desk.until(lambda: len(desk.ask("history")) == 2)
+        assert desk.ask("history") == [f"{UUID}_1", f"{UUID}_2"]
+
+
+def test_the_file_stays_within_its_bytes(tmp_path: Path) -> None:
+    path = tmp_path / "tasks.db"
+    limit = 2_000_000
+    with Desk(path, max_bytes=limit) as desk:
+        for first in range(0, 30_000, 1000):
+            numbers = range(first, first + 1000)
+            desk.store.note(
+                [began(i, label="x" * 200) for i in numbers], [ended(i) for i in numbers]
+            )
+            desk.ask("history", limit=1)
+        desk.until(lambda: desk.ask("counts")["bytes"] <= limit)
+        assert desk.ask("counts")["tasks"] > 1000
+        assert desk.ask("history")[-1] == f"{UUID}_29999"
+        desk.close()
+    assert path.stat().st_size < 4 * limit
+
+
+def test_what_no_client_has_yet_is_pruned_last() -> None:
+    with Desk(None, max_rows=100) as desk:
+        desk.store.note(payloads=[(key(i), RESULT, b"r%d" % i) for i in range(10)])
+        desk.store.note([began(i) for i in range(10)], [ended(i) for i in range(10)])
+        desk.ask("history")
+        numbers = range(100, 600)
+        desk.store.note([began(i) for i in numbers], [ended(i) for i in numbers])
+        desk.until(lambda: desk.ask("counts")["tasks"] <= 100)
+        assert desk.ask("counts")["undelivered"] == 10
+
+
+# -- payloads, output, purging -------------------------------------------------------------
+
+
+def test_payloads_are_kept_until_they_are_delivered(tmp_path: Path) -> None:
+    path = tmp_path / "tasks.db"
+    with Desk(path) as desk:
+        desk.store.note(
+            [began(1), began(2)],
+            payloads=[(key(1), WORK, b"w1"), (key(1), RESULT, b"r1"), (key(2), WORK, b"w2")],
+        )
+        assert desk.ask("counts")["undelivered"] == 2
+        desk.close()
+    with Desk(path) as desk:
+        waiting = {"completed": None, "buffers": {"$exists": True}}
+        assert desk.ask("payloads", waiting, WORK) == {f"{UUID}_1": b"w1", f"{UUID}_2": b"w2"}
+        assert desk.ask("payloads", {}, RESULT) == {f"{UUID}_1": b"r1"}
+        desk.store.note(ended=[ended(1)], delivered=[key(1)])
+        assert desk.ask("payloads", {}, WORK) == {f"{UUID}_2": b"w2"}
+        assert desk.ask("payloads", {}, RESULT) == {}
+        assert desk.ask("counts")["undelivered"] == 1
+        assert len(desk.ask("history")) == 2
+
+
+def test_what_is_delivered_before_it_was_written_is_never_written() -> None:
+    with Desk(None, flush_seconds=60) as desk:
+        desk.store.note([began(1)], payloads=[(key(1), RESULT, b"r" * 1000)])
+        desk.store.note(ended=[ended(1)], delivered=[key(1)])
+        assert desk.ask("counts")["undelivered"] == 0
+
+
+def test_output_is_kept_up_to_a_limit() -> None:
+    with Desk(None) as desk:
+        desk.store.note([began(1)])
+        for _ in range(30):
+            desk.store.note(outputs=[(key(1), 1, "x" * 5000), (key(1), 2, "e")])
+            desk.ask("history")
+        (record,) = desk.ask("query", {}, ["stdout", "stderr"])
+        assert record["stdout"] == "x" * database_module.TEXT_CHARACTERS
+        assert record["stderr"] == "e" * 30
+
+
+def test_purging_takes_the_finished_and_tells_of_the_others(tmp_path: Path) -> None:
+    with Desk(tmp_path / "tasks.db") as desk:
+        desk.store.note(
+            [began(i) for i in range(10)],
+            [ended(i, engine=i % 2) for i in range(8)],
+            payloads=[(key(0), RESULT, b"r")],
+            outputs=[(key(0), 1, "text")],
+        )
+        assert desk.ask("purge", {"engine_id": 0}) == {"purged": 4, "unfinished": 0}
+        assert desk.ask("counts")["undelivered"] == 0
+        assert desk.ask("purge") == {"purged": 4, "unfinished": 2}
+        assert desk.ask("history") == [f"{UUID}_8", f"{UUID}_9"]
+        desk.store.note([began(0)])
+        (record,) = desk.ask("query", {"msg_id": f"{UUID}_0"})
+        assert record["stdout"] == ""
+
+
+def test_records_travel_as_messages(tmp_path: Path) -> None:
+    """What a query returns can be packed and comes back with its times."""
+    with Desk(None) as desk:
+        desk.store.note([began(1)], [ended(1)])
+        records = desk.ask("query")
+        assert msgspec.msgpack.decode(msgspec.msgpack.encode(records)) == records
+
+
+# -- odd records ---------------------------------------------------------------------------
+
+
+def test_records_that_make_no_sense_are_left_out_and_said_once() -> None:
+    with Desk(None) as desk:
+        odd: Any = [
+            [(key(500), 1 << 70, 0, b"", 0.0, "")],
+            [(key(501), 1)],
+            [(key(502), 4, 0, b"", 0.0, "\ud800")],
+            [None],
+            [(key(503), 4, 0, [], 0.0, "")],
+        ]
+        for one in odd:
+            desk.store.note([*(began(i) for i in range(300)), *one])
+            desk.ask("history", limit=1)
+        assert desk.ask("counts")["tasks"] == 300
+        assert [text for text in desk.said if "made no sense" in text] == desk.said
+        assert len(desk.said) == 1
+        assert not desk.close()  # not everything that was noted is written
+
+
+def test_unknown_numbers_have_a_name_as_well() -> None:
+    with Desk(None) as desk:
+        desk.store.note([began(1, client=77)], [ended(1, client=77, engine=99)])
+        (record,) = desk.ask("query")
+        assert record["msg_id"] == "unknown77_1"
+        assert record["engine_id"] == 99 and record["engine_uuid"] is None
+
+
+# -- privacy -------------------------------------------------------------------------------
+
+
+def test_files_and_folders_are_the_owners_alone(tmp_path: Path) -> None:
+    previous = os.umask(0)
+    try:
+        path = tmp_path / "new" / "db" / "tasks.db"
+        with Desk(path) as desk:
+            desk.store.note([began(1)])
+            desk.ask("history")
+            for name in path.parent.iterdir():
+                assert stat.S_IMODE(name.stat().st_mode) == 0o600, name
+            assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+            assert stat.S_IMODE(path.parent.parent.stat().st_mode) == 0o700
+    finally:
+        os.umask(previous)
+
+
+def test_asking_after_close_is_answered() -> None:
+    desk = Desk(None)
+    assert desk.close()
+    assert desk.close()
+    got: list[tuple[Any, str]] = []
+    desk.store.note([began(1)])
+    desk.store.history(lambda value, error: got.append((value, error)))
+    desk.store.poll()
+    assert got == [(None, "the task database is closed")]
