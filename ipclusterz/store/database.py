@@ -15,7 +15,7 @@ from typing import Any
 from ipclusterz.core.message import COUNTER_BITS, Status
 from ipclusterz.store import place, schema
 from ipclusterz.store.keys import COUNTER, QueryError, Shape
-from ipclusterz.store.opening import Say, open_file, open_memory
+from ipclusterz.store.opening import Say, is_damage, open_file, open_memory
 from ipclusterz.store.pending import PAUSE, Pending
 from ipclusterz.store.query import Condition
 
@@ -76,6 +76,19 @@ class Database:
     """An open database; ``rows`` is never less than the number of tasks in it."""
 
     def __init__(self, path: str | None, say: Say) -> None:
+        try:
+            self._open(path, say)
+        except sqlite3.DatabaseError as error:
+            if not is_damage(error) or self.path is None:
+                raise
+            aside = place.move_aside(self.path, "damaged")
+            say(
+                f"the task database {self.path} is damaged ({error}); it was renamed to"
+                f" {aside} and a new one is begun"
+            )
+            self._open(path, say)
+
+    def _open(self, path: str | None, say: Say) -> None:
         self.path = path
         self.journal = "memory"
         self._identity: tuple[int, int] | None = None

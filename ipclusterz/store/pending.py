@@ -117,6 +117,7 @@ class Pending:
     def trim(self, rows: int, size: int) -> int:
         """Keep the newest of each, at most so many and so many bytes; return how many went."""
         before = len(self)
+        rows //= 2  # what began and what ended are told apart
         for kept in (self.begun, self.ended):
             for key in list(islice(kept, max(len(kept) - rows, 0))):
                 del kept[key]

@@ -154,7 +154,11 @@ class Writer:
         """Take in what was noted since the last time, or a portion of it."""
         self.waked = self.hurried = False
         inbox, pending, since = self.inbox, self._pending, 0
-        while len(pending) < PORTION or self._delay:
+        while True:
+            if len(pending) > (PENDING_ROWS if self._delay else PORTION):
+                if not self._delay:
+                    return
+                self._trim()
             try:
                 item = inbox.popleft()
             except IndexError:
@@ -169,8 +173,6 @@ class Writer:
                 if since > SLICE:
                     since = 0
                     time.sleep(PAUSE)
-                    if self._delay and len(pending) > PENDING_ROWS:
-                        self._trim()
             else:
                 self._name(item)
 
@@ -254,8 +256,9 @@ class Writer:
                 self._delay = 0.0
                 self._due = monotonic()
                 return
-        if code_of(error) not in (sqlite3.SQLITE_FULL, 0):
-            self._close()  # and begin anew: a connection does not always survive these
+        full = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE)
+        if getattr(error, "sqlite_errorcode", 0) not in full:
+            self._close()  # and begin anew: a connection does not always survive the others
         text = describe(error)
         if not self._delay:
             self._tell(
@@ -281,7 +284,9 @@ class Writer:
     def _over(self) -> bool:
         database = self._database
         return database is not None and (
-            database.rows > self._bounds.rows or monotonic() >= self._prune_at
+            database.rows > self._bounds.rows
+            or monotonic() >= self._prune_at
+            or database.size() > self._bounds.size
         )
 
     def _prune(self) -> None:

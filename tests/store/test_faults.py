@@ -224,6 +224,8 @@ def test_what_cannot_be_used_is_renamed_and_a_new_one_begun(
     path = tmp_path / "tasks.db"
     assert callable(make)
     make(path)
+    if path.is_file():
+        path.chmod(0o600)
     with Desk(path) as desk:
         desk.store.note([began(1)])
         assert desk.ask("history") == [f"{UUID}_1"]
