@@ -9,6 +9,7 @@ from traitlets import Unicode
 
 from ipclusterz.apps.base import BaseApp, ExitCode, run
 from ipclusterz.apps.create import CreateApp
+from ipclusterz.apps.logs import LogsApp
 from ipclusterz.apps.start import EnginesApp, StartApp
 from ipclusterz.apps.status import StatusApp
 from ipclusterz.apps.stop import ListApp, StopApp
@@ -38,6 +39,7 @@ class ClusterApp(BaseApp):
         "stop": (StopApp, "Stop a cluster, or all."),
         "list": (ListApp, "List clusters."),
         "status": (StatusApp, "Show what the engines of a cluster do."),
+        "logs": (LogsApp, "Show or follow the logs of a cluster, or pack them up."),
         "engines": (EnginesApp, "Add engines to a running cluster."),
         "create": (CreateApp, "Make a profile with commented config files."),
     }
