@@ -25,6 +25,7 @@ class OutputLog:
         self._queue: queue.Queue[tuple[int, str] | None] = queue.Queue(WAITING)
         self._thread: threading.Thread | None = None
         self._files: dict[int, BinaryIO] = {}
+        self._unflushed: set[int] = set()
         self.dropped = 0
 
     def write(self, engine: int, text: str) -> None:
@@ -69,17 +70,26 @@ class OutputLog:
         if not text:
             if file is not None:
                 self._files.pop(engine).close()
+            self._flush()
             return
         if file is None:
             file = self._files[engine] = self._open(engine)
         file.write(text.encode("utf-8", "replace"))
-        if self._queue.empty():
-            file.flush()
+        self._unflushed.add(engine)
+        self._flush()
         if file.tell() > BYTES:
             file.close()
             path = self._path(engine)
             os.replace(path, path + ".1")
             self._files[engine] = self._open(engine)
+
+    def _flush(self) -> None:
+        """When nothing more waits, let readers see everything, of all engines."""
+        if self._queue.empty():
+            unflushed, self._unflushed = self._unflushed, set()
+            for engine in unflushed:
+                if (file := self._files.get(engine)) is not None:
+                    file.flush()
 
     def _open(self, engine: int) -> BinaryIO:
         path = self._path(engine)
