@@ -22,6 +22,7 @@ from ipclusterz.core import custody as c
 from ipclusterz.core import message as m
 from ipclusterz.core import registry as r
 from ipclusterz.core.balance import Balancer
+from ipclusterz.core.broker import Functions
 from ipclusterz.core.custody import Custody
 from ipclusterz.core.ledger import Ledger
 from ipclusterz.core.link import Link
@@ -38,6 +39,8 @@ class World:
 
     def __init__(self, seed: int, *, delay: float = 0.002, scheme: str = "leastload") -> None:
         self.random = random.Random(seed)
+        self.hub_since = 0.0
+        self.killed_at = -1.0
         self.now = 0.0
         self.delay = delay
         self.scheme = scheme
@@ -100,11 +103,27 @@ class World:
                     if isinstance(node, ClientNode):
                         self.later(self.lag(), lambda n=node, w=what: n.from_hub(w))
 
-    def register(self, node: Any, role: Role, n: int) -> None:
+    def register(
+        self,
+        node: Any,
+        role: Role,
+        n: int,
+        *,
+        engines: list[int] | None = None,
+        peer: bytes = b"",
+    ) -> None:
+        if not peer:
+            node.wanted = n
+        if not self.registry.complete:
+            # A hub hears nobody before the schedulers have told it what they know.
+            again: Any = {"engines": engines, "peer": peer}
+            self.later(RECONNECT, lambda: self.register(node, role, n, **again))
+            return
         connection = self.random.randbytes(5)
         self.by_connection[connection] = node
         minted = Minted(self.random.randbytes(16), b"s" * 32, b"p")
         register = m.Register(int(role), m.PROTOCOL, "sim", "host", "", 1, n)
+        register.engines, register.peer = engines or [], peer
         self.registry.register(connection, int(role), register, minted, self.now)
 
     # -- members ---------------------------------------------------------------------------
@@ -133,13 +152,60 @@ class World:
             if pipe is not None:
                 pipe.cut()
 
+    def restart_hub(self) -> None:
+        """The hub ends; the next one learns from schedulers, then peers come back to it."""
+        self.faults["hub"] += 1
+        self.hub_since = self.now
+        self.registry = Registry(lease=30.0, heartbeat=1.0)
+        for scheduler in self.schedulers.values():
+            scheduler.greet()
+        for node in (*self.agents, *self.clients):
+            self.later(RECONNECT * (1 + self.random.random()), lambda n=node: self._back(n))
+
+    def _back(self, node: Any) -> None:
+        if node.dead:
+            return
+        role = Role.ENGINE if isinstance(node, AgentNode) else Role.CLIENT
+        if not node.peer:  # the old hub did not live to answer
+            self.register(node, role, node.wanted)
+            return
+        engines = sorted(node.engines) if role == Role.ENGINE else []
+        self.register(node, role, len(engines), engines=engines, peer=node.peer)
+
+    def silence(self, node: AgentNode, seconds: float) -> None:
+        """The hub hears nothing of an agent for a while, though its links may work."""
+        self.faults["silence"] += 1
+        self.registry._absent(node.peer, True)
+
+        def back() -> None:
+            if not node.dead:
+                self.registry._absent(node.peer, False)
+
+        self.later(seconds, back)
+
+    def forget_functions(self) -> None:
+        """Caches are full: every scheduler and agent evicts all functions it has."""
+        for channel in WORK:
+            self.schedulers[channel].core.functions = Functions()
+        for agent in self.agents:
+            agent.custody.functions = Functions()
+
     def kill_agent(self, node: AgentNode) -> None:
         self.faults["agent"] += 1
+        self.killed_at = self.now
         node.dead = True
         for pipe in node.pipes.values():
             pipe.close()
         self.agents.remove(node)
-        self.later(self.lag(), lambda: self.registry.gone(node.peer, "killed"))
+        self.later(self.lag(), lambda: self._bury(node))
+
+    def _bury(self, node: AgentNode) -> None:
+        """Stand in for the lease: a hub that was restarted meanwhile may know it again."""
+        known = node.peer in self.registry.peers or not self.registry.complete
+        if self.registry.complete:
+            self.registry.gone(node.peer, "killed")
+        if known or self.now < self.hub_since + 5.0:
+            self.later(0.5, lambda: self._bury(node))
 
     # -- the verdict -----------------------------------------------------------------------
 
@@ -294,13 +360,23 @@ class SchedulerNode:
             else Relay(generation)
         )
         self._last = 0.0
-        hello = m.Hello(channel, generation, [], [])
-        world.later(world.lag(), lambda: self._alive(world.registry.scheduler, hello))
+        self.admits: dict[bytes, m.Admit] = {}
+        self.greet()
         world.later(0.1, self._tick)
 
-    def _alive(self, call: Callable[..., None], hello: m.Hello) -> None:
-        if not self.dead:
-            call(hello, self.world.now)
+    def greet(self) -> None:
+        """Tell the hub that is there, or will be, what we know."""
+        registry = self.world.registry
+
+        def say() -> None:
+            if not self.dead and registry is self.world.registry:
+                known = getattr(self.core, "engine_agent", {}).items()
+                engines = [(engine, agent.peer) for engine, agent in known]
+                admits = list(self.admits.values())
+                hello = m.Hello(self.channel, self.generation, admits, engines)
+                registry.scheduler(hello, self.world.now)
+
+        self.world.later(self.world.lag(), say)
 
     def _tick(self) -> None:
         if not self.dead:
@@ -310,13 +386,15 @@ class SchedulerNode:
     def tell(self, message: Any) -> None:
         at = max(self.world.now + self.world.lag(), self._last)
         self._last = at + 1e-9
-        self.world.later(at - self.world.now, lambda: self._told(message))
+        registry = self.world.registry
+        self.world.later(at - self.world.now, lambda: self._told(message, registry))
 
-    def _told(self, message: Any) -> None:
-        if self.dead:
+    def _told(self, message: Any, registry: Registry) -> None:
+        if self.dead or registry is not self.world.registry:
             return
         core, now = self.core, self.world.now
         if isinstance(message, m.Admit):
+            self.admits[message.peer] = message
             if message.peer not in self.members:
                 accepts = m.FromAgentWork if message.role else m.FromClientTask
                 if self.channel != Channel.TASK and not message.role:
@@ -325,6 +403,7 @@ class SchedulerNode:
                 self.members[message.peer] = Member(accepts, link_id)
             core.admit(message.peer, message.role, message.number)
         elif isinstance(message, m.Expel):
+            self.admits.pop(message.peer, None)
             core.expel(message.peer, message.reason, now)
             self.members.pop(message.peer, None)
         elif isinstance(message, m.Join):
@@ -334,7 +413,7 @@ class SchedulerNode:
         elif isinstance(message, m.Absent):
             core.absent(message.agent, message.absent, now)
         ack = m.Ack(self.channel, message.rev)
-        self.world.later(self.world.lag(), lambda: self.world.registry.ack(ack))
+        self.world.later(self.world.lag(), lambda: registry.ack(ack))
 
     def receive(self, pipe: Pipe, packet: bytes) -> None:
         member = self.members.get(pipe.peer)
@@ -371,13 +450,17 @@ class AgentNode:
     def __init__(self, world: World) -> None:
         self.world = world
         self.peer = b""
+        self.wanted = 0
         self.dead = False
         self.custody = Custody(lease=1000.0)
         self.engines: dict[int, SimEngine] = {}
         self.pipes: dict[int, Pipe] = {}
 
     def from_hub(self, message: Any) -> None:
-        if self.dead or not isinstance(message, m.Registered) or self.peer:
+        if self.dead or not isinstance(message, m.Registered):
+            return
+        if self.peer:
+            self._announce(sorted(self.engines))  # a hub that was restarted
             return
         self.peer = message.peer
         self.world.by_peer[self.peer] = self
@@ -399,8 +482,11 @@ class AgentNode:
             return
         self.engines[number] = SimEngine(self, number)
         self.custody.engine_up(number, self.world.now)
-        info = m.EngineInfo(number, "host", number + 100, self.peer)
-        self._tell_hub(lambda: self.world.registry.engines_up(self.peer, [info], 0.0))
+        self._announce([number])
+
+    def _announce(self, numbers: list[int]) -> None:
+        infos = [m.EngineInfo(n, "host", n + 100, self.peer) for n in numbers]
+        self._tell_hub(lambda: self.world.registry.engines_up(self.peer, infos, 0.0))
 
     def _tell_hub(self, act: Callable[[], None]) -> None:
         self.world.later(self.world.lag(), act)
@@ -550,6 +636,8 @@ class ClientNode:
     def __init__(self, world: World) -> None:
         self.world = world
         self.peer = b""
+        self.wanted = 0
+        self.dead = False
         self.ledger = Ledger()
         self.pipes: dict[int, Pipe] = {}
         self.engines: set[int] = set()

@@ -181,3 +181,66 @@ def test_chaos(block: int) -> None:
             chaos(seed)
         except Exception as error:
             raise AssertionError(f"seed {seed}: {error}") from error
+
+
+# -- what the state machine found, by name ---------------------------------------------------
+
+
+def together(seed: int, *faults: str) -> None:
+    """Faults at the same moment, while long tasks run and short ones wait."""
+    world = started(seed, agents=2, engines=2)
+    client = world.clients[0]
+    for _ in range(12):
+        client.submit(b"l")
+    for _ in range(3):
+        client.request(sorted(client.engines), b"m")
+    world.run(world.now + 0.3)
+    client.cancel(sorted(client.submitted)[6:8])
+    for fault in faults:
+        if fault == "agent":
+            world.kill_agent(world.agents[0])
+        elif fault == "hub":
+            world.restart_hub()
+        elif fault == "functions":
+            world.forget_functions()
+        else:
+            world.restart_scheduler(Channel[fault])
+        world.run(world.now + 0.002)
+    world.add_agent(2)
+    world.run(world.now + 120.0, client.done)
+    world.check()
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize(
+    "faults",
+    [
+        ("hub",),
+        ("hub", "DIRECT"),
+        ("DIRECT", "hub"),
+        ("TASK", "hub", "TASK"),
+        ("TASK", "DIRECT", "agent", "hub"),
+        ("functions", "TASK", "DIRECT"),
+    ],
+    ids="-".join,
+)
+def test_faults_that_meet(faults: tuple[str, ...], seed: int) -> None:
+    together(seed, *faults)
+
+
+@pytest.mark.xfail(strict=True, reason="the hub tells no new scheduler of agents just gone")
+@pytest.mark.parametrize("faults", [("agent", "TASK"), ("TASK", "agent")], ids="-".join)
+def test_an_agent_that_ends_while_a_scheduler_restarts_is_not_forgotten(
+    faults: tuple[str, ...],
+) -> None:
+    """Its tasks are sent again by their client, and the new scheduler runs them twice."""
+    for seed in range(10):
+        together(seed, *faults)
+
+
+def test_a_second_client_after_a_hub_restart_has_a_number_of_its_own() -> None:
+    world = started(9)
+    world.restart_hub()
+    other = world.add_client()
+    world.run(world.now + 2.0, lambda: bool(other.peer))
+    assert other.ledger.number != world.clients[0].ledger.number
