@@ -14,7 +14,7 @@ from typing import Any
 
 from ipclusterz.core.message import COUNTER_BITS, Status
 from ipclusterz.store import place, schema
-from ipclusterz.store.keys import COUNTER, QueryError, Shape
+from ipclusterz.store.keys import COUNTER
 from ipclusterz.store.opening import Say, is_damage, open_file, open_memory
 from ipclusterz.store.pending import PAUSE, Pending
 from ipclusterz.store.query import Condition
@@ -27,9 +27,6 @@ ERROR_CHARACTERS = 1_000
 
 STEP = 1_000
 """Tasks pruned at once."""
-
-FETCH = 500
-"""Rows read at once; between, others get Python's lock."""
 
 Row = tuple[Any, ...]
 
@@ -93,18 +90,18 @@ class Database:
         self.journal = "memory"
         self._identity: tuple[int, int] | None = None
         if path is None:
-            self._db = open_memory()
+            self.connection = open_memory()
         else:
-            self._db, self.path, self.journal = open_file(path, say)
+            self.connection, self.path, self.journal = open_file(path, say)
             self._identity = place.identity(self.path)
         try:
             self._load()
         except BaseException:
-            self._db.close()
+            self.connection.close()
             raise
 
     def _load(self) -> None:
-        db = self._db
+        db = self.connection
         self.tidy()
         self._clients = {uuid: row for row, uuid in db.execute("SELECT id, uuid FROM clients")}
         self._engines = {
@@ -123,21 +120,21 @@ class Database:
 
     def tidy(self) -> None:
         """Forget clients and engines of which there is no task left."""
-        self._db.execute(
+        self.connection.execute(
             "DELETE FROM clients WHERE NOT EXISTS (SELECT 1 FROM tasks WHERE key >="
             f" id << {COUNTER_BITS} AND key <= (id << {COUNTER_BITS} | {COUNTER}))"
         )
-        self._db.execute(
+        self.connection.execute(
             "DELETE FROM engines WHERE row NOT IN (SELECT engine FROM tasks WHERE engine"
             " IS NOT NULL)"
         )
 
     def _count(self) -> int:
-        return int(self._db.execute("SELECT count(*) FROM tasks").fetchone()[0])
+        return int(self.connection.execute("SELECT count(*) FROM tasks").fetchone()[0])
 
     def close(self) -> None:
         """Let go of the file."""
-        self._db.close()
+        self.connection.close()
 
     def moved(self) -> bool:
         """Tell whether the file was deleted or replaced under us."""
@@ -145,7 +142,7 @@ class Database:
 
     def probe(self) -> None:
         """Write something that changes nothing, to see whether it is possible."""
-        self._db.execute(f"PRAGMA user_version = {schema.VERSION}")
+        self.connection.execute(f"PRAGMA user_version = {schema.VERSION}")
 
     # -- names -----------------------------------------------------------------------------
 
@@ -173,7 +170,7 @@ class Database:
 
     def write(self, pending: Pending) -> int:
         """Write everything in one transaction, or nothing; return how many made no sense."""
-        db = self._db
+        db = self.connection
         if self._shifts is None or self._engine_rows is None:
             self._shifts = Shifts(self, pending.clients)
             self._engine_rows = EngineRows(self, pending.engines)
@@ -197,7 +194,7 @@ class Database:
         return self._bad
 
     def _write_tasks(self, pending: Pending) -> int:
-        db, new = self._db, 0
+        db, new = self.connection, 0
         rows = self._rows(pending)
         size = schema.ROWS
         while part := list(islice(rows, size)):
@@ -267,7 +264,7 @@ class Database:
 
     def _each(self, statement: str, rows: Iterable[Row]) -> None:
         """Write rows one by one; those that SQLite cannot hold are counted and left out."""
-        execute = self._db.execute
+        execute = self.connection.execute
         for row in rows:
             try:
                 execute(statement, row)
@@ -317,7 +314,7 @@ class Database:
 
     def size(self) -> int:
         """Return the bytes in use, without free pages and the journal."""
-        db = self._db
+        db = self.connection
         pages, free, size = (
             int(db.execute(f"PRAGMA {name}").fetchone()[0])
             for name in ("page_count", "freelist_count", "page_size")
@@ -355,7 +352,7 @@ class Database:
         return self._remove(keys)
 
     def _keys(self, where: str, values: Row, besides: str = "") -> list[Row]:
-        return self._db.execute(
+        return self.connection.execute(
             f"SELECT key FROM tasks WHERE {where}{besides if self.kept else ''}"
             " ORDER BY received LIMIT ?",
             values,
@@ -364,7 +361,7 @@ class Database:
     def _remove(self, keys: list[Row]) -> int:
         if not keys:
             return 0
-        db = self._db
+        db = self.connection
         db.execute("BEGIN")
         try:
             db.executemany("DELETE FROM tasks WHERE key = ?", keys)
@@ -384,71 +381,19 @@ class Database:
 
     def _shrink(self) -> None:
         """Give free pages back, a few at a time, when they are a quarter of the file."""
-        db = self._db
+        db = self.connection
         free = int(db.execute("PRAGMA freelist_count").fetchone()[0])
         if free > 1_000 and free * 4 > int(db.execute("PRAGMA page_count").fetchone()[0]):
             db.execute("PRAGMA incremental_vacuum(500)").fetchall()
 
     # -- questions -------------------------------------------------------------------------
 
-    def _read(self, text: str, values: list[Any], limit: int) -> list[Row]:
-        """Read in pieces: between two, the hub's own thread may run."""
-        cursor = self._db.execute(f"{text} LIMIT ?", [*values, limit + 1])
-        rows: list[Row] = []
-        while piece := cursor.fetchmany(FETCH):
-            rows += piece
-            time.sleep(PAUSE)
-        if len(rows) > limit:
-            raise QueryError(
-                f"more than {limit} tasks match: ask for fewer, by submitted or status"
-            )
-        return rows
-
-    def query(self, where: Condition, shape: Shape, limit: int) -> list[dict[str, Any]]:
-        """Return the records that match, those submitted first first."""
-        condition, values = where
-        text = f"SELECT {shape.sql}{schema.FROM} WHERE {condition} ORDER BY t.submitted, t.key"
-        return shape.records(self._read(text, values, limit))
-
-    def history(self, limit: int) -> list[str]:
-        """Return the msg_ids of the newest tasks, those submitted first first."""
-        rows = self._db.execute(
-            f"SELECT c.uuid, t.key & {COUNTER}{schema.FROM}"
-            " ORDER BY t.submitted DESC, t.key DESC LIMIT ?",
-            (limit,),
-        )
-        made: list[str] = []
-        while piece := rows.fetchmany(FETCH):
-            made += [f"{uuid}_{counter}" for uuid, counter in piece]
-            time.sleep(PAUSE)
-        made.reverse()
-        return made
-
-    def payloads(self, where: Condition, kind: int, most: int) -> dict[str, bytes]:
-        """Return what is kept of the tasks that match, by msg_id, at most ``most`` bytes."""
-        condition, values = where
-        cursor = self._db.execute(
-            f"SELECT c.uuid, t.key & {COUNTER}, p.data{schema.FROM}"
-            f" JOIN payloads p ON p.key = t.key AND p.kind = ? WHERE {condition}"
-            " ORDER BY t.submitted, t.key",
-            [kind, *values],
-        )
-        found: dict[str, bytes] = {}
-        total = 0
-        for uuid, counter, data in cursor:
-            total += len(data)
-            if found and total > most:
-                break
-            found[f"{uuid}_{counter}"] = data
-        cursor.close()
-        return found
-
     def purge(self, where: Condition) -> dict[str, int]:
         """Remove the finished tasks that match; return how many, and how many were not."""
         condition, values = where
         text = f"SELECT t.key{schema.FROM} WHERE {condition}"
-        keys = self._db.execute(f"{text} AND {_DONE}", values).fetchall()
-        left = self._db.execute(
+        keys = self.connection.execute(f"{text} AND {_DONE}", values).fetchall()
+        left = self.connection.execute(
             f"SELECT count(*){schema.FROM} WHERE {condition} AND NOT ({_DONE})", values
         ).fetchone()[0]
         for first in range(0, len(keys), 10 * STEP):
@@ -458,7 +403,7 @@ class Database:
     def counts(self) -> dict[str, Any]:
         """Return figures about what is kept."""
         self.rows = self._count()
-        unfinished, failed = self._db.execute(
+        unfinished, failed = self.connection.execute(
             "SELECT coalesce(sum(received IS NULL), 0), coalesce(sum(status != ?), 0)"
             " FROM tasks",
             (int(Status.OK),),

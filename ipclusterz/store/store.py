@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from ipclusterz.store import reading
 from ipclusterz.store.keys import Shape
 from ipclusterz.store.pending import Begun, Ended, Notes, Output, Payload, Resubmitted
 from ipclusterz.store.query import compile_query
@@ -140,16 +141,16 @@ class Store:
         makes no sense.
         """
         condition, shape = compile_query(where), Shape(keys)
-        self._ask(lambda db: db.query(condition, shape, limit), done)
+        self._ask(lambda db: reading.records(db, condition, shape, limit), done)
 
     def history(self, done: Done, limit: int = MAX_ROWS) -> None:
         """Ask for the msg_ids of the newest tasks, in the order of submission."""
-        self._ask(lambda db: db.history(limit), done)
+        self._ask(lambda db: reading.history(db, limit), done)
 
     def payloads(self, done: Done, where: Mapping[str, Any], kind: int) -> None:
         """Ask for what is kept of tasks: a dict of msg_id and bytes, 64 MiB at the most."""
         condition = compile_query(where)
-        self._ask(lambda db: db.payloads(condition, kind, ANSWER_BYTES), done)
+        self._ask(lambda db: reading.payloads(db, condition, kind, ANSWER_BYTES), done)
 
     def purge(self, done: Done, where: Mapping[str, Any] | None = None) -> None:
         """Remove finished tasks; answers ``{"purged": n, "unfinished": m}``; the m stay."""

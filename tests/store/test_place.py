@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import sqlite3
 from pathlib import Path
 
 import pytest
 
-from ipclusterz.store import place
+from ipclusterz.store import opening, place
 from tests.store.helpers import UUID, Desk, began
 
 
@@ -87,6 +88,27 @@ def test_no_write_ahead_log_where_others_may_have_the_file(
         assert desk.close()
     with Desk(path) as desk:
         assert len(desk.ask("history")) == 4999
+
+
+def test_a_network_file_system_without_locks_is_used_without_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attempt = opening._attempt
+
+    def lockless(path: str, network: bool, options: str) -> sqlite3.Connection:
+        if "nolock" not in options:
+            error = sqlite3.OperationalError("disk I/O error")
+            error.sqlite_errorcode = sqlite3.SQLITE_IOERR_LOCK
+            raise error
+        return attempt(path, network, options)
+
+    monkeypatch.setattr(opening, "_attempt", lockless)
+    monkeypatch.setattr(place, "filesystem", lambda path: "lustre")
+    with Desk(tmp_path / "tasks.db") as desk:
+        desk.store.note([began(1)])
+        assert desk.ask("history") == [f"{UUID}_1"]
+        assert "has no locks" in desk.said[0] and "lustre" in desk.said[0]
+        assert desk.close()
 
 
 def test_names_beside_and_aside(tmp_path: Path) -> None:
