@@ -8,6 +8,7 @@ from typing import Any
 from traitlets import Unicode
 
 from ipclusterz.apps.base import BaseApp, ExitCode, run
+from ipclusterz.apps.clean import CleanApp
 from ipclusterz.apps.create import CreateApp
 from ipclusterz.apps.logs import LogsApp
 from ipclusterz.apps.start import EnginesApp, StartApp
@@ -40,6 +41,7 @@ class ClusterApp(BaseApp):
         "list": (ListApp, "List clusters."),
         "status": (StatusApp, "Show what the engines of a cluster do."),
         "logs": (LogsApp, "Show or follow the logs of a cluster, or pack them up."),
+        "clean": (CleanApp, "Remove what clusters left that were killed."),
         "engines": (EnginesApp, "Add engines to a running cluster."),
         "create": (CreateApp, "Make a profile with commented config files."),
     }

@@ -70,7 +70,7 @@ def sweep(base: str) -> int:
     removed = 0
     for name in os.listdir(base):
         folder = os.path.join(base, name)
-        if name.startswith(_PREFIX) and folder not in _owned and _abandoned(folder):
+        if name.startswith(_PREFIX) and folder not in _owned and abandoned(folder):
             try:
                 remove_folder(folder)
             except OSError:
@@ -79,7 +79,7 @@ def sweep(base: str) -> int:
     return removed
 
 
-def _abandoned(folder: str) -> bool:
+def abandoned(folder: str) -> bool:
     """Tell whether a folder is ours and its owner lives no more; in doubt it lives."""
     try:
         if os.lstat(folder).st_uid != os.geteuid():
