@@ -16,7 +16,7 @@ from ipclusterz.client.locate import NoClusterFound, check_reachable, locate
 from ipclusterz.core import message as m
 from ipclusterz.core.connector import Connector, loopback_elsewhere
 from ipclusterz.core.message import Channel, Op
-from ipclusterz.error import ControllerLost
+from ipclusterz.error import ControllerLost, TimeoutError
 from ipclusterz.paths import ProfileDir, boot_id
 
 if TYPE_CHECKING:
@@ -62,6 +62,8 @@ class Watch:
             self.connection: Connection = Connection(connector, timeout=timeout)
         except ControllerLost as error:
             raise NothingRuns(f"{origin}: {error}") from None
+        except TimeoutError as error:
+            raise TimeoutError(f"{error}{processes(connector)}") from None
         self._connector = connector
         self._folder = folder
 
@@ -123,6 +125,24 @@ def inspect(
         if result is not None and result.status == m.Status.OK:
             found[engine] = _decode(result.data)
     return found
+
+
+def processes(connector: Connector) -> str:
+    """Return what the controller's processes do, as far as this host can tell, or ''."""
+    if connector.hostid != boot_id():
+        return ""
+    import psutil  # 20 ms, for this trouble only
+
+    try:
+        controller = psutil.Process(connector.pid)
+        family = [controller, *controller.children()]
+        states = [f"{process.pid} {process.status()}" for process in family]
+    except psutil.Error:
+        return ""
+    return (
+        f". Its processes (the controller, then hub and schedulers): {', '.join(states)};"
+        " one that is stopped keeps the others waiting. See: ipclusterz logs hub controller"
+    )
 
 
 def _cluster(connector: Connector, folder: ProfileDir, version: str) -> dict[str, Any]:

@@ -118,6 +118,20 @@ def test_a_scheduler_that_was_started_again_is_told(cluster: ipp.Client) -> None
     assert "(started again: 1)" in text
 
 
+def test_a_scheduler_that_hangs_is_found(cluster: ipp.Client) -> None:
+    from tests.running import children
+
+    state = json.loads(Path(cluster.cluster.cluster_file).read_text())
+    part = sorted(children(state["controller"]["pid"]))[2]
+    os.kill(part, signal.SIGSTOP)
+    try:
+        done = run("ipclusterz status --timeout=1 --profile=seen --cluster-id=look")
+    finally:
+        os.kill(part, signal.SIGCONT)
+    assert done.returncode == 1
+    assert f"{part} stopped" in done.stderr and "ipclusterz logs hub" in done.stderr
+
+
 def test_watch_shows_again_until_ctrl_c(cluster: ipp.Client) -> None:
     watching = Running(
         "ipclusterz status --watch --interval=0.1 --profile=seen --cluster-id=look"
