@@ -75,6 +75,14 @@ class ControllerApp(BaseApp):
     ).tag(config=True)
     hwm = Int(0, help="Tasks given to an engine ahead of time; 0: decide.").tag(config=True)
 
+    db = Unicode(
+        "sqlite",
+        help="Where the hub remembers tasks: sqlite (a file), memory, or none.",
+    ).tag(config=True)
+    db_dir = Unicode("", help="The folder of the task database; empty: the profile's.").tag(
+        config=True
+    )
+
     aliases = merged(CONTROLLER_ALIASES)
     flags = {**BaseApp.flags, **CONTROLLER_FLAGS}  # noqa: RUF012
 

@@ -27,6 +27,7 @@ _CONTROLLER = {
     "ping": ("ping", "Milliseconds between heartbeats. [1000]"),
     "scheme": ("scheme", "How tasks find engines. [leastload]"),
     "hwm": ("hwm", "Tasks given to an engine ahead; 0: decide. [0]"),
+    "db-dir": ("db_dir", "The folder of the task database. [the profile's]"),
 }
 
 CONTROLLER_ALIASES: dict[Any, Any] = {
@@ -36,7 +37,10 @@ CONTROLLER_FLAGS: dict[Any, Any] = {
     ("r", "reuse-files"): (
         {"ControllerApp": {"reuse_files": True}},
         "Keep key, ports and connector files for the next start.",
-    )
+    ),
+    "sqlite": ({"ControllerApp": {"db": "sqlite"}}, "Remember tasks in a file (the default)."),
+    "memory-db": ({"ControllerApp": {"db": "memory"}}, "Remember tasks in the hub's memory."),
+    "nodb": ({"ControllerApp": {"db": "none"}}, "Do not remember tasks."),
 }
 ENGINE_ALIASES: dict[Any, Any] = {
     "c": ("EngineApp.command", "Code that each engine runs first."),

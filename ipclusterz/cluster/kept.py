@@ -54,6 +54,10 @@ def settle(
     config.cluster_id = cluster_id
     config.client_file = profile.connector("client", cluster_id)
     config.engine_file = profile.connector("engine", cluster_id)
+    if settings.db == "memory":
+        config.db = ":memory:"
+    elif settings.db == "sqlite":
+        config.db = os.path.join(settings.db_dir or profile.path, "tasks.db")
     if not settings.reuse_files:
         config.ip = config.ip or "127.0.0.1"
         if settings.execkey:

@@ -33,6 +33,10 @@ _PORT_SETTINGS = {
 }
 
 
+DATABASES = ("sqlite", "memory", "none")
+"""Where the hub remembers tasks: a file, its memory, or nowhere."""
+
+
 class SettingError(ClusterError):
     """A setting that cannot be used, alone or together with another one."""
 
@@ -43,6 +47,7 @@ class ControllerSettings(Struct):
     ``ports`` is seven ports, as ``12345-12351`` or separated by commas, in the order
     registration, heartbeat, query, direct, task, control, iopub; the single ones win over
     it.  ``ping`` is in milliseconds, ``lease`` in seconds, ``execkey`` the user's own key.
+    ``db`` is one of :data:`DATABASES`, ``db_dir`` its folder.
     """
 
     ip: str = ""
@@ -66,6 +71,8 @@ class ControllerSettings(Struct):
     ping: int = 1000
     scheme: str = "leastload"
     hwm: int = 0
+    db: str = "sqlite"
+    db_dir: str = ""
 
 
 def no_such_setting(section: str, name: str, known: Iterable[str]) -> str:
@@ -96,6 +103,8 @@ def decide(settings: ControllerSettings) -> ControllerConfig:
         raise SettingError(f"ping is {settings.ping}: it must be at least 10 milliseconds")
     if settings.lease <= 0:
         raise SettingError(f"lease is {settings.lease:g}: it must be more than 0 seconds")
+    if settings.db not in DATABASES:
+        raise SettingError(f"db is {settings.db!r}: choose from {', '.join(DATABASES)}")
     if settings.hwm < 0:
         raise SettingError(f"hwm is {settings.hwm}: it must be 0 (decide) or more")
     return ControllerConfig(

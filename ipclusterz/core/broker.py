@@ -18,12 +18,19 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import msgspec
+
 from ipclusterz.core import message as m
 
 FUNCTION_BYTES = 256 * 1024 * 1024
 """Bytes of pickled functions kept; beyond it the least recently used are asked for again."""
 
+TEXT = 300
+"""Characters of an error's text that the task database keeps."""
+
 Out = list[tuple[bytes, Any]]
+
+_failure = msgspec.msgpack.Decoder(m.Failure)
 
 
 class Task:
@@ -118,6 +125,11 @@ class Broker:
         self.functions = Functions()
         self.counts: dict[int, list[int]] = {}  # engine -> [done, failed]
         self._generation = generation
+        self.channel = -1  # set to record what happens to tasks; see note()
+        self._now = 0.0
+        self.clock = 0.0  # seconds since the epoch when ``now`` was 0
+        self.begun: list[tuple[int, int, int, bytes, float, str]] = []
+        self.ended: list[tuple[int, int, int, int, float, float, float, str, str]] = []
         self._base = generation << 20
         # Result sent, not yet received: the agent that keeps it (empty: nobody).  A client
         # that did not know of us may send such a task again before the result arrives there.
@@ -148,6 +160,7 @@ class Broker:
 
     def handle(self, peer: bytes, messages: Iterable[Any], now: float) -> None:
         """Act on messages of an admitted peer."""
+        self._now = now
         handlers = self._handlers
         for message in messages:
             handlers[type(message)](peer, message, now)
@@ -209,8 +222,13 @@ class Broker:
                 self._engine_came(engine, agent)
         self.settle(now)
 
-    def roster(self, agents: Iterable[bytes], now: float) -> None:
-        """After a restart: these agents exist and are waited for until they call the roll."""
+    def roster(self, agents: Iterable[bytes], now: float, lost: str = "") -> None:
+        """After a restart: these agents exist and are waited for until they call the roll.
+
+        ``lost`` says why an agent went just before; what it had run nobody can say.
+        """
+        if self._generation:
+            self._unknown = self._unknown or lost
         self._roll = {a for a in agents if a in self.agents and not self.agents[a].called}
         self._recovering = bool(self._roll)
         if not self._recovering:
@@ -271,7 +289,12 @@ class Broker:
             if self._unknown and not self._survives(task, now):
                 return
         self.tasks[key] = task
-        fn = task.work.fn
+        work = task.work
+        fn = work.fn
+        if self.channel >= 0:
+            opt = getattr(work, "opt", None)
+            label = opt.label if opt is not None else ""
+            self.begun.append((key, self.channel, work.op, fn, self.clock + now, label))
         if fn and fn not in self.functions:
             self._lack(task)
             return
@@ -320,6 +343,12 @@ class Broker:
     def _fail(self, task: Task, status: int, failure: m.Failure) -> None:
         """End a task by our own word."""
         self.tasks.pop(task.key, None)
+        if self.channel >= 0:
+            now = self._now + self.clock
+            name, text = failure.name, failure.text[:TEXT]
+            self.ended.append(
+                (task.key, task.attempt, task.engine, status, 0.0, 0.0, now, name, text)
+            )
         if task.client in self.clients:
             data = m.encode(failure)
             result = m.Result(
@@ -430,11 +459,35 @@ class Broker:
             self._again(task)
             return
         del self.tasks[key]
+        if self.channel >= 0:
+            self._note_end(result, now)
         if task.client in self.clients:
             self._settling[key] = peer
             self.out.append((task.client, result))
         else:
             self.out.append((peer, m.Received([key])))
+
+    def _note_end(self, result: m.Result, now: float) -> None:
+        name = text = ""
+        if result.status and result.data:
+            try:
+                failure = _failure.decode(result.data)
+                name, text = failure.name, failure.text[:TEXT]
+            except msgspec.MsgspecError:
+                name = "unreadable"
+        self.ended.append(
+            (
+                result.key,
+                result.attempt,
+                result.engine,
+                result.status,
+                result.started,
+                result.finished,
+                self.clock + now,
+                name,
+                text,
+            )
+        )
 
     def _orphan_result(self, peer: bytes, result: m.Result) -> None:
         """A result of a task unknown here: of the time before our restart, or a late copy."""

@@ -29,7 +29,8 @@ class ControllerConfig(msgspec.Struct):
     ``exec_key`` is the cluster's secret of at least 16 bytes, or None for a fresh one.
     ``runtime`` is an existing owner-only folder for UNIX sockets; empty: made and removed.
     ``lease`` and ``heartbeat`` are seconds.  ``hwm`` bounds the tasks given to an engine
-    ahead of time; 0 lets measured durations decide.
+    ahead of time; 0 lets measured durations decide.  ``db`` is the task database's file,
+    ``:memory:``, or empty for none.
     """
 
     client_file: str
@@ -50,6 +51,7 @@ class ControllerConfig(msgspec.Struct):
     heartbeat: float = 1.0
     scheme: str = "leastload"
     hwm: int = 0
+    db: str = ""
 
 
 class AgentConfig(msgspec.Struct):

@@ -455,12 +455,18 @@ class Beat(Message, tag=50):
 
 
 class Hello(Message, tag=60):
-    """A scheduler joins its hub and says what it already knows (the hub may be new)."""
+    """A scheduler joins its hub and says what it already knows (the hub may be new).
+
+    ``top_number`` and ``top_engine`` are the highest client number and engine id it ever
+    heard of, which must not be given out again.
+    """
 
     channel: int
     generation: int
     peers: list[Admit]
     engines: list[tuple[int, bytes]]
+    top_number: int = 0
+    top_engine: int = -1
 
 
 class Admit(Message, tag=61):
@@ -506,11 +512,34 @@ class Tally(Message, tag=65):
     unassigned: int
 
 
+class Records(Message, tag=68):
+    """What a scheduler saw of tasks, for the task database.
+
+    ``begun`` are (key, channel, op, function's digest, submitted, label); ``ended`` are (key,
+    attempt, engine, status, started, finished, received, error's name, error's text).
+    Times are seconds since the epoch.
+    """
+
+    begun: list[tuple[int, int, int, bytes, float, str]]
+    ended: list[tuple[int, int, int, int, float, float, float, str, str]]
+
+
+class Ship(Message, tag=69):
+    """The hub ends: send what was gathered for the task database, then acknowledge."""
+
+    rev: int
+
+
 class Roster(Message, tag=66):
-    """The hub has told a scheduler everything it knew: these agents will call the roll."""
+    """The hub has told a scheduler everything it knew: these agents will call the roll.
+
+    ``lost`` says why an agent went a moment ago, if one did: it may have run what clients
+    will send again.
+    """
 
     rev: int
     agents: list[bytes]
+    lost: str = ""
 
 
 class Absent(Message, tag=67):
@@ -600,8 +629,8 @@ FromAgentWork = Union[Result, Returned, Down, RollCall, NeedFunction, Fetch, Chu
 ToAgentWork = Union[Assign, Fan, Function, Recall, Withdraw, Received, Fetch, Chunk]
 FromRegistration = Union[Register, EnginesUp, EngineDown, Allocate, Goodbye]
 ToRegistration = Union[Registered, Refused, Allocated, Shutdown]
-FromScheduler = Union[Hello, Ack, Tally]
-ToScheduler = Union[Admit, Expel, Join, Roster, Absent]
+FromScheduler = Union[Hello, Ack, Tally, Records]
+ToScheduler = Union[Admit, Expel, Join, Roster, Absent, Ship]
 FromAgentStream = Stream
 
 

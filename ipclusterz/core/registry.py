@@ -29,6 +29,10 @@ R_LOG = 4  # (R_LOG, level, text)
 
 Action = tuple[int, Any, Any]
 
+LOST_SECONDS = 10.0
+"""For so long a scheduler that is new is told of an agent that went: its clients may not have
+heard yet, and may send again what the agent has run."""
+
 SCHEDULERS: tuple[Channel, ...] = (
     Channel.DIRECT,
     Channel.TASK,
@@ -96,6 +100,8 @@ class Registry:
         self._next_engine = 0
         self._reserved: dict[int, bytes] = {}  # ids given to an agent, its engine up or not
         self._untold: set[int] = set()  # up, but not every scheduler knows them
+        self._now = 0.0  # as last heard: coarse, and enough
+        self._lost: tuple[float, str] | None = None  # when an agent last went, and why
         self._rev = 0
         self._generations: dict[int, int] = {}  # how often a scheduler was started again
         self._acked: dict[int, int] = {}  # schedulers that are there: last revision done
@@ -119,6 +125,9 @@ class Registry:
                 # Nobody but the agent knows its process id; it will tell.
                 known.engines[engine] = m.EngineInfo(engine, known.host, 0, agent)
                 self.engine_peer[engine] = known
+        self._next_number = max(self._next_number, hello.top_number + 1)
+        self._next_engine = max(self._next_engine, hello.top_engine + 1)
+        self._now = max(self._now, now)
         channel = hello.channel
         self._generations[channel] = hello.generation
         self._acked[channel] = 0
@@ -139,7 +148,10 @@ class Registry:
             if peer.role == Role.ENGINE and self.liveness.silent(peer.id):
                 self._tell(channel, m.Absent(self._rev, peer.id, True))
         agents = [p.id for p in self.peers.values() if p.role == Role.ENGINE]
-        self._tell(channel, m.Roster(self._rev, agents))
+        lost = ""
+        if self._lost and self._now - self._lost[0] < LOST_SECONDS:
+            lost = self._lost[1]
+        self._tell(channel, m.Roster(self._rev, agents, lost))
 
     @property
     def complete(self) -> bool:
@@ -366,6 +378,8 @@ class Registry:
         if peer is None:
             return
         self.liveness.forget(peer_id)
+        if peer.role == Role.ENGINE:
+            self._lost = (self._now, reason)
         down: list[tuple[int, str]] = []
         for engine in [e for e, p in self._reserved.items() if p == peer_id]:
             del self._reserved[engine]
@@ -380,6 +394,14 @@ class Registry:
         who = "client" if peer.role == Role.CLIENT else f"agent with {len(down)} engines"
         level = "info" if peer.role == Role.CLIENT or not down else "warning"
         self.out.append((R_LOG, level, f"{who} on {peer.host} (pid {peer.pid}): {reason}"))
+
+    def collect(self) -> int:
+        """Ask schedulers for what they gathered; return the revision they acknowledge."""
+        return self._announce(lambda r: m.Ship(r))
+
+    def acknowledged(self, rev: int) -> bool:
+        """Whether all schedulers that are there have acted on a revision."""
+        return all(done >= rev for done in self._acked.values())
 
     def close(self, reason: str) -> None:
         """The controller ends: tell everybody, let nobody in."""
@@ -399,6 +421,7 @@ class Registry:
 
     def tick(self, now: float) -> None:
         """Judge silence."""
+        self._now = now
         silent, gone = self.liveness.judge(now)
         for peer_id in silent:
             self._absent(peer_id, True)

@@ -142,6 +142,7 @@ class Supervisor:
                 version=__version__,
                 generation=generation,
                 reuse=config.reuse,
+                db=config.db,
                 shutdown=lambda reason: os.kill(supervisor, signal.SIGTERM),
             )
             self.exec_key = b""
@@ -155,7 +156,8 @@ class Supervisor:
         (channel,) = _CHANNELS_OF[part]
         seed = int.from_bytes(os.urandom(4), "big")
         core = scheduler.make_core(channel, generation, config.scheme, config.hwm, seed)
-        relay = scheduler.Scheduler(self.listening, channel, core, generation, log)
+        record = bool(config.db)
+        relay = scheduler.Scheduler(self.listening, channel, core, generation, log, record)
         os.write(ready, b"1")
         os.close(ready)
         scheduler.run(relay)

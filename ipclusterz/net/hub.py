@@ -22,6 +22,7 @@ from ipclusterz.core.message import Channel, Role
 from ipclusterz.net import host, sockets
 from ipclusterz.net.door import Door
 from ipclusterz.net.gate import Gate
+from ipclusterz.net.history import ASKED, History
 from ipclusterz.net.listening import Listening
 from ipclusterz.net.loop import Loop, ZSocket, monotonic, serve
 from ipclusterz.net.seal import ClusterKeys
@@ -61,6 +62,7 @@ class Hub:
         version: str,
         generation: int,
         reuse: bool,
+        db: str,
         shutdown: Callable[[str], None],
     ) -> None:
         self.loop = loop = Loop()
@@ -102,6 +104,7 @@ class Hub:
         monitor.setsockopt(zmq.ROUTER_HANDOVER, 1)
         sockets.bind(monitor, *listening.monitor)
         self._monitor = ZSocket(loop, monitor, self._monitor_frames)
+        self.history = History(loop, db, log.warning) if db else None
         loop.flush.insert(0, self._carry)
         loop.after(JUDGE_SECONDS, self._judge)
         if generation:
@@ -191,6 +194,8 @@ class Hub:
             if peer is not None:
                 self._connections[connection] = peer.id
                 self._watch(peer)
+                if self.history is not None and role == Role.CLIENT and message.uuid:
+                    self.history.client(peer.admit.number, message.uuid)
                 who = Role(role).name.lower()
                 self.log.info("registered %s on %s, pid %d", who, peer.host, peer.pid)
             return
@@ -199,6 +204,7 @@ class Hub:
             return
         registry.beat(peer_id, now)
         if isinstance(message, m.EnginesUp):
+            self._remember_engines(peer_id, message.engines)
             registry.engines_up(peer_id, message.engines, now)
         elif isinstance(message, m.EngineDown):
             registry.engine_down(peer_id, message.engine, message.reason)
@@ -206,6 +212,12 @@ class Hub:
             registry.allocate(peer_id, message.n)
         elif isinstance(message, m.Goodbye):
             registry.gone(peer_id, message.reason)
+
+    def _remember_engines(self, peer_id: bytes, engines: list[m.EngineInfo]) -> None:
+        peer = self.registry.peers.get(peer_id)
+        if self.history is not None and peer is not None:
+            for info in engines:
+                self.history.engine(info.id, f"{peer_id.hex()}_{info.id}", peer.host)
 
     def _watch(self, peer: r.Peer) -> None:
         """Learn of the end of a process on this host from the kernel, at once."""
@@ -250,10 +262,24 @@ class Hub:
         self.registry.beat(peer, now)
         for message in messages:
             if isinstance(message, m.Query):
-                self.registry.query(peer, message, now)
+                if message.what in ASKED:
+                    self._ask(peer, message)
+                else:
+                    self.registry.query(peer, message, now)
             elif isinstance(message, m.Shutdown):
                 self.log.info("a client asked the controller to end: %s", message.reason)
                 self._shutdown(message.reason)
+
+    def _ask(self, peer: bytes, message: m.Query) -> None:
+        """Put a question to the task database; the answer comes when it has it."""
+
+        def done(value: Any, error: str) -> None:
+            self.query.send(peer, m.Answer(message.id, value, error))
+
+        if self.history is None:
+            done(None, "this controller keeps no task database (--nodb)")
+        else:
+            self.history.ask(message.what, message.arg, done)
 
     def _monitor_frames(self, frames: list[bytes]) -> None:
         try:
@@ -269,6 +295,9 @@ class Hub:
                 self._remembered()
         elif isinstance(message, m.Ack):
             self.registry.ack(message)
+        elif isinstance(message, m.Records):
+            if self.history is not None:
+                self.history.note(message)
         else:
             self.registry.tally(message)
 
@@ -294,9 +323,14 @@ class Hub:
 
     # -- ending ----------------------------------------------------------------------------
 
-    def _unaware(self) -> bool:
-        """Say whether a peer that answers may not know yet that the controller ends."""
+    def _unaware(self, shipped: int) -> bool:
+        """Say whether a peer that answers may not know yet that the controller ends.
+
+        Or whether a scheduler may still have something for the task database.
+        """
         registry = self.registry
+        if not registry.acknowledged(shipped):
+            return True
         for peer in registry.peers.values():
             if registry.liveness.silent(peer.id):
                 continue
@@ -313,8 +347,9 @@ class Hub:
         # A peer loses what it has not read when its connection ends, so the connections
         # stay until agents have said goodbye and clients have acknowledged.
         deadline = monotonic() + FAREWELL_SECONDS
+        shipped = self.registry.collect() if self.history is not None else 0
         self.loop.process([])
-        while self._unaware() and (left := deadline - monotonic()) > 0:
+        while self._unaware(shipped) and (left := deadline - monotonic()) > 0:
             self.loop.process(self.loop.wait(self.loop.timeout(left)))
         self.loop.hot.clear()
         self.query.close()
@@ -323,6 +358,8 @@ class Hub:
         self._monitor.close()
         self.gate.close()
         self._context.term()
+        if self.history is not None:
+            self.history.close()
 
 
 def _fresh_number() -> int:

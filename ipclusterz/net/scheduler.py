@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import signal
+import time
 from typing import Any, Union
 
 import msgspec
@@ -24,6 +25,9 @@ from ipclusterz.net.loop import Loop, ZSocket, monotonic, serve
 
 TICK_SECONDS = 0.1
 TALLY_SECONDS = 0.05
+SHIP_SECONDS = 0.1
+"""How long what happened to tasks is gathered for the task database."""
+
 
 _NOTHING = Union[m.Beat]
 ACCEPTS: dict[tuple[int, int], Any] = {
@@ -62,6 +66,7 @@ class Scheduler:
         core: Core,
         generation: int,
         log: logging.Logger,
+        record: bool = False,
     ) -> None:
         self.loop = loop = Loop()
         self.log = log
@@ -72,6 +77,12 @@ class Scheduler:
         self._admits: dict[bytes, m.Admit] = {}
         self._ticking = False
         self._tallying = False
+        self._shipping = False
+        self._top_number = 0
+        self._top_engine = -1
+        if self.broker is not None and record:
+            self.broker.channel = int(channel)
+            self.broker.clock = time.time() - monotonic()
         self._context = context = sockets.context()
         self.gate = Gate(loop, context)
         self.gate.on_refused = self._refused
@@ -96,7 +107,14 @@ class Scheduler:
         engines: list[tuple[int, bytes]] = []
         if self.broker is not None:
             engines = [(e, agent.peer) for e, agent in self.broker.engine_agent.items()]
-        hello = m.Hello(self.channel, self._generation, list(self._admits.values()), engines)
+        hello = m.Hello(
+            self.channel,
+            self._generation,
+            list(self._admits.values()),
+            engines,
+            self._top_number,
+            self._top_engine,
+        )
         self._monitor.send([m.encode(hello)])
 
     def _hub_says(self, frames: list[bytes]) -> None:
@@ -107,17 +125,21 @@ class Scheduler:
         elif isinstance(message, m.Expel):
             self._expel(message, now)
         elif isinstance(message, m.Join):
+            self._top_engine = max(self._top_engine, *message.engines)
             if self.broker is not None:
                 self.broker.join(message.agent, message.engines, now)
         elif self.broker is not None:
             if isinstance(message, m.Roster):
-                self.broker.roster(message.agents, now)
+                self.broker.roster(message.agents, now, message.lost)
+            elif isinstance(message, m.Ship):
+                self._ship()
             elif isinstance(message, m.Absent):
                 self.broker.absent(message.agent, message.absent, now)
         self._monitor.send([m.encode(m.Ack(self.channel, message.rev))])
 
     def _admit(self, admit: m.Admit) -> None:
         self._admits[admit.peer] = admit
+        self._top_number = max(self._top_number, admit.number)
         self.gate.admit(admit.peer, admit.password)
         accepts = ACCEPTS[(self.channel, Role(admit.role))]
         self.core.admit(admit.peer, admit.role, admit.number)
@@ -148,6 +170,10 @@ class Scheduler:
             if not self._tallying and self.broker is not None:
                 self._tallying = True
                 self.loop.after(TALLY_SECONDS, self._tally)
+        broker = self.broker
+        if broker is not None and not self._shipping and (broker.begun or broker.ended):
+            self._shipping = True
+            self.loop.after(SHIP_SECONDS, self._ship)
         if self.broker is not None and not self._ticking and self.broker.tasks:
             self._ticking = True
             self.loop.after(TICK_SECONDS, self._tick)
@@ -156,6 +182,15 @@ class Scheduler:
         self._ticking = False
         if self.broker is not None:
             self.broker.tick(monotonic())
+
+    def _ship(self) -> None:
+        """Send the hub what happened to tasks since the last time."""
+        self._shipping = False
+        broker = self.broker
+        if broker is not None:
+            begun, broker.begun = broker.begun, []
+            ended, broker.ended = broker.ended, []
+            self._monitor.send([m.encode(m.Records(begun, ended))])
 
     def _tally(self) -> None:
         self._tallying = False

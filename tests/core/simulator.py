@@ -40,7 +40,6 @@ class World:
     def __init__(self, seed: int, *, delay: float = 0.002, scheme: str = "leastload") -> None:
         self.random = random.Random(seed)
         self.hub_since = 0.0
-        self.killed_at = -1.0
         self.now = 0.0
         self.delay = delay
         self.scheme = scheme
@@ -192,7 +191,6 @@ class World:
 
     def kill_agent(self, node: AgentNode) -> None:
         self.faults["agent"] += 1
-        self.killed_at = self.now
         node.dead = True
         for pipe in node.pipes.values():
             pipe.close()
@@ -409,7 +407,7 @@ class SchedulerNode:
         elif isinstance(message, m.Join):
             core.join(message.agent, message.engines, now)
         elif isinstance(message, m.Roster):
-            core.roster(message.agents, now)
+            core.roster(message.agents, now, message.lost)
         elif isinstance(message, m.Absent):
             core.absent(message.agent, message.absent, now)
         ack = m.Ack(self.channel, message.rev)

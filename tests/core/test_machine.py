@@ -18,13 +18,6 @@ from ipclusterz.core.message import Channel
 from ipclusterz.core.policy import SCHEMES
 from tests.core.simulator import World
 
-AGENT_DEATH_KNOWN = 0.7
-"""Seconds after which clients know that an agent is gone.
-
-A scheduler that is restarted before is not told by the hub that there was such an agent, so
-tasks that the agent had run are run again when their client sends them again: a hole.
-"""
-
 kinds = st.sampled_from([b"s", b"s", b"m", b"l"])
 picks = st.integers(0, 1 << 16)
 
@@ -102,15 +95,7 @@ class Cluster(RuleBasedStateMachine):
             self.world.kill_agent(agent)
 
     @rule(channel=st.sampled_from([Channel.TASK, Channel.DIRECT]))
-    @precondition(
-        lambda self: (
-            self.world.faults["scheduler"] < 3
-            and (
-                self.world.killed_at < 0
-                or self.world.now > self.world.killed_at + AGENT_DEATH_KNOWN
-            )
-        )
-    )
+    @precondition(lambda self: self.world.faults["scheduler"] < 3)
     def restart_scheduler(self, channel: Channel) -> None:
         self.world.restart_scheduler(channel)
 

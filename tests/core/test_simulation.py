@@ -228,12 +228,11 @@ def test_faults_that_meet(faults: tuple[str, ...], seed: int) -> None:
     together(seed, *faults)
 
 
-@pytest.mark.xfail(strict=True, reason="the hub tells no new scheduler of agents just gone")
 @pytest.mark.parametrize("faults", [("agent", "TASK"), ("TASK", "agent")], ids="-".join)
 def test_an_agent_that_ends_while_a_scheduler_restarts_is_not_forgotten(
     faults: tuple[str, ...],
 ) -> None:
-    """Its tasks are sent again by their client, and the new scheduler runs them twice."""
+    """Its tasks are sent again by their client, and nobody knows whether they ran."""
     for seed in range(10):
         together(seed, *faults)
 
