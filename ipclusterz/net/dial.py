@@ -82,6 +82,16 @@ class Wire:
         self.socket = ZSocket(loop, socket, lambda f: on_frames(self, f))
         socket.connect(address)
 
+    def begin(self, frame: bytes) -> None:
+        """Say the first thing.
+
+        A connection may break before that; its monitor then tells how, and it alone does.
+        """
+        try:
+            self.socket.send_one(frame)
+        except zmq.ZMQError:
+            pass
+
     def close(self, linger: int = 0) -> None:
         """Let go of the connection."""
         if self.timer is not None:
@@ -178,7 +188,7 @@ class Dial:
         head = HELLO + identity.peer + wire.ours
         key = connection_key(identity.session, self.channel, GREETING, wire.ours)
         greeting = _encode(Greeting(self._link_id, self.link.received))
-        wire.socket.send([head + Sealer(key).seal(greeting, head)])
+        wire.begin(head + Sealer(key).seal(greeting, head))
 
     def _too_long(self) -> None:
         self._failed(f"no answer within {ATTEMPT_SECONDS:.0f} s")

@@ -97,7 +97,7 @@ class Registrar:
             self._failed(str(error), 0)
             return
         self._wire.timer = self._loop.after(ATTEMPT_SECONDS, self._too_long)
-        self._wire.socket.send([m.encode(self._make())])
+        self._wire.begin(m.encode(self._make()))
 
     def renew(self) -> None:
         """Register again, because a door did not know us; once, however many doors say so."""
