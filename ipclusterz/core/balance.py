@@ -267,11 +267,6 @@ class Balancer(Broker):
         if not self.queue and not self._groups:
             self._recall(now)
 
-    def deadline(self) -> float | None:
-        if self._dry_since >= 0:
-            return self._dry_since + NO_ENGINE_AFTER
-        return None
-
     def _judge_dry(self, now: float) -> None:
         """Tell clients when nothing can progress, and end it when it has lasted."""
         dry = bool(self.queue) and not self.engines

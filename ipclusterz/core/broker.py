@@ -173,10 +173,6 @@ class Broker:
         """Do what is due by the clock."""
         self.settle(now)
 
-    def deadline(self) -> float | None:
-        """Return when :meth:`tick` should be called at the latest, or None."""
-        return None
-
     # -- what the hub says -----------------------------------------------------------------
 
     def admit(self, peer: bytes, role: int, number: int) -> None:

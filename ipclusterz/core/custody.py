@@ -801,16 +801,5 @@ class Custody:
             and any(not i.fixed for i in e.flight.values())
         ]
 
-    def deadline(self, now: float) -> float | None:
-        """Return when :meth:`tick` is due at the latest, or None."""
-        due: list[float] = []
-        if self._alone_since is not None:
-            due.append(self._alone_since + self.lease)
-        if self._idle and not self.pool and len(self._idle) < len(self.engines):
-            waits = [e.progress for e in self._waiting()]
-            if waits:
-                due.append(min(waits) + RECLAIM_AFTER)
-        return min(due) if due else None
-
 
 _OP_NAMES: dict[int, bytes] = {int(op): op.name.encode() for op in Op}
