@@ -158,11 +158,6 @@ class Registry:
         """Whether all schedulers are there."""
         return len(self._acked) == len(SCHEDULERS)
 
-    def scheduler_gone(self, channel: int) -> None:
-        """A scheduler has ended; nothing waits for it until it is back."""
-        self._acked.pop(channel, None)
-        self._flush()
-
     def ack(self, message: m.Ack) -> None:
         """A scheduler has acted on all up to a revision."""
         if message.channel in self._acked:

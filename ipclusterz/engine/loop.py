@@ -27,9 +27,6 @@ from ipclusterz.engine.streams import Stream
 RECEIVE = 1024 * 1024
 """The largest datagram an engine accepts, in bytes; memory is used only as needed."""
 
-SEND = 112 * 1024
-"""An engine's datagrams stay below this many bytes."""
-
 _ENOUGH = 48 * 1024  # bytes of outcomes that are worth a datagram
 _PATIENCE = 0.005  # seconds that an outcome waits for company
 _LIST32 = b"\xdd"  # msgpack: a list with its length in the next four bytes

@@ -142,7 +142,7 @@ class Connection:
             channel,
             m.ToClientWork if work else accepts[channel],
             handlers[channel],
-            on_state=lambda problem: self._channel_state(channel, problem),
+            on_state=lambda problem: None,  # the registration's state decides what it means
             on_renewed=lambda: self._renew(channel),
             on_unknown=self._unknown,
         )
@@ -278,9 +278,6 @@ class Connection:
                         f"there, and it was started without -r, so it cannot come back"
                     )
                 )
-
-    def _channel_state(self, channel: Channel, problem: str) -> None:
-        """A door closed or opened; the registration's state decides what it means."""
 
     def _unknown(self) -> None:
         if self._ever_up and self.lost is None:

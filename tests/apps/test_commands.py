@@ -14,49 +14,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
-MODULES = {
-    "ipclusterz": "ipclusterz",
-    "ipcontrollerz": "ipclusterz.apps.controller",
-    "ipenginez": "ipclusterz.apps.engine",
-}
-
-
-def arguments(line: str) -> list[str]:
-    command, *words = line.split()
-    return [sys.executable, "-m", MODULES[command], *words]
-
-
-def run(line: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(arguments(line), cwd=ROOT, capture_output=True, text=True, timeout=50)
-
-
-class Running:
-    """A command in the background, whose lines can be waited for."""
-
-    def __init__(self, line: str) -> None:
-        self.process = subprocess.Popen(
-            arguments(line),
-            cwd=ROOT,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-        )
-        self.lines: list[str] = []
-
-    def until(self, pattern: str) -> str:
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
-            self.lines.append(line)
-            if re.search(pattern, line):
-                return line
-        raise AssertionError(f"no {pattern!r} in:\n{''.join(self.lines)}")
-
-    def end(self, signum: int = signal.SIGINT) -> int:
-        self.process.send_signal(signum)
-        self.lines.append(self.process.communicate(timeout=30)[0])
-        return self.process.returncode
+from tests.running import MODULES, ROOT, Running, run
 
 
 @pytest.fixture

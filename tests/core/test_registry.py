@@ -145,18 +145,6 @@ def test_nobody_is_answered_before_all_schedulers_have_come() -> None:
     assert len(answers(hub)) == 1
 
 
-def test_a_scheduler_that_is_gone_holds_everybody_up_until_it_is_back() -> None:
-    hub = Hub()
-    hub.registry.scheduler_gone(Channel.IOPUB)
-    hub.register(Role.CLIENT)
-    hub.ack(Channel.DIRECT, Channel.TASK, Channel.CONTROL)
-    hub.ack(Channel.IOPUB)  # of one that is not there: it counts for nothing
-    assert not answers(hub)
-    hub.hello(Channel.IOPUB)
-    hub.ack(Channel.IOPUB)
-    assert len(answers(hub)) == 1
-
-
 def test_an_acknowledgement_that_comes_late_takes_nothing_back() -> None:
     hub = Hub()
     hub.register(Role.CLIENT)
