@@ -327,12 +327,11 @@ def test_engines_that_must_not_be_forked_work_as_well(
     )
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     with ipp.Cluster(n=2, agent=AgentConfig(preload=["left_a_thread"])) as rc:
-        known = pids(rc)
+        known, agent = pids(rc), agent_of(rc)
         assert len(set(known.values())) == 2
         ours = rc[0].apply_sync(family, str(tmp_path))
         with pytest.raises(ipp.EngineError, match="(?s)SIGSEGV.*Segmentation fault"):
             rc[0].apply_async(crash).get(timeout=5)
         until(gone(*ours.values()), f"the end of {ours}")
-        engine, agent = known[1], agent_of(rc)
         os.kill(agent, signal.SIGKILL)
-        until(gone(engine, agent), "the end of the other engine")
+        until(gone(known[1], agent), "the end of the other engine")
