@@ -18,19 +18,13 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from typing import Any
 
-import msgspec
-
 from ipclusterz.core import message as m
+from ipclusterz.core.recorder import Recorder
 
 FUNCTION_BYTES = 256 * 1024 * 1024
 """Bytes of pickled functions kept; beyond it the least recently used are asked for again."""
 
-TEXT = 300
-"""Characters of an error's text that the task database keeps."""
-
 Out = list[tuple[bytes, Any]]
-
-_failure = msgspec.msgpack.Decoder(m.Failure)
 
 
 class Task:
@@ -101,6 +95,10 @@ class Functions:
             self._kept.move_to_end(digest)
         return found
 
+    def all(self) -> Iterable[m.Function]:
+        """Return those that are kept."""
+        return self._kept.values()
+
     def __contains__(self, digest: bytes) -> bool:
         return digest in self._kept
 
@@ -125,11 +123,8 @@ class Broker:
         self.functions = Functions()
         self.counts: dict[int, list[int]] = {}  # engine -> [done, failed]
         self._generation = generation
-        self.channel = -1  # set to record what happens to tasks; see note()
+        self.recorder: Recorder | None = None  # set to record what happens to tasks
         self._now = 0.0
-        self.clock = 0.0  # seconds since the epoch when ``now`` was 0
-        self.begun: list[tuple[int, int, int, bytes, float, str]] = []
-        self.ended: list[tuple[int, int, int, int, float, float, float, str, str]] = []
         self._base = generation << 20
         # Result sent, not yet received: the agent that keeps it (empty: nobody).  A client
         # that did not know of us may send such a task again before the result arrives there.
@@ -245,6 +240,13 @@ class Broker:
             agent.functions.clear()
             agent.wants.clear()
 
+    def record_again(self) -> None:
+        """The hub is new: it may never have written which functions there are."""
+        if self.recorder is not None:
+            self.recorder.forgotten()
+            for function in self.functions.all():
+                self.recorder.function(function.digest, function.data)
+
     # -- for subclasses --------------------------------------------------------------------
 
     def _engine_came(self, engine: int, agent: Agent) -> None:
@@ -287,10 +289,11 @@ class Broker:
         self.tasks[key] = task
         work = task.work
         fn = work.fn
-        if self.channel >= 0:
-            opt = getattr(work, "opt", None)
+        recorder = self.recorder
+        if recorder is not None:
+            opt = work.opt
             label = opt.label if opt is not None else ""
-            self.begun.append((key, self.channel, work.op, fn, self.clock + now, label))
+            recorder.begun(key, work.op, fn, label, work.data, now)
         if fn and fn not in self.functions:
             self._lack(task)
             return
@@ -339,17 +342,11 @@ class Broker:
     def _fail(self, task: Task, status: int, failure: m.Failure) -> None:
         """End a task by our own word."""
         self.tasks.pop(task.key, None)
-        if self.channel >= 0:
-            now = self._now + self.clock
-            name, text = failure.name, failure.text[:TEXT]
-            self.ended.append(
-                (task.key, task.attempt, task.engine, status, 0.0, 0.0, now, name, text)
-            )
+        data = m.encode(failure)
+        result = m.Result(task.key, task.attempt, task.engine, status, data, None, 0.0, 0.0, 0)
+        if self.recorder is not None:
+            self.recorder.ended(result, self._now)
         if task.client in self.clients:
-            data = m.encode(failure)
-            result = m.Result(
-                task.key, task.attempt, task.engine, status, data, None, 0.0, 0.0, 0
-            )
             self._settling[task.key] = b""
             self.out.append((task.client, result))
 
@@ -374,6 +371,8 @@ class Broker:
 
     def _function(self, peer: bytes, message: m.Function, now: float) -> None:
         self.functions.add(message)
+        if self.recorder is not None:
+            self.recorder.function(message.digest, message.data)
         for tasks in self._lacking.pop(message.digest, {}).values():
             for task in tasks:
                 self._place(task)
@@ -455,35 +454,13 @@ class Broker:
             self._again(task)
             return
         del self.tasks[key]
-        if self.channel >= 0:
-            self._note_end(result, now)
+        if self.recorder is not None:
+            self.recorder.ended(result, now)
         if task.client in self.clients:
             self._settling[key] = peer
             self.out.append((task.client, result))
         else:
             self.out.append((peer, m.Received([key])))
-
-    def _note_end(self, result: m.Result, now: float) -> None:
-        name = text = ""
-        if result.status and result.data:
-            try:
-                failure = _failure.decode(result.data)
-                name, text = failure.name, failure.text[:TEXT]
-            except msgspec.MsgspecError:
-                name = "unreadable"
-        self.ended.append(
-            (
-                result.key,
-                result.attempt,
-                result.engine,
-                result.status,
-                result.started,
-                result.finished,
-                self.clock + now,
-                name,
-                text,
-            )
-        )
 
     def _orphan_result(self, peer: bytes, result: m.Result) -> None:
         """A result of a task unknown here: of the time before our restart, or a late copy."""

@@ -119,13 +119,14 @@ class Ledger:
         body: m.Body | None,
         targets: list[int],
         sink: Sink,
+        opt: m.Options | None = None,
     ) -> None:
         """Enter work for named engines; target ``i`` has ``key + i``."""
         digest = b""
         if fn is not None:
             digest = fn.digest
             self._send_function(channel, fn)
-        message = m.Request(key, targets, op, digest, data, body)
+        message = m.Request(key, targets, op, digest, data, body, opt)
         entry = Entry(message, channel, fn, sink, len(targets))
         for index in range(len(targets)):
             self.pending[key + index] = entry
@@ -259,7 +260,15 @@ class Ledger:
             return message
         first = keys[0] - message.key
         targets = message.targets[first : first + len(keys)]
-        return m.Request(keys[0], targets, message.op, message.fn, message.data, message.body)
+        return m.Request(
+            keys[0],
+            targets,
+            message.op,
+            message.fn,
+            message.data,
+            message.body,
+            message.opt,
+        )
 
     def give_up(self, failure: m.Failure) -> None:
         """End everything outstanding: the controller is gone for good."""

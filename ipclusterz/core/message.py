@@ -165,6 +165,7 @@ class Request(Message, tag=2):
     fn: bytes
     data: bytes
     body: Body | None = None
+    opt: Options | None = None
 
 
 class Function(Message, tag=3):
@@ -512,16 +513,25 @@ class Tally(Message, tag=65):
     unassigned: int
 
 
+Begun = tuple[int, int, int, bytes, float, str, bytes]
+Ended = tuple[int, int, int, int, float, float, float, str, str, bytes]
+
+
 class Records(Message, tag=68):
     """What a scheduler saw of tasks, for the task database.
 
-    ``begun`` are (key, channel, op, function's digest, submitted, label); ``ended`` are (key,
-    attempt, engine, status, started, finished, received, error's name, error's text).
-    Times are seconds since the epoch.
+    ``begun`` are (key, channel, op, function's digest, submitted, label, payload), ``ended``
+    are (key, attempt, engine, status, started, finished, received, error's name, error's text,
+    payload), ``functions`` are (digest, pickle), ``outputs`` are (key, stream, text).  Times
+    are seconds since the epoch; a payload that is not kept is empty.  ``size`` counts the
+    bytes of payloads and text.
     """
 
-    begun: list[tuple[int, int, int, bytes, float, str]]
-    ended: list[tuple[int, int, int, int, float, float, float, str, str]]
+    begun: list[Begun] = []
+    ended: list[Ended] = []
+    functions: list[tuple[bytes, bytes]] = []
+    outputs: list[tuple[int, int, str]] = []
+    size: int = 0
 
 
 class Ship(Message, tag=69):

@@ -11,6 +11,10 @@ from typing import Any
 
 from ipclusterz.core import message as m
 from ipclusterz.core.broker import Agent, Broker, Task
+from ipclusterz.core.recorder import Recorder
+
+_TEXT = (1, 2)
+"""Streams that the task database keeps the beginning of: standard output and error."""
 
 
 class Relay(Broker):
@@ -116,6 +120,7 @@ class StreamRelay:
         self.out: list[tuple[bytes, Any]] = []
         self.clients: dict[bytes, int] = {}
         self.numbers: dict[int, bytes] = {}
+        self.recorder: Recorder | None = None
 
     def admit(self, peer: bytes, role: int, number: int) -> None:
         """Let a peer in."""
@@ -132,7 +137,10 @@ class StreamRelay:
     def handle(self, peer: bytes, messages: Iterable[Any], now: float) -> None:
         """Pass each piece of text to the client whose task wrote it."""
         numbers = self.numbers
+        recorder = self.recorder
         for message in messages:
+            if recorder is not None and message.name in _TEXT:
+                recorder.output(message.key, message.name, message.text)
             client = numbers.get(message.key >> m.COUNTER_BITS)
             if client is not None:
                 self.out.append((client, message))

@@ -16,6 +16,7 @@ import zmq
 from ipclusterz.core import message as m
 from ipclusterz.core.balance import Balancer
 from ipclusterz.core.message import Channel, Role
+from ipclusterz.core.recorder import Recorder
 from ipclusterz.core.relay import Relay, StreamRelay
 from ipclusterz.net import sockets
 from ipclusterz.net.door import Door
@@ -80,9 +81,10 @@ class Scheduler:
         self._shipping = False
         self._top_number = 0
         self._top_engine = -1
-        if self.broker is not None and record:
-            self.broker.channel = int(channel)
-            self.broker.clock = time.time() - monotonic()
+        self.recorder: Recorder | None = None
+        if record:
+            self.recorder = Recorder(int(channel), time.time() - monotonic())
+            core.recorder = self.recorder
         self._context = context = sockets.context()
         self.gate = Gate(loop, context)
         self.gate.on_refused = self._refused
@@ -116,6 +118,8 @@ class Scheduler:
             self._top_engine,
         )
         self._monitor.send([m.encode(hello)])
+        if self.broker is not None:
+            self.broker.record_again()
 
     def _hub_says(self, frames: list[bytes]) -> None:
         message = _decode_hub(frames[-1])
@@ -128,11 +132,11 @@ class Scheduler:
             self._top_engine = max(self._top_engine, *message.engines)
             if self.broker is not None:
                 self.broker.join(message.agent, message.engines, now)
+        elif isinstance(message, m.Ship):
+            self._ship()
         elif self.broker is not None:
             if isinstance(message, m.Roster):
                 self.broker.roster(message.agents, now, message.lost)
-            elif isinstance(message, m.Ship):
-                self._ship()
             elif isinstance(message, m.Absent):
                 self.broker.absent(message.agent, message.absent, now)
         self._monitor.send([m.encode(m.Ack(self.channel, message.rev))])
@@ -170,8 +174,8 @@ class Scheduler:
             if not self._tallying and self.broker is not None:
                 self._tallying = True
                 self.loop.after(TALLY_SECONDS, self._tally)
-        broker = self.broker
-        if broker is not None and not self._shipping and (broker.begun or broker.ended):
+        recorder = self.recorder
+        if recorder is not None and not self._shipping and recorder.waiting:
             self._shipping = True
             self.loop.after(SHIP_SECONDS, self._ship)
         if self.broker is not None and not self._ticking and self.broker.tasks:
@@ -186,11 +190,8 @@ class Scheduler:
     def _ship(self) -> None:
         """Send the hub what happened to tasks since the last time."""
         self._shipping = False
-        broker = self.broker
-        if broker is not None:
-            begun, broker.begun = broker.begun, []
-            ended, broker.ended = broker.ended, []
-            self._monitor.send([m.encode(m.Records(begun, ended))])
+        if self.recorder is not None:
+            self._monitor.send([m.encode(self.recorder.take())])
 
     def _tally(self) -> None:
         self._tallying = False

@@ -13,6 +13,7 @@ from itertools import chain, islice
 from typing import Any
 
 from ipclusterz.core.message import COUNTER_BITS, Status
+from ipclusterz.core.naming import function_name
 from ipclusterz.store import place, schema
 from ipclusterz.store.keys import COUNTER
 from ipclusterz.store.opening import Say, is_damage, open_file, open_memory
@@ -119,7 +120,7 @@ class Database:
         self._bad = 0
 
     def tidy(self) -> None:
-        """Forget clients and engines of which there is no task left."""
+        """Forget clients, engines and functions of which there is no task left."""
         self.connection.execute(
             "DELETE FROM clients WHERE NOT EXISTS (SELECT 1 FROM tasks WHERE key >="
             f" id << {COUNTER_BITS} AND key <= (id << {COUNTER_BITS} | {COUNTER}))"
@@ -127,6 +128,9 @@ class Database:
         self.connection.execute(
             "DELETE FROM engines WHERE row NOT IN (SELECT engine FROM tasks WHERE engine"
             " IS NOT NULL)"
+        )
+        self.connection.execute(
+            "DELETE FROM functions WHERE digest NOT IN (SELECT fn FROM tasks WHERE fn IS NOT NULL)"
         )
 
     def _count(self) -> int:
@@ -153,6 +157,14 @@ class Database:
             row = self._clients[uuid] = max(self._clients.values(), default=0) + 1
             self._new_clients.append((row, uuid))
         return row
+
+    def key_of(self, msg_id: str) -> int | None:
+        """Return the key of a task in these tables, or None if its client is not known."""
+        uuid, _, counter = msg_id.rpartition("_")
+        row = self._clients.get(uuid)
+        if row is None or not counter.isdecimal() or len(counter) > 13:
+            return None
+        return row << COUNTER_BITS | int(counter)
 
     def engine_row(self, engine: int, uuid: str, host: str) -> int:
         """Return the row of an engine, which is made if need be."""
@@ -218,7 +230,8 @@ class Database:
         get = begun.get
         for key, end in ended.items():
             try:
-                _, attempt, engine, status, started, finished, received, ename, evalue = end
+                _, attempt, engine, status, started, finished, received, *rest = end
+                ename, evalue, result = rest
                 row = (
                     attempt,
                     engines[engine],
@@ -228,12 +241,13 @@ class Database:
                     received or time.time(),
                     ename or None,
                     evalue[:ERROR_CHARACTERS] if evalue else None,
+                    result or None,
                 )
                 start = get(key)
                 if start is None:
                     yield (key + shifts[key >> COUNTER_BITS], *_NOT_BEGUN, *row)
                 else:
-                    _, channel, op, fn, submitted, label = start
+                    _, channel, op, fn, submitted, label, work = start
                     yield (
                         key + shifts[key >> COUNTER_BITS],
                         channel,
@@ -241,6 +255,7 @@ class Database:
                         fn or None,
                         submitted or None,
                         label or None,
+                        work or None,
                         *row,
                     )
             except (ValueError, TypeError):
@@ -249,7 +264,7 @@ class Database:
             if key in ended:
                 continue
             try:
-                _, channel, op, fn, submitted, label = start
+                _, channel, op, fn, submitted, label, work = start
                 yield (
                     key + shifts[key >> COUNTER_BITS],
                     channel,
@@ -257,6 +272,7 @@ class Database:
                     fn or None,
                     submitted or None,
                     label or None,
+                    work or None,
                     *_NOT_ENDED,
                 )
             except (ValueError, TypeError):
@@ -289,6 +305,11 @@ class Database:
         return kept
 
     def _write_rest(self, pending: Pending) -> None:
+        if pending.functions:
+            self._each(
+                schema.FUNCTION,
+                [(key, function_name(data), data) for key, data in pending.functions.items()],
+            )
         if not (pending.outputs or pending.resubmitted):
             return
         assert self._shifts is not None

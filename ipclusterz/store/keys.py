@@ -108,7 +108,8 @@ _ALL = (
     Key("label", "t.label", Kind.TEXT),
     Key(
         "function",
-        "(CASE typeof(t.fn) WHEN 'blob' THEN lower(hex(t.fn)) ELSE t.fn END)",
+        "coalesce(nullif(f.name, ''),"
+        " CASE typeof(t.fn) WHEN 'blob' THEN lower(hex(t.fn)) ELSE t.fn END)",
         Kind.TEXT,
     ),
     Key("ename", "t.ename", Kind.TEXT),
@@ -118,7 +119,7 @@ _ALL = (
     Key("stderr", _output(STDERR), Kind.TEXT, _text),
     Key(
         "buffers",
-        _payload(WORK),
+        f"coalesce(t.work, {_payload(WORK)})",
         Kind.SHOWN,
         _buffers,
         instead="function and label",
@@ -126,7 +127,7 @@ _ALL = (
     ),
     Key(
         "result_buffers",
-        _payload(RESULT),
+        f"coalesce(t.result, {_payload(RESULT)})",
         Kind.SHOWN,
         _buffers,
         instead="status and error",

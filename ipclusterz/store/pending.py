@@ -13,12 +13,16 @@ from itertools import islice
 from operator import itemgetter
 from time import sleep
 
-Begun = tuple[int, int, int, bytes | str, float, str]
-"""A task is known: key, channel, op, function (digest or name), submitted, label."""
+Begun = tuple[int, int, int, bytes | str, float, str, bytes]
+"""A task is known: key, channel, op, function (digest or name), submitted, label, payload
+(empty: not kept)."""
 
-Ended = tuple[int, int, int, int, float, float, float, str, str]
+Ended = tuple[int, int, int, int, float, float, float, str, str, bytes]
 """A task has ended: key, attempt, engine (-1: none), status, started, finished, received,
-error's name, error's text.  Times are seconds since the epoch, 0 for never."""
+error's name, error's text, payload.  Times are seconds since the epoch, 0 for never."""
+
+Function = tuple[bytes, bytes]
+"""Digest and pickle of a function."""
 
 Payload = tuple[int, int, bytes]
 """Key, kind (:data:`WORK` or :data:`RESULT`), bytes."""
@@ -43,7 +47,10 @@ _key = itemgetter(0)
 class Notes:
     """What one call of :meth:`ipclusterz.store.store.Store.note` brought."""
 
-    __slots__ = ("begun", "delivered", "ended", "outputs", "payloads", "resubmitted")
+    __slots__ = (
+        *("begun", "delivered", "ended", "functions", "outputs", "payloads"),
+        *("resubmitted", "size"),
+    )
 
     def __init__(
         self,
@@ -53,7 +60,11 @@ class Notes:
         delivered: Sequence[int] = (),
         outputs: Sequence[Output] = (),
         resubmitted: Sequence[Resubmitted] = (),
+        functions: Sequence[Function] = (),
+        size: int = 0,
     ) -> None:
+        self.functions = functions
+        self.size = size
         self.begun = begun
         self.ended = ended
         self.payloads = payloads
@@ -82,6 +93,8 @@ class Pending:
         self.delivered: list[int] = []
         self.outputs: list[Output] = []
         self.resubmitted: list[Resubmitted] = []
+        self.functions: dict[bytes, bytes] = {}
+        self.size = 0
         self.clients: dict[int, str] = {}
         self.engines: dict[int, tuple[str, str]] = {}
 
@@ -93,6 +106,8 @@ class Pending:
             self.payloads[key, kind] = data
         if notes.delivered:
             self._deliver(notes.delivered)
+        self.functions.update(notes.functions)
+        self.size += notes.size
         self.outputs.extend(notes.outputs)
         self.resubmitted.extend(notes.resubmitted)
 
@@ -113,6 +128,8 @@ class Pending:
         self.delivered.clear()
         self.outputs.clear()
         self.resubmitted.clear()
+        self.functions.clear()
+        self.size = 0
 
     def trim(self, rows: int, size: int) -> int:
         """Keep the newest of each, at most so many and so many bytes; return how many went."""
@@ -121,6 +138,8 @@ class Pending:
         for kept in (self.begun, self.ended):
             for key in list(islice(kept, max(len(kept) - rows, 0))):
                 del kept[key]
+        if self.size > size:
+            self._strip()
         total = sum(map(len, self.payloads.values()))
         for name in list(self.payloads):
             if total <= size:
@@ -135,6 +154,16 @@ class Pending:
         del self.outputs[:first]
         del self.resubmitted[: max(len(self.resubmitted) - rows, 0)]
         return before - len(self)
+
+    def _strip(self) -> None:
+        """Keep what happened, but not the payloads: they are what takes the memory."""
+        for key, start in self.begun.items():
+            if start[-1]:
+                self.begun[key] = (*start[:-1], b"")
+        for key, end in self.ended.items():
+            if end[-1]:
+                self.ended[key] = (*end[:-1], b"")
+        self.size = sum(len(output[2]) for output in self.outputs)
 
     def __len__(self) -> int:
         return (

@@ -76,3 +76,38 @@ def payloads(database: Database, where: Condition, kind: int, most: int) -> dict
         found[f"{uuid}_{counter}"] = data
     cursor.close()
     return found
+
+
+_TASK = (
+    "SELECT t.channel, t.op, t.fn, f.data, t.label, t.work, t.attempt, e.id, t.status,"
+    " t.submitted, t.started, t.finished, t.received, t.result,"
+    " (SELECT text FROM outputs o WHERE o.key = t.key AND o.stream = 1),"
+    " (SELECT text FROM outputs o WHERE o.key = t.key AND o.stream = 2)"
+)
+_NAMES = (
+    *("channel", "op", "fn", "function", "label", "work", "attempt", "engine", "status"),
+    *("submitted", "started", "finished", "received", "result", "stdout", "stderr"),
+)
+
+
+def tasks(database: Database, names: list[str], most: int) -> dict[str, dict[str, Any] | None]:
+    """Return everything kept of the first of these tasks, about ``most`` bytes in all.
+
+    Of a msg_id that is not known the value is None.  At least one is answered for; those
+    that do not fit are to be asked for again.
+    """
+    found: dict[str, dict[str, Any] | None] = {}
+    total = 0
+    for name in names:
+        key = database.key_of(name)
+        row = None
+        if key is not None:
+            row = database.connection.execute(
+                f"{_TASK}{schema.FROM} WHERE t.key = ?", [key]
+            ).fetchone()
+        if row is not None:
+            total += 200 + sum(len(value) for value in row if isinstance(value, bytes | str))
+        if found and total > most:
+            break
+        found[name] = None if row is None else dict(zip(_NAMES, row, strict=True))
+    return found

@@ -14,13 +14,20 @@ from __future__ import annotations
 APPLICATION = 0x69706378
 """Marks a file as ours (PRAGMA application_id): ``ipcx``."""
 
-VERSION = 1
+VERSION = 2
 """Of the tables below (PRAGMA user_version); see :data:`MIGRATIONS`."""
 
-MIGRATIONS: dict[int, str] = {}
+# WITHOUT ROWID is for small rows; a function's pickle may have 64 KiB.
+FUNCTIONS = "CREATE TABLE functions (digest BLOB PRIMARY KEY, name TEXT, data BLOB);"
+
+MIGRATIONS: dict[int, str] = {
+    1: "ALTER TABLE tasks ADD COLUMN work BLOB; ALTER TABLE tasks ADD COLUMN result BLOB;"
+    + FUNCTIONS,
+}
 """From version to the script that makes the next one of it."""
 
-TABLES = """
+TABLES = f"""
+{FUNCTIONS}
 CREATE TABLE clients (id INTEGER PRIMARY KEY, uuid TEXT NOT NULL UNIQUE);
 CREATE TABLE engines (
     row INTEGER PRIMARY KEY, id INTEGER NOT NULL, uuid TEXT, host TEXT
@@ -31,7 +38,7 @@ CREATE TABLE tasks (
     channel INTEGER, op INTEGER, fn, submitted REAL, label TEXT,
     attempt INTEGER, engine INTEGER, status INTEGER,
     started REAL, finished REAL, received REAL,
-    ename TEXT, evalue TEXT, resubmitted TEXT
+    ename TEXT, evalue TEXT, resubmitted TEXT, work BLOB, result BLOB
 );
 CREATE INDEX tasks_received ON tasks (received) WHERE received IS NOT NULL;
 CREATE TABLE payloads (
@@ -42,10 +49,10 @@ CREATE TABLE outputs (
 ) WITHOUT ROWID;
 """
 
-BEGUN = ("channel", "op", "fn", "submitted", "label")
+BEGUN = ("channel", "op", "fn", "submitted", "label", "work")
 ENDED = (
     *("attempt", "engine", "status", "started", "finished", "received"),
-    *("ename", "evalue"),
+    *("ename", "evalue", "result"),
 )
 COLUMNS = ("key", *BEGUN, *ENDED)
 
@@ -76,10 +83,12 @@ OUTPUT = (
     "INSERT INTO outputs (key, stream, text) VALUES (?1, ?2, ?3) ON CONFLICT (key, stream)"
     " DO UPDATE SET text = substr(text || excluded.text, 1, ?4)"
 )
+FUNCTION = "INSERT OR IGNORE INTO functions (digest, name, data) VALUES (?, ?, ?)"
 CLIENT = "INSERT OR IGNORE INTO clients (id, uuid) VALUES (?, ?)"
 ENGINE = "INSERT OR IGNORE INTO engines (row, id, uuid, host) VALUES (?, ?, ?, ?)"
 
 FROM = (
     " FROM tasks t LEFT JOIN clients c ON c.id = (t.key >> 40)"
     " LEFT JOIN engines e ON e.row = t.engine"
+    " LEFT JOIN functions f ON f.digest = t.fn"
 )

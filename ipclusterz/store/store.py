@@ -14,7 +14,7 @@ from typing import Any
 
 from ipclusterz.store import reading
 from ipclusterz.store.keys import Shape
-from ipclusterz.store.pending import Begun, Ended, Notes, Output, Payload, Resubmitted
+from ipclusterz.store.pending import Begun, Ended, Function, Notes, Output, Payload, Resubmitted
 from ipclusterz.store.query import compile_query
 from ipclusterz.store.writer import Bounds, Done, Task, Writer
 
@@ -31,6 +31,12 @@ ANSWER_BYTES = 64 * 1024 * 1024
 
 HURRY = 25_000
 """Records that are not left waiting for the next regular write."""
+
+HURRY_BYTES = 8 * 1024 * 1024
+"""Bytes of payloads and output that are not left waiting."""
+
+BACKLOG_BYTES = 256 * 1024 * 1024
+"""Bytes that may wait when the disk does not come back from a write at all."""
 
 BACKLOG = 1_000_000
 """Records that may wait when the disk does not come back from a write at all."""
@@ -59,6 +65,7 @@ class Store:
         self._out: deque[tuple[Done | None, Any, str]] = deque()
         self._read, self._write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._noted = 0
+        self._size = 0
         self._dropped = 0
         self._closed = False
         bounds = Bounds(max_rows, max_age, max_bytes)
@@ -88,12 +95,17 @@ class Store:
         delivered: Sequence[int] = (),
         outputs: Sequence[Output] = (),
         resubmitted: Sequence[Resubmitted] = (),
+        functions: Sequence[Function] = (),
+        size: int = 0,
     ) -> None:
         """Take down what happened to tasks; costs the same for one and for thousands.
 
-        The sequences belong to the store from now on.  Neither waits nor raises.
+        The sequences belong to the store from now on; ``size`` are the bytes of what is in
+        them besides fixed parts.  Neither waits nor raises.
         """
-        notes = Notes(begun, ended, payloads, delivered, outputs, resubmitted)
+        notes = Notes(
+            begun, ended, payloads, delivered, outputs, resubmitted, functions, size
+        )
         if self._closed:
             return
         self._noted += len(notes)
@@ -102,12 +114,13 @@ class Store:
         if not writer.waked:
             writer.waked = True
             writer.commands.put(("wake", None, None))
+        self._size += size
         waiting = self._noted - writer.taken - self._dropped
-        if waiting > HURRY:
+        if waiting > HURRY or self._size - writer.taken_size > HURRY_BYTES:
             if not writer.hurried:
                 writer.hurried = True
                 writer.commands.put(("hurry", None, None))
-            if waiting > BACKLOG:
+            if waiting > BACKLOG or self._size - writer.taken_size > BACKLOG_BYTES:
                 self._drop()
 
     def _put(self, item: Notes | tuple[str, int, str, str]) -> None:
@@ -122,6 +135,7 @@ class Store:
             return
         if isinstance(item, Notes):
             self._dropped += len(item)
+            self._size -= item.size
         else:
             self._writer.inbox.append(item)
 
@@ -151,6 +165,10 @@ class Store:
         """Ask for what is kept of tasks: a dict of msg_id and bytes, 64 MiB at the most."""
         condition = compile_query(where)
         self._ask(lambda db: reading.payloads(db, condition, kind, ANSWER_BYTES), done)
+
+    def tasks(self, done: Done, names: list[str], most: int = ANSWER_BYTES) -> None:
+        """Ask for everything kept of the tasks with these msg_ids; see reading.tasks."""
+        self._ask(lambda db: reading.tasks(db, names, most), done)
 
     def purge(self, done: Done, where: Mapping[str, Any] | None = None) -> None:
         """Remove finished tasks; answers ``{"purged": n, "unfinished": m}``; the m stay."""

@@ -69,6 +69,7 @@ class Writer:
         self.inbox: deque[Notes | tuple[str, int, str, str]] = deque()
         self.commands: SimpleQueue[tuple[str, Task | None, Done | None]] = SimpleQueue()
         self.taken = 0
+        self.taken_size = 0
         self.waked = False
         self.hurried = False
         self.lost = 0
@@ -159,12 +160,17 @@ class Writer:
                 if not self._delay:
                     return
                 self._trim()
+            elif pending.size > PENDING_BYTES:
+                if not self._delay:
+                    return
+                self._trim()
             try:
                 item = inbox.popleft()
             except IndexError:
                 return
             if isinstance(item, Notes):
                 self.taken += len(item)
+                self.taken_size += item.size
                 since += len(item)
                 try:
                     pending.add(item)

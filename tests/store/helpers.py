@@ -21,9 +21,14 @@ def key(counter: int, client: int = 1) -> int:
 
 
 def began(
-    counter: int, client: int = 1, label: str = "", fn: bytes | str = b"\x01\x02"
-) -> tuple[int, int, int, bytes | str, float, str]:
-    return key(counter, client), int(Channel.TASK), int(Op.APPLY), fn, NOON + counter, label
+    counter: int,
+    client: int = 1,
+    label: str = "",
+    fn: bytes | str = b"\x01\x02",
+    data: bytes = b"",
+) -> tuple[int, int, int, bytes | str, float, str, bytes]:
+    numbers = key(counter, client), int(Channel.TASK), int(Op.APPLY)
+    return (*numbers, fn, NOON + counter, label, data)
 
 
 def ended(
@@ -33,12 +38,14 @@ def ended(
     status: Status = Status.OK,
     received: float = 0.0,
     error: tuple[str, str] = ("", ""),
-) -> tuple[int, int, int, int, float, float, float, str, str]:
+    data: bytes = b"",
+) -> tuple[int, int, int, int, float, float, float, str, str, bytes]:
     at = NOON + counter
     return (
         *(key(counter, client), 1, engine, int(status)),
         *(at + 0.1, at + 0.2, received or time.time()),
         *error,
+        data,
     )
 
 

@@ -1,0 +1,114 @@
+"""What a scheduler notes for the task database, until it is shipped to the hub.
+
+Notes are plain tuples (:class:`~ipclusterz.core.message.Records`), because a task costs two
+of them.  Small payloads are kept with every task; larger ones, up to what rides in a batch,
+as long as not too many bytes have come since the last shipping: the database must not become
+the bottleneck of a cluster whose tasks are mostly data.  Still larger ones lie in files of
+their owners, and a reference to one is worth nothing to who reads it later.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from ipclusterz.core import message as m
+
+SMALL = 1024
+"""Bytes of a payload that is kept always."""
+
+BUDGET = 1024 * 1024
+"""Bytes of larger payloads and of output that are kept between two shippings."""
+
+TEXT = 300
+"""Characters of an error's text that are kept beside its payload."""
+
+_failure = msgspec.msgpack.Decoder(m.Failure)
+
+
+class Recorder:
+    """Notes of one scheduler; ``clock`` is the time since the epoch when ``now`` was 0."""
+
+    def __init__(self, channel: int, clock: float) -> None:
+        self._channel = channel
+        self._clock = clock
+        self._begun: list[m.Begun] = []
+        self._ended: list[m.Ended] = []
+        self._functions: list[tuple[bytes, bytes]] = []
+        self._known: set[bytes] = set()
+        self._outputs: list[tuple[int, int, str]] = []
+        self._size = 0
+        self._left = BUDGET
+
+    @property
+    def waiting(self) -> bool:
+        """Whether there is something to ship."""
+        return bool(self._begun or self._ended or self._outputs or self._functions)
+
+    def begun(self, key: int, op: int, fn: bytes, label: str, data: bytes, now: float) -> None:
+        """A task was taken in."""
+        if len(data) > SMALL:
+            data = self._afford(data)
+        self._size += len(data)
+        self._begun.append((key, self._channel, op, fn, self._clock + now, label, data))
+
+    def ended(self, result: m.Result, now: float) -> None:
+        """A task has ended, in whatever way."""
+        name = text = ""
+        data = result.data
+        if result.status and data:
+            try:
+                failure = _failure.decode(data)
+                name, text = failure.name, failure.text[:TEXT]
+            except msgspec.MsgspecError:
+                name = "unreadable"
+        if len(data) > SMALL:
+            data = self._afford(data)
+        self._size += len(data)
+        self._ended.append(
+            (
+                result.key,
+                result.attempt,
+                result.engine,
+                result.status,
+                result.started,
+                result.finished,
+                self._clock + now,
+                name,
+                text,
+                data,
+            )
+        )
+
+    def function(self, digest: bytes, data: bytes) -> None:
+        """A function that tasks name, once."""
+        if digest not in self._known:
+            self._known.add(digest)
+            self._functions.append((digest, data))
+            self._size += len(data)
+
+    def output(self, key: int, stream: int, text: str) -> None:
+        """A task wrote something; of floods only the beginnings are kept."""
+        if self._left > 0:
+            self._left -= len(text)
+            self._size += len(text)
+            self._outputs.append((key, stream, text))
+
+    def _afford(self, data: bytes) -> bytes:
+        if len(data) > self._left:
+            return b""
+        self._left -= len(data)
+        return data
+
+    def forgotten(self) -> None:
+        """The hub is new: it may not have written which functions there were."""
+        self._known.clear()
+
+    def take(self) -> m.Records:
+        """Return everything noted since the last time."""
+        taken = m.Records(
+            self._begun, self._ended, self._functions, self._outputs, self._size
+        )
+        self._begun, self._ended, self._functions, self._outputs = [], [], [], []
+        self._size = 0
+        self._left = BUDGET
+        return taken
