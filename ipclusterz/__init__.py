@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from ipclusterz.client.client import Client as Client
     from ipclusterz.client.direct import DirectView as DirectView
     from ipclusterz.client.group import AsyncMapResult as AsyncMapResult
+    from ipclusterz.client.remembered import AsyncHubResult as AsyncHubResult
     from ipclusterz.client.remote import ParallelFunction as ParallelFunction
     from ipclusterz.client.remote import RemoteFunction as RemoteFunction
     from ipclusterz.client.remote import parallel as parallel
@@ -44,9 +45,11 @@ if TYPE_CHECKING:
     from ipclusterz.error import LaunchError as LaunchError
     from ipclusterz.error import NoEnginesRegistered as NoEnginesRegistered
     from ipclusterz.error import RemoteError as RemoteError
+    from ipclusterz.error import ResultNotKept as ResultNotKept
     from ipclusterz.error import SerializationError as SerializationError
     from ipclusterz.error import TaskAborted as TaskAborted
     from ipclusterz.error import TaskLost as TaskLost
+    from ipclusterz.error import TaskNotFound as TaskNotFound
     from ipclusterz.error import TaskTimeout as TaskTimeout
     from ipclusterz.error import TimeoutError as TimeoutError
     from ipclusterz.error import UnmetDependency as UnmetDependency
@@ -57,6 +60,7 @@ _PLACES: dict[str, tuple[str, ...]] = {
     "ipclusterz.client.balanced": ("LoadBalancedView",),
     "ipclusterz.client.asyncresult": ("AsyncResult",),
     "ipclusterz.client.group": ("AsyncMapResult",),
+    "ipclusterz.client.remembered": ("AsyncHubResult",),
     "ipclusterz.client.remote": ("RemoteFunction", "ParallelFunction", "remote", "parallel"),
     "ipclusterz.cluster": ("Cluster",),
     "ipclusterz.engine.reference": ("Reference",),
@@ -75,9 +79,11 @@ _PLACES: dict[str, tuple[str, ...]] = {
         "LaunchError",
         "NoEnginesRegistered",
         "RemoteError",
+        "ResultNotKept",
         "SerializationError",
         "TaskAborted",
         "TaskLost",
+        "TaskNotFound",
         "TaskTimeout",
         "TimeoutError",
         "UnmetDependency",

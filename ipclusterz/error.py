@@ -18,6 +18,8 @@
     │   └── ImpossibleDependency
     │       ├── InvalidDependency
     │       └── DependencyTimeout
+    ├── TaskNotFound              nobody knows a task of that name; also a KeyError
+    │   └── ResultNotKept         … or not its result any more
     ├── SerializationError        something cannot be pickled or unpickled
     └── RemoteError               user code failed on an engine
         └── CompositeError        … on several
@@ -96,6 +98,16 @@ class InvalidDependency(ImpossibleDependency):
 
 class DependencyTimeout(ImpossibleDependency):
     """The dependency was not met in time."""
+
+
+class TaskNotFound(KernelError, KeyError):
+    """Nobody knows a task of this name (any more)."""
+
+    __str__ = Exception.__str__  # a KeyError shows its text in quotes
+
+
+class ResultNotKept(TaskNotFound):
+    """A task is remembered, but not its result, or not what it was sent with."""
 
 
 class SerializationError(KernelError):

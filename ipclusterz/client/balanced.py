@@ -36,6 +36,7 @@ class LoadBalancedView(View):
         self._targets: list[int] | None = None
         self._retries = 0
         self._timeout = 0.0
+        self._label: str | None = None
         self._options: Options | None = None
         super().__init__(client, **flags)
         # Looked up once: apply_async is what programs call a million times.
@@ -87,9 +88,21 @@ class LoadBalancedView(View):
         self._timeout = seconds
         self._set_options()
 
+    @property
+    def label(self) -> str | None:
+        """A word that the task database keeps with each task."""
+        return self._label
+
+    @label.setter
+    def label(self, value: str | None) -> None:
+        if value is not None and not isinstance(value, str):
+            raise ValueError(f"label={value!r} must be text")
+        self._label = value
+        self._set_options()
+
     def _set_options(self) -> None:
-        plain = self._targets is None and not self._retries and not self._timeout
-        self._options = None if plain else Options(self._retries, self._targets, self._timeout)
+        given = Options(self._retries, self._targets, self._timeout, self._label or "")
+        self._options = None if given == Options() else given
 
     # -- sending ---------------------------------------------------------------------------
 
@@ -111,8 +124,8 @@ class LoadBalancedView(View):
         except AttributeError:
             name = type(f).__name__
         result = TaskResult(self._session, name)
-        if self.label:
-            result._label = self.label
+        if self._label:
+            result._label = self._label
         live = self._live
         live.add(result)
         try:
@@ -127,7 +140,7 @@ class LoadBalancedView(View):
     ) -> TaskResult:
         parts = serialize.pack_large(f, args, kwargs)
         result = TaskResult(self._session, name_of(f))
-        result._label = self.label
+        result._label = self._label
         self._live.add(result)
         try:
             result._key = self._submit(Op.CALL, None, parts, result, options=self._options)

@@ -19,6 +19,7 @@ from ipclusterz.client import targets as engines_of
 from ipclusterz.client.asyncresult import AsyncResult
 from ipclusterz.client.balanced import LoadBalancedView
 from ipclusterz.client.direct import DirectView
+from ipclusterz.client.hubquestions import HubQuestions
 from ipclusterz.client.session import Link, Session, keys_of, say
 from ipclusterz.core.message import Op
 from ipclusterz.error import AuthenticationError, TimeoutError
@@ -26,14 +27,11 @@ from ipclusterz.error import AuthenticationError, TimeoutError
 if TYPE_CHECKING:
     from ipclusterz.core.connector import Connector
 
-ANSWER = 60.0
-"""Seconds that an answer of the task database may take."""
-
 CONTROL = 10.0
 """Seconds that engines get to answer a control request."""
 
 
-class Client:
+class Client(HubQuestions):
     """A session with a cluster; ``rc[0]``, ``rc[:]``, ``rc[::2]`` are views of its engines.
 
     ``connection_info`` (or ``url_file``) is the path of a connector file, or its content
@@ -303,31 +301,6 @@ class Client:
         else:
             self._control(Op.STOP, targets)
         return self._answer(block)
-
-    def hub_history(self) -> list[str]:
-        """Return the msg_ids of the tasks the hub remembers, in the order of submission.
-
-        Of all clients of this profile's clusters, also of earlier ones; see docs/database.md.
-        Raises KernelError when the controller keeps no task database.
-        """
-        found: list[str] = self.session.connection.query("hub_history", timeout=ANSWER)
-        return found
-
-    def db_query(
-        self, query: dict[str, Any] | None = None, keys: list[str] | None = None
-    ) -> list[dict[str, Any]]:
-        """Return records of tasks that the hub remembers.
-
-        ``query`` is in the manner of MongoDB (``{"engine_id": 0, "completed": None}``; all
-        tasks when empty), ``keys`` names what of each record is wanted (default: all).
-        Times are aware datetimes.  Raises KernelError for a query that means nothing, with
-        the nearest that does.
-        """
-        asked = (query or {}, keys)
-        found: list[dict[str, Any]] = self.session.connection.query(
-            "db_query", asked, timeout=ANSWER
-        )
-        return found
 
     def queue_status(self, targets: Any = "all", verbose: bool = False) -> dict[Any, Any]:
         """Return what waits: ``{'unassigned': n, id: {'queue', 'completed', 'tasks'}}``.

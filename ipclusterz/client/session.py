@@ -95,6 +95,9 @@ class Link(Protocol):
     def query(self, what: str, arg: Any = None, *, timeout: float | None = 10) -> Any:
         """Ask the hub."""
 
+    def ask(self, what: str, arg: Any, then: Callable[[Any, str], None]) -> None:
+        """Ask the hub and have ``then(value, error)`` called, under the I/O lock."""
+
     def shutdown_controller(self, timeout: float | None) -> None:
         """End the controller, and with it the cluster."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from concurrent.futures import Future
-from typing import Any
+from typing import Any, cast
 
 from ipclusterz.client.asyncresult import AsyncResult
 from ipclusterz.client.session import Open, Session, limit
@@ -24,8 +24,8 @@ def open_sinks(session: Session, jobs: Any) -> list[Open]:
     found: list[Open] = []
     for job in jobs:
         if isinstance(job, AsyncResult):
-            wanted: Any = job
-            found += [sink for sink in live if sink is wanted]
+            if not job.done():
+                found.append(cast("Open", job))  # every kind that views make is one
         elif isinstance(job, str):
             key = session.key_of(job)
             found += [sink for sink in live if key is not None and key in sink.task_keys()]

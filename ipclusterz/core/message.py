@@ -422,11 +422,28 @@ class Query(Message, tag=40):
 
 
 class Answer(Message, tag=41):
-    """The hub's answer; ``error`` is empty when all is well."""
+    """The hub's answer; ``error`` is empty when all is well.
+
+    A long one comes in pieces of its encoding: all but the last have ``more``.
+    """
 
     id: int
     value: Any
     error: str = ""
+    piece: bytes = b""
+    more: bool = False
+
+
+def answers(id: int, value: Any, error: str) -> list[Answer]:
+    """Return an answer, in pieces if it is long: a message must fit a frame."""
+    encoded = encode(value)
+    if len(encoded) <= CHUNK:
+        return [Answer(id, value, error)]
+    starts = range(0, len(encoded), CHUNK)
+    return [
+        Answer(id, None, error, encoded[at : at + CHUNK], at + CHUNK < len(encoded))
+        for at in starts
+    ]
 
 
 class Engines(Message, tag=42):

@@ -105,9 +105,7 @@ class Recorder:
 
     def take(self) -> m.Records:
         """Return everything noted since the last time."""
-        taken = m.Records(
-            self._begun, self._ended, self._functions, self._outputs, self._size
-        )
+        taken = m.Records(self._begun, self._ended, self._functions, self._outputs, self._size)
         self._begun, self._ended, self._functions, self._outputs = [], [], [], []
         self._size = 0
         self._left = BUDGET

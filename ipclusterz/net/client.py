@@ -83,6 +83,8 @@ class Connection:
         self._engine_calls: list[Callable[[], None]] = []
         self._answers: dict[int, m.Answer | None] = {}
         self._questions: dict[int, m.Query] = {}  # not answered yet
+        self._pieces: dict[int, list[bytes]] = {}
+        self._askers: dict[int, Callable[[Any, str], None]] = {}
         self._next_query = 0
         self._closed = False
         self._problem = ("", "")
@@ -303,6 +305,10 @@ class Connection:
 
     def _fail_all(self, error: BaseException) -> None:
         self.ledger.give_up(m.Failure(type(error).__name__, str(error)))
+        askers, self._askers = self._askers, {}
+        for number, asker in askers.items():
+            self._questions.pop(number, None)
+            asker(None, str(error))
 
     # -- receiving -------------------------------------------------------------------------
 
@@ -318,11 +324,24 @@ class Connection:
             if isinstance(message, m.Engines):
                 self._engines(message)
             elif isinstance(message, m.Answer):
+                if message.piece and not self._joined(message):
+                    continue
                 self._questions.pop(message.id, None)
                 if message.id in self._answers:
                     self._answers[message.id] = message
+                elif (asker := self._askers.pop(message.id, None)) is not None:
+                    asker(message.value, message.error)
             elif isinstance(message, m.Shutdown):
                 self._give_up(ControllerLost(f"the controller has ended: {message.reason}"))
+
+    def _joined(self, answer: m.Answer) -> bool:
+        """Keep a piece of a long answer; with the last one, put the whole into it."""
+        pieces = self._pieces.setdefault(answer.id, [])
+        pieces.append(answer.piece)
+        if answer.more:
+            return False
+        answer.value = _msgpack.decode(b"".join(self._pieces.pop(answer.id)))
+        return True
 
     def _engines(self, delta: m.Engines) -> None:
         engines = {} if delta.full else dict(self.engines)
@@ -341,6 +360,7 @@ class Connection:
             self.ledger.renewed(channel)
             self._payloads.renewed(channel)
         elif channel == Channel.QUERY:
+            self._pieces.clear()
             for question in list(self._questions.values()):
                 self._dials[Channel.QUERY].send(question)
 
@@ -377,13 +397,15 @@ class Connection:
         sink: Sink,
         targets: list[int],
         channel: int = Channel.DIRECT,
+        *,
+        options: Options | None = None,
     ) -> int:
         """Send work to named engines; target ``i`` answers under the returned key + ``i``."""
         data, body = self._payloads.pack(parts)
         ledger = self.ledger
         with self._keys:
             key = ledger.reserve(len(targets))
-        arguments = (key, int(channel), op, fn, data, body, targets, sink)
+        arguments = (key, int(channel), op, fn, data, body, targets, sink, options)
         self._inbox.append((ledger.request, arguments))
         if not self._driver.woken:
             self._leave()
@@ -487,6 +509,19 @@ class Connection:
             raise KernelError(f"the hub cannot answer {what!r}: {answer.error}")
         return answer.value
 
+    def ask(self, what: str, arg: Any, then: Callable[[Any, str], None]) -> None:
+        """Ask the hub; ``then(value, error)`` is called by whichever thread reads, quickly.
+
+        It may ask again.  When the controller is lost it is called with the reason.
+        """
+        with self._keys:
+            self._next_query += 1
+            number = self._next_query
+        self._askers[number] = then
+        question = self._questions[number] = m.Query(number, what, arg)
+        self._inbox.append((self._dials[Channel.QUERY].send, (question,)))
+        self._leave()
+
     def shutdown_controller(self, timeout: float | None) -> None:
         """Ask the controller to end and wait until it does."""
         request = m.Shutdown("asked by a client")
@@ -530,7 +565,7 @@ class Connection:
             for dial in self._dials.values():
                 dial.flush()
             self._closed = True
-            self.ledger.give_up(m.Failure("ControllerLost", "this client was closed"))
+            self._fail_all(ControllerLost("this client was closed"))
         self._release_all()
 
     def _release_all(self) -> None:

@@ -9,6 +9,7 @@ import logging
 import os
 import secrets
 import signal
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -34,6 +35,9 @@ SELF_TEST_SECONDS = 0.5
 
 EARLY_SECONDS = 5.0
 """How long a hub that was started again lets peers wait for what schedulers remember."""
+
+GATHER_SECONDS = 1.0
+"""How long a question to the task database waits for a scheduler that does not answer."""
 
 FAREWELL_SECONDS = 2.0
 """How long the end waits for peers to take note of it; an agent's engines get half of it."""
@@ -89,6 +93,7 @@ class Hub:
         self._refusals: dict[str, int] = {}  # mechanism -> connections refused so far
         self._remembering = generation > 0
         self._early: list[tuple[bytes, Role, Any]] = []
+        self._asked: deque[tuple[int, Callable[[], None]]] = deque()
         registration = sockets.curved(sockets.router(context), keys.server_secret)
         listening.bind(registration, Channel.REGISTRATION)
         self._registration = ZSocket(loop, registration, self._register_frames, copy=False)
@@ -274,12 +279,27 @@ class Hub:
         """Put a question to the task database; the answer comes when it has it."""
 
         def done(value: Any, error: str) -> None:
-            self.query.send(peer, m.Answer(message.id, value, error))
+            for answer in m.answers(message.id, value, error):
+                self.query.send(peer, answer)
 
-        if self.history is None:
+        history = self.history
+        if history is None:
             done(None, "this controller keeps no task database (--nodb)")
-        else:
-            self.history.ask(message.what, message.arg, done)
+            return
+        # What schedulers have gathered comes first: who was told that a task has ended must
+        # not hear from us that it has not.
+        rev = self.registry.collect()
+        self._asked.append((rev, lambda: history.ask(message.what, message.arg, done)))
+        self.loop.after(GATHER_SECONDS, lambda: self._answer_asked(rev))
+
+    def _answer_asked(self, late: int = -1) -> None:
+        """Go on with the questions for which all schedulers told what they had.
+
+        Those up to ``late`` do not wait for a scheduler that does not answer any longer.
+        """
+        asked = self._asked
+        while asked and (asked[0][0] <= late or self.registry.acknowledged(asked[0][0])):
+            asked.popleft()[1]()
 
     def _monitor_frames(self, frames: list[bytes]) -> None:
         try:
@@ -295,6 +315,8 @@ class Hub:
                 self._remembered()
         elif isinstance(message, m.Ack):
             self.registry.ack(message)
+            if self._asked:
+                self._answer_asked()
         elif isinstance(message, m.Records):
             if self.history is not None:
                 self.history.note(message)

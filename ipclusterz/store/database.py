@@ -130,7 +130,8 @@ class Database:
             " IS NOT NULL)"
         )
         self.connection.execute(
-            "DELETE FROM functions WHERE digest NOT IN (SELECT fn FROM tasks WHERE fn IS NOT NULL)"
+            "DELETE FROM functions WHERE digest NOT IN"
+            " (SELECT fn FROM tasks WHERE fn IS NOT NULL)"
         )
 
     def _count(self) -> int:
@@ -164,7 +165,7 @@ class Database:
         row = self._clients.get(uuid)
         if row is None or not counter.isdecimal() or len(counter) > 13:
             return None
-        return row << COUNTER_BITS | int(counter)
+        return int(row) << COUNTER_BITS | int(counter)
 
     def engine_row(self, engine: int, uuid: str, host: str) -> int:
         """Return the row of an engine, which is made if need be."""

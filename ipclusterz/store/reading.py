@@ -80,13 +80,14 @@ def payloads(database: Database, where: Condition, kind: int, most: int) -> dict
 
 _TASK = (
     "SELECT t.channel, t.op, t.fn, f.data, t.label, t.work, t.attempt, e.id, t.status,"
-    " t.submitted, t.started, t.finished, t.received, t.result,"
+    " t.submitted, t.started, t.finished, t.received, t.result, t.ename, t.evalue,"
     " (SELECT text FROM outputs o WHERE o.key = t.key AND o.stream = 1),"
     " (SELECT text FROM outputs o WHERE o.key = t.key AND o.stream = 2)"
 )
 _NAMES = (
     *("channel", "op", "fn", "function", "label", "work", "attempt", "engine", "status"),
-    *("submitted", "started", "finished", "received", "result", "stdout", "stderr"),
+    *("submitted", "started", "finished", "received", "result", "ename", "evalue"),
+    *("stdout", "stderr"),
 )
 
 

@@ -103,9 +103,7 @@ class Store:
         The sequences belong to the store from now on; ``size`` are the bytes of what is in
         them besides fixed parts.  Neither waits nor raises.
         """
-        notes = Notes(
-            begun, ended, payloads, delivered, outputs, resubmitted, functions, size
-        )
+        notes = Notes(begun, ended, payloads, delivered, outputs, resubmitted, functions, size)
         if self._closed:
             return
         self._noted += len(notes)

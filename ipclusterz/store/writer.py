@@ -156,11 +156,8 @@ class Writer:
         self.waked = self.hurried = False
         inbox, pending, since = self.inbox, self._pending, 0
         while True:
-            if len(pending) > (PENDING_ROWS if self._delay else PORTION):
-                if not self._delay:
-                    return
-                self._trim()
-            elif pending.size > PENDING_BYTES:
+            most = PENDING_ROWS if self._delay else PORTION
+            if len(pending) > most or pending.size > PENDING_BYTES:
                 if not self._delay:
                     return
                 self._trim()

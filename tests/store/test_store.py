@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import pickle
 import select
+import sqlite3
 import stat
 import threading
 import time
@@ -17,7 +19,7 @@ from ipclusterz.core.message import Status
 from ipclusterz.store import RESULT, WORK, QueryError
 from ipclusterz.store import database as database_module
 from ipclusterz.store import store as store_module
-from ipclusterz.store.pending import Pending
+from ipclusterz.store.pending import Notes, Pending
 from tests.store.helpers import NOON, OTHER, UUID, Desk, began, ended, key
 
 
@@ -332,3 +334,73 @@ def test_asking_after_close_is_answered() -> None:
     desk.store.history(lambda value, error: got.append((value, error)))
     desk.store.poll()
     assert got == [(None, "the task database is closed")]
+
+
+def test_small_payloads_stand_with_their_task() -> None:
+    with Desk(None) as desk:
+        desk.store.note(
+            [began(1, data=b"arguments"), began(2)],
+            [ended(1, data=b"value")],
+            outputs=[(key(1), 1, "said"), (key(1), 2, "warned")],
+            functions=[(b"\x01\x02", b"\x80\x05no pickle")],
+        )
+        found = desk.ask("tasks", [f"{UUID}_1", f"{UUID}_2", f"{UUID}_3", "nobody_1", "x"])
+        one = found[f"{UUID}_1"]
+        assert (one["work"], one["result"], one["function"]) == (
+            b"arguments",
+            b"value",
+            b"\x80\x05no pickle",
+        )
+        assert (one["stdout"], one["stderr"], one["status"]) == ("said", "warned", 0)
+        two = found[f"{UUID}_2"]
+        assert (two["work"], two["result"], two["received"]) == (None, None, None)
+        assert found[f"{UUID}_3"] is None and found["nobody_1"] is None and found["x"] is None
+        [record] = desk.ask("query", {"msg_id": f"{UUID}_1"}, ["buffers", "result_buffers"])
+        assert record["buffers"] == [b"arguments"] and record["result_buffers"] == [b"value"]
+        assert desk.ask("query", {"buffers": {"$exists": True}}, ["msg_id"]) == [
+            {"msg_id": f"{UUID}_1"}
+        ]
+
+
+def test_an_answer_with_payloads_is_bounded() -> None:
+    with Desk(None) as desk:
+        desk.store.note([began(i, data=bytes(1000)) for i in range(100)])
+        names = [f"{UUID}_{i}" for i in range(100)]
+        found = desk.ask("tasks", names, 10_000)
+        assert list(found) == names[: len(found)] and 1 < len(found) < 12
+        assert len(desk.ask("tasks", names[:1], 1)) == 1  # always some progress
+
+
+def test_functions_are_called_by_their_names() -> None:
+    with Desk(None) as desk:
+        digest = bytes(16)
+        desk.store.note([began(1, fn=digest)], functions=[(digest, pickle.dumps(os.getpid))])
+        [record] = desk.ask("query", {"function": {"$ne": None}}, ["function"])
+        assert record["function"].endswith("getpid")
+
+
+def test_a_database_of_version_1_is_brought_to_this_one(tmp_path: Path) -> None:
+    path = tmp_path / "tasks.db"
+    with Desk(path) as desk:
+        desk.store.note([began(1)], [ended(1)])
+    with sqlite3.connect(path) as db:
+        db.executescript(
+            "ALTER TABLE tasks DROP COLUMN work; ALTER TABLE tasks DROP COLUMN result;"
+            "DROP TABLE functions; PRAGMA user_version = 1"
+        )
+    db.close()
+    with Desk(path) as desk:
+        desk.store.note([began(2, data=b"new")])
+        assert desk.said == []
+        found = desk.ask("tasks", [f"{UUID}_1", f"{UUID}_2"])
+        assert found[f"{UUID}_1"]["status"] == 0 and found[f"{UUID}_2"]["work"] == b"new"
+
+
+def test_payloads_go_first_when_the_disk_cannot_take_them() -> None:
+    pending = Pending()
+    notes = Notes([began(1, data=bytes(900))], [ended(1, data=bytes(900))], size=1800)
+    pending.add(notes)
+    assert pending.trim(1000, 1000) == 0
+    assert pending.begun[key(1)][:-1] == notes.begun[0][:-1]
+    assert pending.begun[key(1)][-1] == b"" == pending.ended[key(1)][-1]
+    assert pending.size == 0

@@ -1,0 +1,77 @@
+"""What a scheduler notes for the task database."""
+
+from __future__ import annotations
+
+from ipclusterz.core import message as m
+from ipclusterz.core.broker import Broker
+from ipclusterz.core.message import Channel, Op, Status
+from ipclusterz.core.recorder import BUDGET, SMALL, Recorder
+
+
+def result(key: int, data: bytes, status: Status = Status.OK) -> m.Result:
+    return m.Result(key, 3, 1, int(status), data, None, 10.0, 11.0, 0)
+
+
+def test_a_task_from_its_beginning_to_its_end() -> None:
+    recorder = Recorder(Channel.TASK, 1000.0)
+    assert not recorder.waiting
+    recorder.begun(5, Op.APPLY, b"f", "night", b"arguments", 2.0)
+    recorder.ended(result(5, b"value"), 3.0)
+    assert recorder.waiting
+    taken = recorder.take()
+    assert taken.begun == [(5, Channel.TASK, Op.APPLY, b"f", 1002.0, "night", b"arguments")]
+    assert taken.ended == [(5, 3, 1, Status.OK, 10.0, 11.0, 1003.0, "", "", b"value")]
+    assert taken.size == len(b"arguments") + len(b"value")
+    assert not recorder.waiting and recorder.take() == m.Records()
+
+
+def test_errors_are_told_by_name_as_well() -> None:
+    recorder = Recorder(Channel.DIRECT, 0.0)
+    failure = m.encode(m.Failure("ValueError", "x" * 1000, "Traceback"))
+    recorder.ended(result(1, failure, Status.ERROR), 0.0)
+    recorder.ended(result(2, b"\xff", Status.DIED), 0.0)
+    recorder.ended(result(3, b"", Status.ABORTED), 0.0)
+    one, two, three = recorder.take().ended
+    assert one[-3:] == ("ValueError", "x" * 300, failure)
+    assert two[-3:] == ("unreadable", "", b"\xff")
+    assert three[-3:] == ("", "", b"")
+
+
+def test_large_payloads_are_kept_as_far_as_they_can_be_afforded() -> None:
+    recorder = Recorder(Channel.TASK, 0.0)
+    large = bytes(BUDGET // 2)
+    for key in range(4):
+        recorder.begun(key, Op.APPLY, b"", "", large, 0.0)
+    recorder.begun(9, Op.APPLY, b"", "", bytes(SMALL), 0.0)
+    kept = [len(begun[-1]) for begun in recorder.take().begun]
+    assert kept == [len(large), len(large), 0, 0, SMALL]  # small ones always
+    recorder.begun(1, Op.APPLY, b"", "", large, 0.0)
+    assert len(recorder.take().begun[0][-1]) == len(large)  # a new shipment, a new budget
+
+
+def test_of_a_flood_of_output_only_the_beginning_is_kept() -> None:
+    recorder = Recorder(Channel.IOPUB, 0.0)
+    for _ in range(5):
+        recorder.output(1, 1, "x" * (BUDGET // 2))
+    assert len(recorder.take().outputs) == 2
+
+
+def test_functions_are_told_once_and_again_to_a_new_hub() -> None:
+    broker = Broker(0)
+    broker.recorder = recorder = Recorder(Channel.TASK, 0.0)
+    for _ in range(2):
+        broker.handle(b"client", [m.Function(b"digest", b"pickle")], 0.0)
+    assert recorder.take().functions == [(b"digest", b"pickle")]
+    broker.handle(b"client", [m.Function(b"digest", b"pickle")], 0.0)
+    assert recorder.take().functions == []
+    broker.record_again()
+    assert recorder.take().functions == [(b"digest", b"pickle")]
+
+
+def test_long_answers_come_in_pieces() -> None:
+    assert m.answers(1, {"a": 1}, "") == [m.Answer(1, {"a": 1}, "")]
+    value = [b"x" * 1000] * 3000
+    pieces = m.answers(7, value, "")
+    assert [piece.more for piece in pieces] == [True, True, False]
+    assert all(len(piece.piece) <= m.CHUNK and piece.id == 7 for piece in pieces)
+    assert b"".join(piece.piece for piece in pieces) == m.encode(value)
