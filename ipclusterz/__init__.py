@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ipclusterz.client.balanced import LoadBalancedView as LoadBalancedView
     from ipclusterz.client.client import Client as Client
     from ipclusterz.client.direct import DirectView as DirectView
+    from ipclusterz.client.executor import ViewExecutor as ViewExecutor
     from ipclusterz.client.group import AsyncMapResult as AsyncMapResult
     from ipclusterz.client.remembered import AsyncHubResult as AsyncHubResult
     from ipclusterz.client.remote import ParallelFunction as ParallelFunction
@@ -59,6 +60,7 @@ _PLACES: dict[str, tuple[str, ...]] = {
     "ipclusterz.client.direct": ("DirectView",),
     "ipclusterz.client.balanced": ("LoadBalancedView",),
     "ipclusterz.client.asyncresult": ("AsyncResult",),
+    "ipclusterz.client.executor": ("ViewExecutor",),
     "ipclusterz.client.group": ("AsyncMapResult",),
     "ipclusterz.client.remembered": ("AsyncHubResult",),
     "ipclusterz.client.remote": ("RemoteFunction", "ParallelFunction", "remote", "parallel"),

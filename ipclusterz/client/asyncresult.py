@@ -91,6 +91,8 @@ class AsyncResult(Facts, Future[Any]):
         for waiter in self.__dict__.get("_waiters", ()):
             if self._went_well():
                 waiter.add_result(self)
+            elif self.cancelled():
+                waiter.add_cancelled(self)
             else:
                 waiter.add_exception(self)
         for wake in self._wakers or ():
@@ -215,10 +217,17 @@ class AsyncResult(Facts, Future[Any]):
         return self.get(timeout)
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
-        """Return what :meth:`get` would raise, or None; waits like it."""
+        """Return what :meth:`get` would raise, or None; waits like it.
+
+        Raises TaskAborted (a :class:`concurrent.futures.CancelledError`) when it was given
+        up, as futures do.
+        """
         if self._state != FINISHED and not self.wait(timeout):
             raise self._late(timeout)
-        return self._error()
+        error = self._error()
+        if error is not None and self.cancelled():
+            raise error.with_traceback(None)
+        return error
 
     @property
     def r(self) -> Any:

@@ -242,12 +242,14 @@ class LoadBalancedView(View):
         ordered: bool = True,
         max_outstanding: int | str = "auto",
         return_exceptions: bool = False,
+        timeout: float | None = None,
     ) -> LazyMap:
         """Return an iterator over ``f``'s values that reads its input as it goes.
 
         At most ``max_outstanding`` tasks are under way or waiting to be yielded, so endless
         inputs and millions of items take bounded memory.  ``'auto'`` follows the measured
-        length of tasks: two an engine for long ones, more for short ones.
+        length of tasks: two an engine for long ones, more for short ones.  A value that is
+        not there ``timeout`` seconds after this call is a TimeoutError (None: no limit).
         """
         if not sequences:
             raise TypeError("imap needs at least one sequence")
@@ -257,6 +259,7 @@ class LoadBalancedView(View):
             ordered=ordered,
             max_outstanding=max_outstanding,
             return_exceptions=return_exceptions,
+            timeout=timeout,
         )
 
     def piece_count(self, length: int, chunksize: int | None) -> int:

@@ -25,6 +25,7 @@ from ipclusterz.core.message import Op
 from ipclusterz.error import AuthenticationError, TimeoutError
 
 if TYPE_CHECKING:
+    from ipclusterz.client.executor import ViewExecutor
     from ipclusterz.core.connector import Connector
 
 CONTROL = 10.0
@@ -140,6 +141,10 @@ class Client(HubQuestions):
     def load_balanced_view(self, targets: Any = None, **flags: Any) -> LoadBalancedView:
         """Return a view that runs each task on a free engine, of ``targets`` or of all."""
         return LoadBalancedView(self, targets=targets, **flags)
+
+    def executor(self, targets: Any = None) -> ViewExecutor:
+        """Return a :class:`concurrent.futures.Executor` over ``targets``, or all engines."""
+        return self.load_balanced_view(targets).executor
 
     def _choose(self, spec: Any) -> int | list[int]:
         return engines_of.choose(spec, self.ids, self.session.connection.departed)

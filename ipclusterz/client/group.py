@@ -170,14 +170,19 @@ class GroupResult(AsyncResult):
         for index in range(len(self._keys)):
             yield self._wait_piece(index)
 
-    def _wait_piece(self, index: int) -> Any:
+    def _wait_piece(self, index: int, deadline: float | None = None) -> Any:
         key = self._keys[index]
         if key not in self._got:
-            self._session.wait(lambda: key in self._got, None)
+            self._wait_until(lambda: key in self._got, deadline)
         error = self._settle(index)
         if error is not None and not self._return_exceptions:
             raise error.with_traceback(None)
         return self._piece(index)
+
+    def _wait_until(self, there: Callable[[], bool], deadline: float | None) -> None:
+        left = None if deadline is None else max(0.0, deadline - time.monotonic())
+        if not self._session.wait(there, left):
+            raise self._late(None)
 
     def _check_ready(self, key: int | slice) -> None:
         if self._state == FINISHED:
@@ -288,23 +293,32 @@ class AsyncMapResult(GroupResult):
 
     def __iter__(self) -> Iterator[Any]:
         """Yield items as they come, in order unless ``ordered=False``; errors are raised."""
+        return self.iterate()
+
+    def iterate(self, timeout: float | None = None) -> Iterator[Any]:
+        """Yield items as iterating does; TimeoutError ``timeout`` seconds after this call."""
+        return self._iterate(None if timeout is None else time.monotonic() + timeout)
+
+    def _iterate(self, deadline: float | None) -> Iterator[Any]:
         if self._collected is not None or self._joiner is not None:
+            if not self.done():
+                self._wait_until(self.done, deadline)
             yield from self.get()
             return
-        order = range(len(self._keys)) if self._ordered else self._as_they_come()
+        order = range(len(self._keys)) if self._ordered else self._as_they_come(deadline)
         for index in order:
-            piece = self._wait_piece(index)
+            piece = self._wait_piece(index, deadline)
             if self._sizes is None:
                 yield piece
             else:
                 yield from piece
 
-    def _as_they_come(self) -> Iterator[int]:
+    def _as_they_come(self, deadline: float | None) -> Iterator[int]:
         places = {key: index for index, key in enumerate(self._keys)}
         came = self._came
         for count in range(len(places)):
             if len(came) <= count:
-                self._session.wait(lambda n=count: len(came) > n, None)  # type: ignore[misc]
+                self._wait_until(lambda n=count: len(came) > n, deadline)  # type: ignore[misc]
             yield places[came[count]]
 
     def __getitem__(self, key: int | slice | str) -> Any:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from ipclusterz.client import mapping, outcome
 from ipclusterz.core.message import Op, Result, Status
+from ipclusterz.error import TimeoutError
 
 if TYPE_CHECKING:
     from ipclusterz.client.balanced import LoadBalancedView
@@ -34,6 +36,7 @@ class LazyMap(Iterator[Any]):
         ordered: bool,
         max_outstanding: int | str,
         return_exceptions: bool,
+        timeout: float | None = None,
     ) -> None:
         auto = max_outstanding == "auto" or max_outstanding is None or max_outstanding == 0
         if not auto and (not isinstance(max_outstanding, int) or max_outstanding < 0):
@@ -46,6 +49,7 @@ class LazyMap(Iterator[Any]):
         self._ordered = ordered
         self._return_exceptions = return_exceptions
         self._fixed = 0 if auto else int(max_outstanding)
+        self._deadline = None if timeout is None else monotonic() + timeout
         self._seconds = 1.0  # nothing known: as if tasks were long
         self._order: deque[int] = deque()  # keys to yield next: as sent, or as they came
         self._sent: set[int] = set()  # keys not yet taken
@@ -108,12 +112,21 @@ class LazyMap(Iterator[Any]):
         if self._ordered:
             key = order[0]
             if key not in got:
-                self._session.wait(lambda: key in got, None)
+                self._wait(lambda: key in got)
         elif not order:
-            self._session.wait(lambda: bool(order), None)
+            self._wait(lambda: bool(order))
         key = order.popleft()
         self._sent.discard(key)
         return got.pop(key)
+
+    def _wait(self, there: Callable[[], bool]) -> None:
+        deadline = self._deadline
+        left = None if deadline is None else max(0.0, deadline - monotonic())
+        if not self._session.wait(there, left):
+            self.close()
+            raise TimeoutError(
+                "imap: the next value was not there in time; the rest is given up"
+            )
 
     def _fill(self) -> None:
         """Send tasks until as many are under way or not yet taken as may be."""
@@ -159,7 +172,7 @@ class LazyMap(Iterator[Any]):
         if keys and not self._session.closed:
             self._session.connection.cancel(keys, False)
 
-    cancel = close
+    cancel = abort = close
 
     def __enter__(self) -> LazyMap:
         return self

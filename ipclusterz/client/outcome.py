@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
+from ipclusterz.client.futures import Cancelled, known
 from ipclusterz.core.message import Failure, Result, Status
 from ipclusterz.engine import serialize
 from ipclusterz.error import (
@@ -18,7 +19,6 @@ from ipclusterz.error import (
     KernelError,
     RemoteError,
     SerializationError,
-    TaskAborted,
     remote_error,
 )
 
@@ -64,13 +64,13 @@ def error_of(session: Session, raw: Result) -> KernelError | None:
     if raw.status == _OK:
         return None
     if raw.status == _ABORTED:
-        return TaskAborted(f"task {session.msg_id(raw.key)} was cancelled before it began")
+        return Cancelled(f"task {session.msg_id(raw.key)} was cancelled before it began")
     if raw.body is not None:
         data = b"".join(bytes(part) for part in session.connection.load(raw))
     else:
         data = raw.data
     try:
-        return remote_error(_failure.decode(data))
+        return known(remote_error(_failure.decode(data)))
     except (msgspec.DecodeError, ValueError):
         return RemoteError(
             _WORDS.get(Status(raw.status), "failed"),

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
     from ipclusterz.client.client import Client
+    from ipclusterz.client.executor import ViewExecutor
     from ipclusterz.client.group import AsyncMapResult
 
 V = TypeVar("V", bound="View")
@@ -34,6 +35,7 @@ class View:
 
     track = False
     label: str | None = None
+    _executor: ViewExecutor | None = None
 
     def __init__(self, client: Client, **flags: Any) -> None:
         self.client = client
@@ -140,6 +142,16 @@ class View:
     ) -> AsyncMapResult:
         """Send one call for each tuple of arguments; ``join`` makes one value of theirs."""
         raise NotImplementedError
+
+    @property
+    def executor(self) -> ViewExecutor:
+        """This view as a :class:`concurrent.futures.Executor`; a new one after its shutdown."""
+        made = self._executor
+        if made is None or made.closed:
+            from ipclusterz.client.executor import ViewExecutor  # few need it
+
+            made = self._executor = ViewExecutor(self)
+        return made
 
     def remote(
         self, block: bool | None = None, **flags: Any
