@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 _SMALL = 8  # up to so many engines each is told; of more, tenths
-_NOTES = ("waiting", "restarted", "lost", "reconnected")
+_NOTES = ("waiting", "warning", "restarted", "lost", "reconnected")
 _REPEAT_SECONDS = 30.0
 
 

@@ -638,11 +638,15 @@ class Fork(Part):
 
 
 class ZygoteSay(Part):
-    """The zygote is ready (``problem`` empty), or cannot be; ``threads`` counts its threads."""
+    """The zygote is ready (``problem`` empty), or cannot be; ``threads`` counts its threads.
+
+    ``threaded`` names what was preloaded and left some of them running.
+    """
 
     problem: str
     threads: int
     modules: int
+    threaded: list[str] = []
 
 
 # -- packets -------------------------------------------------------------------------------

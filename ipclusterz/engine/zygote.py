@@ -22,6 +22,7 @@ import pickle
 import signal
 import socket
 import sys
+from collections.abc import Sequence
 
 import msgspec
 
@@ -46,10 +47,12 @@ def main(argv: list[str]) -> int:
     sock = socket.socket(fileno=int(argv[0]))
     sock.setblocking(True)
     sock.set_inheritable(False)
-    problem = _preload(argv[2].split(",")) if argv[1:2] == ["--preload"] else ""
+    names = argv[2].split(",") if argv[1:2] == ["--preload"] else []
+    threaded: list[str] = []
+    problem = _preload(names, threaded)
     _prepare()
     try:
-        _say(sock, problem)
+        _say(sock, problem, threaded)
         if problem:
             return 1
         engines = _serve(sock, agent)
@@ -86,13 +89,20 @@ def _detach() -> None:
     start.parent_death_signal(signal.SIGKILL)
 
 
-def _preload(names: list[str]) -> str:
-    """Import modules that all engines need; returns what went wrong, if anything."""
+def _preload(names: list[str], threaded: list[str]) -> str:
+    """Import modules that all engines need; returns what went wrong, if anything.
+
+    Names those that left threads running: a fork takes the locks that such threads hold
+    along, but not the threads that would release them.
+    """
     for name in filter(None, names):
+        before = _threads()
         try:
             importlib.import_module(name)
         except BaseException as error:
             return f"cannot preload {name!r}: {type(error).__name__}: {error}"
+        if _threads() > before:
+            threaded.append(name)
     return ""
 
 
@@ -120,8 +130,8 @@ def _echo(*args: object) -> object:
     return args
 
 
-def _say(sock: socket.socket, problem: str) -> None:
-    sock.send(encode(ZygoteSay(problem, _threads(), len(sys.modules))))
+def _say(sock: socket.socket, problem: str, threaded: Sequence[str] = ()) -> None:
+    sock.send(encode(ZygoteSay(problem, _threads(), len(sys.modules), list(threaded))))
 
 
 def _threads() -> int:

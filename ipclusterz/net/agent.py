@@ -64,7 +64,7 @@ def run(
     Without it ``config`` says where the connector is.
 
     ``status`` is told ``bodies`` (folders to remove should we be killed), ``engine`` (one is
-    ready), ``engines`` (all asked for are), ``engine_down``, ``waiting`` and ``error``.  Ends
+    ready), ``engines`` (all asked for are), ``engine_down``, ``waiting``, ``warning`` and ``error``.  Ends
     on SIGTERM, SIGINT, when ``stop_fd`` reaches its end, when the controller says so or has
     been gone for the lease.
     """
@@ -73,7 +73,12 @@ def run(
     host.raise_file_limit()
     host.no_core_dump()
     host.become_subreaper()
-    nursery = Nursery(config.python, config.preload, log)
+    nursery = Nursery(
+        config.python,
+        config.preload,
+        log,
+        lambda text: status({"event": "warning", "text": text}),
+    )
     try:
         if connector is not None:
             config.connector_text = connector()

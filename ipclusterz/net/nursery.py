@@ -32,11 +32,23 @@ _AGAIN_SECONDS = 0.002
 _WORDS = 8192  # bytes of its standard error that are kept
 
 
+THREADS = (
+    *("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS"),
+    *("BLIS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"),
+)
+"""Set to 1 for engines unless they are set: there is an engine for each core as a rule, and
+libraries that start a thread for each core when imported could not be preloaded."""
+
+
 class Nursery:
     """Starts engines; ``pid`` is the zygote's, ``token`` in the environment of all of them."""
 
-    def __init__(self, python: str, preload: list[str], log: Any) -> None:
+    def __init__(
+        self, python: str, preload: list[str], log: Any, notice: Callable[[str], None]
+    ) -> None:
+        """``notice`` is told what users should know of how engines are started."""
         self._log = log
+        self._notice = notice
         self._python = python or sys.executable
         self._loop: Loop | None = None
         self._waiting: deque[tuple[EngineProcess, m.Fork]] = deque()
@@ -46,7 +58,8 @@ class Nursery:
         self._words = b""
         self._tell: Callable[[str], None] = lambda problem: None
         self.token = os.urandom(8).hex()
-        self._environment = {**os.environ, AGENT_MARK: self.token}
+        single = dict.fromkeys(THREADS, "1")
+        self._environment = {**single, **os.environ, AGENT_MARK: self.token}
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._socket = ours
         self._stderr, stderr = os.pipe2(os.O_CLOEXEC)
@@ -105,11 +118,14 @@ class Nursery:
         say = _decode(data)
         if say.threads > 1 and not self._spawn:
             self._spawn = True
-            self._log.warning(
-                "what was preloaded left %d threads running, so engines are not forked but "
-                "started one by one",
-                say.threads - 1,
+            text = (
+                f"preloading {' and '.join(say.threaded) or 'modules'} left"
+                f" {say.threads - 1} threads running, so engines are not forked but each is"
+                " started as an interpreter of its own; leave it out of --preload for a quick"
+                " start"
             )
+            self._log.warning(text)
+            self._notice(text)
         if say.problem:
             self._problem = say.problem
             return self._tell(say.problem)

@@ -117,8 +117,8 @@ def test_threads_of_a_preload_are_counted(tmp_path: Path) -> None:
         "import threading, time\n"
         "threading.Thread(target=threading.Event().wait, daemon=True).start()\n"
     )
-    made = Zygote("--preload", "starts_a_thread", env={"PYTHONPATH": str(tmp_path)})
-    assert made.said.threads == 2
+    made = Zygote("--preload", "colorsys,starts_a_thread", env={"PYTHONPATH": str(tmp_path)})
+    assert made.said.threads == 2 and made.said.threaded == ["starts_a_thread"]
     assert made.close() == 0
 
 
