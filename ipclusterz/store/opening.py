@@ -16,7 +16,7 @@ from urllib.parse import quote
 
 from ipclusterz.store import place, schema
 
-LOCK_SECONDS = 2.0
+LOCK_SECONDS = 0.25
 """How long a lock is waited for: a controller that is just ending lets go of it."""
 
 BESIDE = 9
