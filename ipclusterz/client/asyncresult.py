@@ -172,7 +172,7 @@ class AsyncResult(Facts, Future[Any]):
         (default), as for :func:`concurrent.futures.wait`.
         """
         if self._state != FINISHED:
-            self._session.wait(self._condition_for(return_when), limit(timeout))
+            self._session.wait(self._condition_for(return_when), limit(timeout), (self,))
         return self._state == FINISHED
 
     def _condition_for(self, return_when: str | None) -> Callable[[], bool]:
@@ -294,6 +294,7 @@ class AsyncResult(Facts, Future[Any]):
             interval=interval,
             timeout=limit(timeout),
             widget=widget,
+            whose=(self,),
         )
         return self.done()
 

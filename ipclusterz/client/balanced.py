@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ipclusterz.client import mapping
+from ipclusterz.client import loads
 from ipclusterz.client import targets as engines_of
 from ipclusterz.client.group import AsyncMapResult
 from ipclusterz.client.lazymap import LazyMap
@@ -16,7 +16,7 @@ from ipclusterz.engine import serialize
 
 if TYPE_CHECKING:
     from ipclusterz.client.client import Client
-    from ipclusterz.engine.serialize import PackedFunction
+    from ipclusterz.client.loads import Load
 
 _APPLY = Op.APPLY
 _NO_ARGS = serialize.NO_ARGS
@@ -158,68 +158,37 @@ class LoadBalancedView(View):
         return_exceptions: bool,
     ) -> AsyncMapResult:
         """Send a map in chunks; items are read from the sequences as they are sent."""
-        items: Iterable[tuple[Any, ...]] = zip(*sequences, strict=False)
-        size = self._chunksize(chunksize, sequences)
-        sizes: list[int] | None = [] if size > 1 else None
+        sizes: list[int] = []
+        tasks, chunked = self._loads(f, sequences, chunksize, sizes, return_exceptions)
         result = AsyncMapResult(
             self._session,
             name_of(f),
-            sizes=sizes,
+            sizes=sizes if chunked else None,
             ordered=ordered,
             return_exceptions=return_exceptions,
         )
-        loads = (
-            self._chunk_loads(f, items, size, sizes, return_exceptions)
-            if sizes is not None
-            else self._item_loads(f, items)
-        )
-        self._send_all(result, loads)
+        self._send_all(result, tasks)
         return result
 
-    def _chunksize(self, chunksize: int | str | None, sequences: Sequence[Any]) -> int:
-        if chunksize is None or chunksize == "auto":
-            lengths = [len(seq) for seq in sequences if hasattr(seq, "__len__")]
-            engines = len(self._targets or self._session.connection.engines)
-            return mapping.auto_chunk(min(lengths, default=64 * engines), engines)
-        if isinstance(chunksize, bool) or not isinstance(chunksize, int) or chunksize < 1:
-            raise ValueError(f"chunksize={chunksize!r} must be a whole number from 1 or 'auto'")
-        return chunksize
-
-    def _item_loads(
-        self, f: Callable[..., Any], items: Iterable[tuple[Any, ...]]
-    ) -> Iterable[tuple[Op, PackedFunction | None, list[Any]]]:
-        """Yield a task for each item: a plain call, which needs no list around it."""
-        fn = self._pack(f)
-        for args in items:
-            if fn.large:
-                yield Op.CALL, None, serialize.pack_large(f, args, {})
-            else:
-                yield _APPLY, fn, serialize.pack_call(args, {})
-
-    def _chunk_loads(
+    def _loads(
         self,
         f: Callable[..., Any],
-        items: Iterable[tuple[Any, ...]],
-        size: int,
+        sequences: Sequence[Any],
+        chunksize: int | str | None,
         sizes: list[int],
         return_exceptions: bool,
-    ) -> Iterable[tuple[Op, PackedFunction | None, list[Any]]]:
-        """Yield a task for each chunk, and note its size."""
-        fn = self._pack(f)
-        for chunk in mapping.chunks(items, size):
-            if fn.large:
-                load = serialize.pack_large_items(f, chunk, return_exceptions=return_exceptions)
-                task: tuple[Op, PackedFunction | None, list[Any]] = (Op.CALL, None, load)
-            else:
-                load = serialize.pack_items(chunk, return_exceptions=return_exceptions)
-                task = (Op.MAP, fn, load)
-            sizes.append(len(chunk))
-            yield task
+    ) -> tuple[Iterable[Load], bool]:
+        """Return a map's tasks, to be made as they are sent, and whether they are chunks."""
+        engines = len(self._targets or self._session.connection.engines)
+        chunks = loads.cut(sequences, chunksize, engines)
+        if chunks is None:
+            return loads.of_items(self._pack, f, zip(*sequences, strict=False)), False
+        return loads.of_chunks(self._pack, f, chunks, sizes, return_exceptions), True
 
     def _send_all(
         self,
         result: AsyncMapResult,
-        loads: Iterable[tuple[Op, PackedFunction | None, list[Any]]],
+        tasks: Iterable[Load],
     ) -> None:
         """Send a map's tasks; if one cannot be sent, those before it are given up."""
         submit, options = self._submit, self._options
@@ -227,7 +196,7 @@ class LoadBalancedView(View):
         result.sent_as(keys)
         self._live.add(result)
         try:
-            for op, fn, parts in loads:
+            for op, fn, parts in tasks:
                 keys.append(submit(op, fn, parts, result, options=options))
         except BaseException:
             result.complete(keys)
@@ -242,20 +211,25 @@ class LoadBalancedView(View):
         ordered: bool = True,
         max_outstanding: int | str = "auto",
         return_exceptions: bool = False,
+        chunksize: int | str | None = 1,
         timeout: float | None = None,
     ) -> LazyMap:
         """Return an iterator over ``f``'s values that reads its input as it goes.
 
         At most ``max_outstanding`` tasks are under way or waiting to be yielded, so endless
         inputs and millions of items take bounded memory.  ``'auto'`` follows the measured
-        length of tasks: two an engine for long ones, more for short ones.  A value that is
+        length of tasks: two an engine for long ones, more for short ones.  A task is
+        ``chunksize`` items, as for :meth:`map`: quick functions need large ones.  A value
         not there ``timeout`` seconds after this call is a TimeoutError (None: no limit).
         """
         if not sequences:
             raise TypeError("imap needs at least one sequence")
+        sizes: list[int] = []
+        tasks, chunked = self._loads(f, sequences, chunksize, sizes, return_exceptions)
         return LazyMap(
             self,
-            self._item_loads(f, zip(*sequences, strict=False)),
+            tasks,
+            sizes=sizes if chunked else None,
             ordered=ordered,
             max_outstanding=max_outstanding,
             return_exceptions=return_exceptions,
@@ -274,5 +248,5 @@ class LoadBalancedView(View):
     ) -> AsyncMapResult:
         """Send one task for each call."""
         result = AsyncMapResult(self._session, name_of(f), join=join)
-        self._send_all(result, self._item_loads(f, calls))
+        self._send_all(result, loads.of_items(self._pack, f, calls))
         return result

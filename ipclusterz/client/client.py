@@ -20,7 +20,8 @@ from ipclusterz.client.asyncresult import AsyncResult
 from ipclusterz.client.balanced import LoadBalancedView
 from ipclusterz.client.direct import DirectView
 from ipclusterz.client.hubquestions import HubQuestions
-from ipclusterz.client.session import Link, Session, keys_of, say
+from ipclusterz.client.saying import say
+from ipclusterz.client.session import Link, Session, keys_of
 from ipclusterz.core.message import Op
 from ipclusterz.error import AuthenticationError, TimeoutError
 

@@ -138,7 +138,7 @@ class ViewExecutor(Executor):
         if not wait:
             return
         try:
-            self._session.wait(lambda: _all_done(made), None)
+            self._session.wait(lambda: _all_done(made), None, list(made))
         except ControllerLost:  # each future says so; there is nothing to wait for
             pass
 

@@ -12,8 +12,8 @@ from ipclusterz.client.asyncresult import LOCK, AsyncResult
 from ipclusterz.client.facts import OK
 from ipclusterz.client.outcome import Metadata
 from ipclusterz.client.task import ExecuteReply, reply
-from ipclusterz.core.message import Failure, Result
-from ipclusterz.error import CompositeError, remote_error
+from ipclusterz.core.message import Result
+from ipclusterz.error import CompositeError
 
 if TYPE_CHECKING:
     from ipclusterz.client.output import Texts
@@ -181,7 +181,7 @@ class GroupResult(AsyncResult):
 
     def _wait_until(self, there: Callable[[], bool], deadline: float | None) -> None:
         left = None if deadline is None else max(0.0, deadline - time.monotonic())
-        if not self._session.wait(there, left):
+        if not self._session.wait(there, left, (self,)):
             raise self._late(None)
 
     def _check_ready(self, key: int | slice) -> None:
@@ -272,10 +272,7 @@ class AsyncMapResult(GroupResult):
 
     def _convert(self, value: Any, raw: Result) -> Any:
         if self._sizes is not None and self._return_exceptions and type(value) is list:
-            for index, item in enumerate(value):
-                if type(item) is Failure:
-                    item.engine = raw.engine if item.engine < 0 else item.engine
-                    value[index] = remote_error(item)
+            outcome.make_errors(value, raw.engine)
         return value
 
     def _piece(self, index: int) -> Any:

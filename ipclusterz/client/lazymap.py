@@ -9,12 +9,12 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from ipclusterz.client import mapping, outcome
-from ipclusterz.core.message import Op, Result, Status
+from ipclusterz.core.message import Result, Status
 from ipclusterz.error import TimeoutError
 
 if TYPE_CHECKING:
     from ipclusterz.client.balanced import LoadBalancedView
-    from ipclusterz.engine.serialize import PackedFunction
+    from ipclusterz.client.loads import Load
 
 _OK = int(Status.OK)
 _WEIGHT = 0.2  # of the newest duration in the moving average
@@ -31,8 +31,9 @@ class LazyMap(Iterator[Any]):
     def __init__(
         self,
         view: LoadBalancedView,
-        loads: Iterable[tuple[Op, PackedFunction | None, list[Any]]],
+        tasks: Iterable[Load],
         *,
+        sizes: list[int] | None = None,
         ordered: bool,
         max_outstanding: int | str,
         return_exceptions: bool,
@@ -45,7 +46,10 @@ class LazyMap(Iterator[Any]):
             )
         self._view = view
         self._session = view.client.session
-        self._loads = iter(loads)
+        self._tasks = iter(tasks)
+        self._sizes = sizes  # filled by tasks that are chunks; None: they are items
+        self._size_of: dict[int, int] = {}
+        self._ready: deque[Any] = deque()  # what is left of the chunk taken last
         self._ordered = ordered
         self._return_exceptions = return_exceptions
         self._fixed = 0 if auto else int(max_outstanding)
@@ -84,6 +88,17 @@ class LazyMap(Iterator[Any]):
     # -- the iterator ----------------------------------------------------------------------
 
     def __next__(self) -> Any:
+        ready = self._ready
+        while not ready:
+            raw = self._next_raw()
+            values = self._values(raw)
+            if self._sizes is None:
+                return values
+            ready.extend(values)
+        return ready.popleft()
+
+    def _next_raw(self) -> Result:
+        """Wait for the next task's result and send others in its place."""
         if not self._sent:
             self._fill()
         if not self._sent:
@@ -95,14 +110,21 @@ class LazyMap(Iterator[Any]):
         if raw.finished and raw.status == _OK:
             self._seconds += _WEIGHT * (raw.finished - raw.started - self._seconds)
         self._fill()
+        return raw
+
+    def _values(self, raw: Result) -> Any:
+        """Return a task's value, of a chunk the list of its items; raise what it raised."""
+        size = self._size_of.pop(raw.key, 1)
         error = outcome.error_of(self._session, raw)
         if error is None:
             value = outcome.value_of(self._session, raw)
             if raw.body is not None:
                 self._session.connection.release(raw)
+            if self._sizes is not None and self._return_exceptions:
+                outcome.make_errors(value, raw.engine)
             return value
         if self._return_exceptions:
-            return error
+            return error if self._sizes is None else [error] * size
         self.close()
         raise error
 
@@ -122,7 +144,7 @@ class LazyMap(Iterator[Any]):
     def _wait(self, there: Callable[[], bool]) -> None:
         deadline = self._deadline
         left = None if deadline is None else max(0.0, deadline - monotonic())
-        if not self._session.wait(there, left):
+        if not self._session.wait(there, left, (self,)):
             self.close()
             raise TimeoutError(
                 "imap: the next value was not there in time; the rest is given up"
@@ -146,9 +168,11 @@ class LazyMap(Iterator[Any]):
     def _send(self, room: int) -> None:
         submit, options = self._session.connection.submit, self._view._options
         sent, order, ordered = self._sent, self._order, self._ordered
-        for op, fn, parts in islice(self._loads, room):
+        for op, fn, parts in islice(self._tasks, room):
             key = submit(op, fn, parts, self, options=options)
             sent.add(key)
+            if self._sizes is not None:
+                self._size_of[key] = self._sizes.pop()
             if ordered:
                 order.append(key)
             room -= 1
@@ -166,8 +190,8 @@ class LazyMap(Iterator[Any]):
         """Give up the tasks that have not begun, and what was not taken."""
         keys = list(self.task_keys())
         self._ended = True
-        self._sent.clear()
-        self._order.clear()
+        for books in (self._sent, self._order, self._size_of):
+            books.clear()
         self._session.live.discard(self)
         if keys and not self._session.closed:
             self._session.connection.cancel(keys, False)

@@ -81,6 +81,22 @@ def chunks(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
         yield piece
 
 
+def growing_chunks(items: Iterable[Any], engines: int) -> Iterator[list[Any]]:
+    """Yield lists of items from a source of unknown length, longer ones as it goes on.
+
+    Each is an eighth of an engine's share of what was read before, up to 1,000: so the last
+    ones, whichever they are, keep no engine busy long after the others.
+
+    >>> [len(chunk) for chunk in growing_chunks(range(40), 1)]
+    [1, 1, 1, 1, 1, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 4, 4, 5, 1]
+    """
+    source = iter(items)
+    read = 0
+    while piece := list(islice(source, auto_chunk(read, engines))):
+        read += len(piece)
+        yield piece
+
+
 def auto_chunk(count: int, engines: int) -> int:
     """Return the chunk size that gives each engine about eight chunks, at most 1,000 items.
 

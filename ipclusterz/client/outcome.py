@@ -80,6 +80,14 @@ def error_of(session: Session, raw: Result) -> KernelError | None:
         )
 
 
+def make_errors(values: list[Any], engine: int) -> None:
+    """Put an exception in the place of each item of a chunk that failed."""
+    for index, item in enumerate(values):
+        if type(item) is Failure:
+            item.engine = engine if item.engine < 0 else item.engine
+            values[index] = remote_error(item)
+
+
 def slim(raw: Result) -> Result:
     """Return what of a result must be kept once its payload has been decoded."""
     if raw.body is None and len(raw.data) <= KEPT:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ipclusterz.client.interrupts import GivesUp
     from ipclusterz.client.session import Session
 
 
@@ -21,6 +22,7 @@ def watch(
     interval: float,
     timeout: float | None,
     widget: bool | None,
+    whose: Iterable[GivesUp] = (),
 ) -> bool:
     """Wait until ``done()`` and show ``count()`` of ``total`` all the while; return done().
 
@@ -37,7 +39,7 @@ def watch(
                 break
             _show(bar, count())
             step = max(interval, 0.01)
-            session.wait(done, step if left is None else min(step, left))
+            session.wait(done, step if left is None else min(step, left), whose)
         finished = done()
         _show(bar, count())
     finally:

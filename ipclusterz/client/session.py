@@ -7,7 +7,6 @@ and the function cache; must not know views.  Everything here may be used by any
 from __future__ import annotations
 
 import atexit
-import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterable
@@ -15,7 +14,9 @@ from functools import partial
 from time import monotonic
 from typing import Any, Protocol
 
+from ipclusterz.client.interrupts import GivesUp, Interrupts
 from ipclusterz.client.output import Outputs
+from ipclusterz.client.saying import say
 from ipclusterz.core.message import COUNTER_BITS, EngineInfo, Options, Result
 from ipclusterz.engine.serialize import FunctionCache, PackedFunction
 from ipclusterz.error import ControllerLost
@@ -130,6 +131,7 @@ class Session:
         self.live: set[Open] = set()
         # Given the set, not a method: the connection must not keep its session alive.
         self.outputs = Outputs(partial(keys_of, self.live))
+        self.interrupts = Interrupts()
         self.closed = False
         self._told = ""
         connection.output = self.outputs.add
@@ -148,14 +150,27 @@ class Session:
         wanted = int(number)
         return next((key for key in keys_of(self.live) if key & _COUNTER == wanted), None)
 
-    def wait(self, done: Callable[[], bool], timeout: float | None) -> bool:
+    def wait(
+        self,
+        done: Callable[[], bool],
+        timeout: float | None,
+        whose: Iterable[GivesUp] = (),
+    ) -> bool:
         """Wait until ``done()`` or for ``timeout`` seconds (None: as long as it takes).
 
         Says on standard error why nothing progresses, when that is so and known.  Raises
-        what ended the connection when it can never be done.
+        what ended the connection when it can never be done.  Ctrl-C ends the wait and
+        leaves the work alone; a second one soon after gives up ``whose`` results it is.
         """
         if done():
             return True
+        try:
+            return self._wait(done, timeout)
+        except KeyboardInterrupt:
+            self.interrupts.note(list(whose))
+            raise
+
+    def _wait(self, done: Callable[[], bool], timeout: float | None) -> bool:
         wait = self.connection.wait
         deadline = None if timeout is None else monotonic() + timeout
         while True:
@@ -198,11 +213,6 @@ def keys_of(live: set[Open]) -> Iterable[int]:
     """Yield the keys of results that are not complete (some of them may be in)."""
     for sink in live.copy():
         yield from sink.task_keys()
-
-
-def say(text: str) -> None:
-    """Tell the user, on standard error, why something takes long."""
-    print(f"ipclusterz: {text}", file=sys.stderr, flush=True)
 
 
 _sessions: weakref.WeakSet[Session] = weakref.WeakSet()

@@ -7,6 +7,7 @@ from concurrent.futures import Future
 from typing import Any, cast
 
 from ipclusterz.client.asyncresult import AsyncResult
+from ipclusterz.client.interrupts import GivesUp
 from ipclusterz.client.session import Open, Session, limit
 from ipclusterz.error import TimeoutError
 
@@ -34,6 +35,11 @@ def open_sinks(session: Session, jobs: Any) -> list[Open]:
     return found
 
 
+def jobs_of(sinks: Iterable[Open]) -> list[GivesUp]:
+    """Return those of ``sinks`` that can be given up: results that views made."""
+    return [sink for sink in sinks if hasattr(sink, "abort")]  # type: ignore[misc]
+
+
 def results(
     session: Session, jobs: Any, timeout: float | None, interval: float | None = None
 ) -> bool:
@@ -52,7 +58,7 @@ def results(
         return not pending
 
     if interval is None:
-        return session.wait(done, limit(timeout))
+        return session.wait(done, limit(timeout), jobs_of(pending))
     from ipclusterz.client.progress import watch  # tqdm takes 50 ms
 
     return watch(
@@ -64,6 +70,7 @@ def results(
         interval=interval,
         timeout=limit(timeout),
         widget=None,
+        whose=jobs_of(pending),
     )
 
 

@@ -1,0 +1,53 @@
+"""What Ctrl-C means to somebody who waits.
+
+Once: the wait ends, the work goes on.  Twice for the same results, the second soon after
+the first: what has not begun is given up.  Knows results by one method only.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Sequence
+from time import monotonic
+from typing import Protocol
+
+from ipclusterz.client.saying import say
+
+SOON = 10.0
+"""Seconds within which a second Ctrl-C gives the work up."""
+
+
+class GivesUp(Protocol):
+    """A result, or several."""
+
+    def done(self) -> bool:
+        """Tell whether nothing of it is under way."""
+
+    def abort(self) -> None:
+        """Give up what has not begun; returns at once."""
+
+
+class Interrupts:
+    """Remembers whose wait was interrupted last, and when."""
+
+    def __init__(self) -> None:
+        self._at = 0.0
+        self._whose: weakref.WeakSet[GivesUp] = weakref.WeakSet()
+
+    def note(self, whose: Sequence[GivesUp]) -> None:
+        """Take note that a wait for these results was interrupted."""
+        now = monotonic()
+        again = [one for one in whose if one in self._whose and not one.done()]
+        if again and now - self._at <= SOON:
+            self._whose.clear()
+            for one in again:
+                one.abort()
+            say("interrupted again: what had not begun was given up")
+            return
+        self._at = now
+        self._whose = weakref.WeakSet(whose)
+        if whose:
+            say(
+                "interrupted: the work goes on; wait for it again and press Ctrl-C within"
+                f" {SOON:g} s, and what has not begun is given up"
+            )

@@ -1,0 +1,72 @@
+"""What a map sends: one task for each item or chunk, made as they are taken.
+
+Knows packing only; who sends them, and where to, is the views' business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from ipclusterz.client import mapping
+from ipclusterz.core.message import Op
+from ipclusterz.engine import serialize
+
+if TYPE_CHECKING:
+    from ipclusterz.engine.serialize import PackedFunction
+
+Load = tuple[Op, "PackedFunction | None", list[Any]]
+"""A task: the operation, its function unless that travels with the data, and the data."""
+
+Pack = Callable[[Callable[..., Any]], "PackedFunction"]
+
+
+def of_items(
+    pack: Pack, f: Callable[..., Any], items: Iterable[tuple[Any, ...]]
+) -> Iterator[Load]:
+    """Yield a task for each item: a plain call, which needs no list around it."""
+    fn = pack(f)
+    for args in items:
+        if fn.large:
+            yield Op.CALL, None, serialize.pack_large(f, args, {})
+        else:
+            yield Op.APPLY, fn, serialize.pack_call(args, {})
+
+
+def of_chunks(
+    pack: Pack,
+    f: Callable[..., Any],
+    chunks: Iterable[list[tuple[Any, ...]]],
+    sizes: list[int],
+    return_exceptions: bool,
+) -> Iterator[Load]:
+    """Yield a task for each chunk, and append its size to ``sizes``."""
+    fn = pack(f)
+    for chunk in chunks:
+        if fn.large:
+            load = serialize.pack_large_items(f, chunk, return_exceptions=return_exceptions)
+            task: Load = (Op.CALL, None, load)
+        else:
+            load = serialize.pack_items(chunk, return_exceptions=return_exceptions)
+            task = (Op.MAP, fn, load)
+        sizes.append(len(chunk))
+        yield task
+
+
+def cut(
+    sequences: Sequence[Any], chunksize: int | str | None, engines: int
+) -> Iterator[list[tuple[Any, ...]]] | None:
+    """Return the items of a map in chunks; None when each is to go alone.
+
+    ``chunksize`` as for ``View.map``.  ``'auto'`` (or None) is about eight chunks an engine;
+    where no sequence knows its length, chunks grow with what was read before.
+    """
+    items: Iterable[tuple[Any, ...]] = zip(*sequences, strict=False)
+    if chunksize is None or chunksize == "auto":
+        lengths = [len(seq) for seq in sequences if hasattr(seq, "__len__")]
+        if not lengths:
+            return mapping.growing_chunks(items, engines)
+        return mapping.chunks(items, mapping.auto_chunk(min(lengths), engines))
+    if isinstance(chunksize, bool) or not isinstance(chunksize, int) or chunksize < 1:
+        raise ValueError(f"chunksize={chunksize!r} must be a whole number from 1 or 'auto'")
+    return None if chunksize == 1 else mapping.chunks(items, chunksize)
