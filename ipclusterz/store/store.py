@@ -171,7 +171,7 @@ class Store:
     def purge(self, done: Done, where: Mapping[str, Any] | None = None) -> None:
         """Remove finished tasks; answers ``{"purged": n, "unfinished": m}``; the m stay."""
         condition = compile_query(where)
-        self._ask(lambda db: db.purge(condition), done)
+        self._ask(lambda db: db.purge(condition), done, "do")
 
     def counts(self, done: Done) -> None:
         """Ask for figures about what is kept, where, and what is wrong with it if anything."""
@@ -181,13 +181,13 @@ class Store:
             figures: dict[str, Any] = db.counts()
             return figures | {"lost": writer.lost + self._dropped, "problem": writer.problem}
 
-        self._ask(count, done)
+        self._ask(count, done, "do")
 
-    def _ask(self, task: Task, done: Done) -> None:
+    def _ask(self, task: Task, done: Done, word: str = "ask") -> None:
         if self._closed:
             self._answer(done, None, "the task database is closed")
         else:
-            self._writer.commands.put(("ask", task, done))
+            self._writer.commands.put((word, task, done))
 
     # -- answers ---------------------------------------------------------------------------
 

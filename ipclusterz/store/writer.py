@@ -115,7 +115,7 @@ class Writer:
                 self._end()
                 return
             elif task is not None and done is not None:
-                self._ask(task, done)
+                self._ask(task, done, word == "do")
             if self._due is not None and monotonic() >= self._due:
                 self._flush()
             elif self._database is not None and monotonic() >= self._prune_at:
@@ -305,15 +305,23 @@ class Writer:
 
     # -- questions -------------------------------------------------------------------------
 
-    def _ask(self, task: Task, done: Done) -> None:
-        """Answer from everything noted so far, unless it cannot be written."""
-        if not self._delay:
-            self._flush()
+    def _ask(self, task: Task, done: Done, always: bool) -> None:
+        """Answer from everything noted so far; while it cannot be written, say that.
+
+        What can be done ``always`` is done all the same: to count, and to make room.
+        """
+        if self._delay:
+            delay, due = self._delay, self._due
+            self._write()  # there may be room again
+            if self._delay:
+                self._delay, self._due = delay, due
         else:
-            self._take()
+            self._flush()
         database = self._database
-        if database is None:
-            self._answer(done, None, f"the task database is not available: {self.problem}")
+        if database is None or (self._delay and not always):
+            waiting = f"; {len(self._pending)} records wait in memory" if self._pending else ""
+            text = f"the task database cannot be used: {self.problem}{waiting}"
+            self._answer(done, None, text)
             return
         try:
             self._answer(done, task(database), "")
