@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
-from ipclusterz.client import mapping
+from ipclusterz.client import partition
 from ipclusterz.client import targets as engines_of
 from ipclusterz.client.asyncresult import AsyncResult
 from ipclusterz.client.group import AsyncMapResult, DirectResult, ExecuteGroup, GroupResult
@@ -240,14 +240,17 @@ class DirectView(View):
     ) -> Any:
         """Deal a sequence over the engines, as variable ``key``; None when blocking.
 
-        ``dist``: ``'b'`` contiguous blocks, ``'r'`` round robin.  With ``flatten`` an engine
-        that gets one item gets the item itself.
+        Lists, tuples, arrays (along the first axis), pandas frames and series (by position)
+        and scipy sparse matrices (by rows) arrive as their own kind; other iterables as
+        lists.  With fewer items than engines the last ones get empty pieces.  ``dist``:
+        ``'b'`` contiguous blocks, ``'r'`` round robin.  With ``flatten`` an engine that
+        gets one item gets the item itself.
         """
         _check_name(key)
         ids, _ = self._engines(targets)
-        pieces = mapping.deal(mapping.sliceable(seq), len(ids), dist)
+        pieces = partition.deal(partition.sliceable(seq), len(ids), dist)
         if flatten:
-            pieces = [piece[0] if len(piece) == 1 else piece for piece in pieces]
+            pieces = [partition.flat(piece) for piece in pieces]
         loads = [serialize.pack({key: piece}, "what is scattered") for piece in pieces]
         result = DirectResult(self._session, "scatter")
         self._send_each(result, Op.PUSH, None, zip(ids, loads, strict=True))
@@ -259,18 +262,19 @@ class DirectView(View):
     def gather(
         self, key: str, dist: str = "b", targets: Any = None, block: bool | None = None
     ) -> Any:
-        """Collect the pieces of variable ``key`` into one list or array.
+        """Collect the pieces of variable ``key`` into one array, frame, matrix or list.
 
-        The inverse of :meth:`scatter` with the same ``dist`` and targets.
+        The inverse of :meth:`scatter` with the same ``dist`` and targets.  Raises
+        ValueError for arrays whose shapes do not fit together.
         """
         _check_name(key)
-        dist = mapping.dist_of(dist)
+        dist = partition.dist_of(dist)
         ids, _ = self._engines(targets)
         result = AsyncMapResult(
             self._session,
             "gather",
             direct=True,
-            join=lambda pieces: mapping.join(pieces, dist),
+            join=lambda pieces: partition.join(pieces, dist),
         )
         self._send_each(result, Op.PULL, None, zip(ids, repeat(serialize.pack(key))))
         return result.get() if self._blocking(block) else result
@@ -286,7 +290,7 @@ class DirectView(View):
         """Send a map: one block of items to each engine, none to those without items."""
         ids, _ = self._engines()
         items = list(zip(*sequences, strict=False))
-        pieces = [piece for piece in mapping.deal(items, len(ids)) if piece]
+        pieces = [piece for piece in partition.deal(items, len(ids)) if piece]
         op, fn = Op.MAP, self._session.functions.pack(f)
         if fn.large:
             op = Op.CALL

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from ipclusterz.client import mapping
+from ipclusterz.client import partition
 from ipclusterz.client.task import name_of
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ class ParallelFunction(RemoteFunction):
         **flags: Any,
     ) -> None:
         super().__init__(view, f, block, **flags)
-        self.dist = mapping.dist_of(dist)
+        self.dist = partition.dist_of(dist)
         self.chunksize = chunksize
         self.ordered = ordered
         self.return_exceptions = return_exceptions
@@ -103,19 +103,19 @@ class ParallelFunction(RemoteFunction):
             raise TypeError(f"{self.__name__}() takes sequences only, no keywords here")
         if not sequences:
             raise TypeError(f"{self.__name__}() needs at least one sequence")
-        listed = [mapping.sliceable(seq) for seq in sequences]
-        lengths = sorted({len(seq) for seq in listed})
+        listed = [partition.sliceable(seq) for seq in sequences]
+        lengths = sorted({partition.length(seq) for seq in listed})
         if len(lengths) > 1:
             raise ValueError(
                 f"{self.__name__}() was given sequences of different lengths: {lengths}"
             )
         with self.view.temp_flags(**self._flags()):
             n = self.view.piece_count(lengths[0], self.chunksize)
-            pieces = [mapping.deal(seq, n, self.dist) for seq in listed]
+            pieces = [partition.deal(seq, n, self.dist) for seq in listed]
             result = self.view.send_pieces(
                 self.func,
                 list(zip(*pieces, strict=True)),
-                lambda values: mapping.join(values, self.dist),
+                lambda values: partition.join(values, self.dist),
             )
             return result.get() if self.view.block else result
 

@@ -12,15 +12,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import ipclusterz
-from ipclusterz.client import mapping
+from ipclusterz.client import mapping, partition
 
-MODULES = ["mapping", "outcome", "targets", "task"]
+MODULES = ["mapping", "outcome", "partition", "targets", "task"]
 
 
 @given(st.lists(st.integers()), st.integers(1, 9), st.sampled_from(["b", "r"]))
 def test_join_undoes_deal(items: list[int], n: int, dist: str) -> None:
-    pieces = mapping.deal(items, n, dist)
-    assert len(pieces) == n and mapping.join(pieces, dist) == items
+    pieces = partition.deal(items, n, dist)
+    assert len(pieces) == n and partition.join(pieces, dist) == items
     lengths = [len(piece) for piece in pieces]
     assert max(lengths) - min(lengths) <= 1 and lengths == sorted(lengths, reverse=True)
 
