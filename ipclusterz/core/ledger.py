@@ -80,6 +80,11 @@ class Ledger:
 
     # -- asking ----------------------------------------------------------------------------
 
+    @property
+    def issued(self) -> tuple[int, int]:
+        """The first key that was given out, and the one that comes next."""
+        return self._base + 1, self._base + self._counter + 1
+
     def reserve(self, n: int = 1) -> int:
         """Return the first of ``n`` fresh keys in a row."""
         first = self._counter + 1

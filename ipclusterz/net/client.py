@@ -83,6 +83,7 @@ class Connection:
         self._engine_calls: list[Callable[[], None]] = []
         self._answers: dict[int, m.Answer | None] = {}
         self._questions: dict[int, m.Query] = {}  # not answered yet
+        self._control_keys: list[range] = []
         self._pieces: dict[int, list[bytes]] = {}
         self._askers: dict[int, Callable[[Any, str], None]] = {}
         self._next_query = 0
@@ -405,11 +406,24 @@ class Connection:
         ledger = self.ledger
         with self._keys:
             key = ledger.reserve(len(targets))
+            if channel == Channel.CONTROL:
+                self._control_keys.append(range(key, key + len(targets)))
         arguments = (key, int(channel), op, fn, data, body, targets, sink, options)
         self._inbox.append((ledger.request, arguments))
         if not self._driver.woken:
             self._leave()
         return key
+
+    def task_ranges(self) -> list[range]:
+        """Return the keys of all work sent so far, in order; control requests are none."""
+        with self._keys:
+            at, end = self.ledger.issued
+            apart = list(self._control_keys)
+        ranges = []
+        for control in apart:
+            ranges.append(range(at, control.start))
+            at = control.stop
+        return [*ranges, range(at, end)]
 
     def cancel(self, keys: list[int], direct: bool) -> None:
         """Say that these are no longer wanted; each still ends with an outcome."""
