@@ -129,10 +129,15 @@ class LoadBalancedView(View):
         live = self._live
         live.add(result)
         try:
-            result._key = self._submit(_APPLY, fn, parts, result, options=self._options)
+            key = result._key = self._submit(_APPLY, fn, parts, result, options=self._options)
         except BaseException:
             live.discard(result)
             raise
+        past = self._past
+        if key == past.next:
+            past.next = key + 1
+        else:
+            past.add(key)
         return result
 
     def _apply_large(
@@ -147,6 +152,7 @@ class LoadBalancedView(View):
         except BaseException:
             self._live.discard(result)
             raise
+        self._past.add(result._key)
         return result
 
     def send_map(
@@ -191,13 +197,15 @@ class LoadBalancedView(View):
         tasks: Iterable[Load],
     ) -> None:
         """Send a map's tasks; if one cannot be sent, those before it are given up."""
-        submit, options = self._submit, self._options
+        submit, options, past = self._submit, self._options, self._past.add
         keys: list[int] = []
         result.sent_as(keys)
         self._live.add(result)
         try:
             for op, fn, parts in tasks:
-                keys.append(submit(op, fn, parts, result, options=options))
+                key = submit(op, fn, parts, result, options=options)
+                keys.append(key)
+                past(key)
         except BaseException:
             result.complete(keys)
             result.abort()

@@ -20,8 +20,9 @@ from ipclusterz.client.asyncresult import AsyncResult
 from ipclusterz.client.balanced import LoadBalancedView
 from ipclusterz.client.direct import DirectView
 from ipclusterz.client.hubquestions import HubQuestions
+from ipclusterz.client.past import Books
 from ipclusterz.client.saying import say
-from ipclusterz.client.session import Link, Session, keys_of
+from ipclusterz.client.session import Link, Session
 from ipclusterz.core.message import Op
 from ipclusterz.error import AuthenticationError, TimeoutError
 
@@ -33,7 +34,7 @@ CONTROL = 10.0
 """Seconds that engines get to answer a control request."""
 
 
-class Client(HubQuestions):
+class Client(HubQuestions, Books):
     """A session with a cluster; ``rc[0]``, ``rc[:]``, ``rc[::2]`` are views of its engines.
 
     ``connection_info`` (or ``url_file``) is the path of a connector file, or its content
@@ -247,12 +248,6 @@ class Client(HubQuestions):
             return waiting.engines_future(self.session, n)
         waiting.engines(self.session, n, timeout, interactive, widget)
         return None
-
-    @property
-    def outstanding(self) -> set[str]:
-        """The message ids of tasks whose results are not in."""
-        msg_id = self.session.msg_id
-        return {msg_id(key) for key in keys_of(self.session.live)}
 
     # -- control ---------------------------------------------------------------------------
 

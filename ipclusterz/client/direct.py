@@ -114,6 +114,7 @@ class DirectView(View):
             result._label = self.label
         with _listed(session, result):
             first = session.connection.request(op, fn, parts, result, ids)
+        self._past.add(first, len(ids))
         if isinstance(result, TaskResult):
             result._key = first
         else:
@@ -354,6 +355,7 @@ class DirectView(View):
         with _listed(self._session, result):
             for engine, parts in loads:
                 keys.append(request(op, fn, parts, result, [engine]))
+                self._past.add(keys[-1])
         result.complete(keys)
 
 

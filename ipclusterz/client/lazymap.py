@@ -167,10 +167,12 @@ class LazyMap(Iterator[Any]):
 
     def _send(self, room: int) -> None:
         submit, options = self._session.connection.submit, self._view._options
+        past = self._view._past.add
         sent, order, ordered = self._sent, self._order, self._ordered
         for op, fn, parts in islice(self._tasks, room):
             key = submit(op, fn, parts, self, options=options)
             sent.add(key)
+            past(key)
             if self._sizes is not None:
                 self._size_of[key] = self._sizes.pop()
             if ordered:

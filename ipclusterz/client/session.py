@@ -21,7 +21,8 @@ from ipclusterz.core.message import COUNTER_BITS, EngineInfo, Options, Result
 from ipclusterz.engine.serialize import FunctionCache, PackedFunction
 from ipclusterz.error import ControllerLost
 
-_COUNTER = (1 << COUNTER_BITS) - 1
+COUNTER = (1 << COUNTER_BITS) - 1
+"""The part of a key that counts a client's tasks."""
 
 SILENCE = 2.0
 """Seconds of waiting after which the reason is told, where there is one."""
@@ -105,6 +106,9 @@ class Link(Protocol):
     def wait(self, done: Callable[[], bool], timeout: float | None) -> bool:
         """Wait, driving the connection, until ``done()``; return what it said last."""
 
+    def task_ranges(self) -> list[range]:
+        """Return the keys of all tasks sent so far, in order."""
+
     def on_engines(self, callback: Callable[[], None]) -> None:
         """Have ``callback`` called after engines came or went."""
 
@@ -140,7 +144,7 @@ class Session:
 
     def msg_id(self, key: int) -> str:
         """Return the text that names a task: the client's uuid and the task's number."""
-        return f"{self.connection.uuid}_{key & _COUNTER}"
+        return f"{self.connection.uuid}_{key & COUNTER}"
 
     def key_of(self, msg_id: str) -> int | None:
         """Return the key of an open task by its text, or None."""
@@ -148,7 +152,7 @@ class Session:
         if uuid != self.connection.uuid or not number.isdigit():
             return None
         wanted = int(number)
-        return next((key for key in keys_of(self.live) if key & _COUNTER == wanted), None)
+        return next((key for key in keys_of(self.live) if key & COUNTER == wanted), None)
 
     def wait(
         self,

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from ipclusterz.client import remote as decorators
 from ipclusterz.client.asyncresult import AsyncResult
+from ipclusterz.client.past import History, Past, Results
+from ipclusterz.client.session import keys_of
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -40,6 +42,7 @@ class View:
     def __init__(self, client: Client, **flags: Any) -> None:
         self.client = client
         self._session = client.session
+        self._past = Past()
         self.block: bool = client.block
         self.set_flags(**flags)
 
@@ -164,6 +167,46 @@ class View:
     ) -> Callable[[Callable[..., Any]], decorators.ParallelFunction]:
         """Return a decorator: calling the function deals its sequences over this view."""
         return decorators.parallel(self, dist=dist, block=block, **flags)
+
+    # -- what was sent ---------------------------------------------------------------------
+
+    @property
+    def history(self) -> History:
+        """The msg_ids of the tasks sent through this view, in order."""
+        return History(self._session.msg_id, self._past.ranges())
+
+    @property
+    def outstanding(self) -> set[str]:
+        """The msg_ids of this view's tasks whose results are not in."""
+        ranges, msg_id = self._past.ranges(), self._session.msg_id
+        return {
+            msg_id(key)
+            for key in keys_of(self._session.live)
+            if any(key in one for one in ranges)
+        }
+
+    @property
+    def results(self) -> Results:
+        """The values of this view's finished tasks by msg_id: see :class:`Results`."""
+        return Results(self._session, self.history)
+
+    def get_result(
+        self, indices_or_msg_ids: Any = None, block: bool | None = None, owner: bool = False
+    ) -> Any:
+        """Return the result of tasks: see :meth:`Client.get_result`; indices are of history."""
+        jobs = self.history[-1] if indices_or_msg_ids is None else indices_or_msg_ids
+        if isinstance(jobs, int):
+            jobs = self.history[jobs]
+        elif isinstance(jobs, list | tuple):
+            jobs = [self.history[job] if isinstance(job, int) else job for job in jobs]
+        return self.client.get_result(jobs, self.block if block is None else block, owner)
+
+    def purge_results(self, jobs: Any = (), targets: Any = ()) -> None:
+        """Forget finished tasks: see :meth:`Client.purge_results`."""
+        self.client.purge_results(jobs, targets)
+
+    def spin(self) -> None:
+        """Do nothing, since results come in by themselves; kept for compatibility."""
 
     # -- as of the client ------------------------------------------------------------------
 

@@ -108,6 +108,9 @@ class FakeConnection:
     def shutdown_controller(self, timeout: float | None) -> None:
         self.controls.append((Op.STOP, [], b"controller"))
 
+    def task_ranges(self) -> list[range]:
+        return [range((7 << 40) + 1, (7 << 40) + self._counter + 1)]
+
     def on_engines(self, callback: Callable[[], None]) -> None:
         self.watchers.append(callback)
 
