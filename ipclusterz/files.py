@@ -9,6 +9,7 @@ Knows the file system only: neither what the bytes mean nor which folder is whos
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 
@@ -23,6 +24,15 @@ _CLOEXEC: int = getattr(os, "O_CLOEXEC", 0)
 _POSIX = os.name == "posix"
 
 
+def way_out(error: OSError) -> str:
+    """Return what helps against an error of a profile folder's file system, or ''."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "; make room there, or put the profile elsewhere: --profile-dir or $IPYTHONDIR"
+    if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+        return "; put the profile where you can write: --profile-dir or $IPYTHONDIR"
+    return ""
+
+
 def write_private(path: str, data: bytes) -> None:
     """Write ``data`` to ``path`` so that readers find the old file or the whole new one.
 
@@ -35,10 +45,8 @@ def write_private(path: str, data: bytes) -> None:
     try:
         fd = os.open(made, flags, 0o600)
     except OSError as error:
-        raise ConnectorError(
-            f"cannot write {path}: {error.strerror}; the folder {folder or '.'} must exist"
-            " and be yours"
-        ) from None
+        help = way_out(error) or f"; the folder {folder or '.'} must exist and be yours"
+        raise ConnectorError(f"cannot write {path}: {error.strerror}{help}") from None
     try:
         try:
             _write_all(fd, data)
@@ -48,7 +56,7 @@ def write_private(path: str, data: bytes) -> None:
         os.replace(made, path)
     except OSError as error:
         remove(made)
-        raise ConnectorError(f"cannot write {path}: {error.strerror}") from None
+        raise ConnectorError(f"cannot write {path}: {error.strerror}{way_out(error)}") from None
 
 
 def read_private(path: str) -> bytes:
@@ -98,7 +106,9 @@ def private_dir(path: str) -> str:
             if not os.path.isdir(folder):
                 raise ConnectorError(f"{folder} is in the way: it is no folder") from None
         except OSError as error:
-            raise ConnectorError(f"cannot make {folder}: {error.strerror}") from None
+            raise ConnectorError(
+                f"cannot make {folder}: {error.strerror}{way_out(error)}"
+            ) from None
     _check_folder(path)
     return path
 

@@ -54,8 +54,7 @@ def _background(work: Callable[[Callable[[], None]], int], write: int, log: str)
     try:
         os.setsid()
         _redirect(os.devnull, os.O_RDONLY, 0)
-        os.dup2(write, 1)
-        os.dup2(write, 2)
+        os.dup2(write, 1)  # errors go where they always do, until we are ready
         os.close(write)
         said = False
 

@@ -74,8 +74,11 @@ def main(role: str) -> int:
 
         if isinstance(error, SystemExit | KeyboardInterrupt):
             raise
+        from ipclusterz.error import KernelError
+
         streams.status({"event": "error", "text": f"{_described(error)}"})
-        traceback.print_exc()
+        if not isinstance(error, KernelError):  # whose text says it all
+            traceback.print_exc()
         return 1
 
 

@@ -19,7 +19,7 @@ from typing import Any
 import msgspec
 
 from ipclusterz.error import ClusterError
-from ipclusterz.files import remove
+from ipclusterz.files import remove, way_out
 from ipclusterz.launchers.base import is_alive, process_start
 from ipclusterz.paths import ProfileDir, boot_id
 
@@ -123,7 +123,9 @@ def write(state: State) -> None:
         os.replace(made, state.path)
     except OSError as error:
         remove(made)
-        raise ClusterError(f"cannot write {state.path}: {error.strerror}") from None
+        raise ClusterError(
+            f"cannot write {state.path}: {error.strerror}{way_out(error)}"
+        ) from None
 
 
 def to_dict(state: State) -> dict[str, Any]:

@@ -39,6 +39,9 @@ ConnectorCall = Callable[[], str | None]
 
 TICK_SECONDS = 0.02
 GRACE_SECONDS = 1.0
+FILES, FILES_ENGINE = 64, 6
+"""Open files of an agent (48 measured without engines), and for each engine (5 measured)."""
+
 FILE_SECONDS = 0.05
 REVOKE_SECONDS = 0.002
 """After this the engine has surely seen that it was revoked, or noted the task it began."""
@@ -64,13 +67,17 @@ def run(
     Without it ``config`` says where the connector is.
 
     ``status`` is told ``bodies`` (folders to remove should we be killed), ``engine`` (one is
-    ready), ``engines`` (all asked for are), ``engine_down``, ``waiting``, ``warning`` and ``error``.  Ends
-    on SIGTERM, SIGINT, when ``stop_fd`` reaches its end, when the controller says so or has
-    been gone for the lease.
+    ready), ``engines`` (all asked for are), ``engine_down``, ``waiting``, ``warning`` and
+    ``error``.  Ends on SIGTERM, SIGINT, when ``stop_fd`` reaches its end, when the controller
+    says so or has been gone for the lease.
     """
     prefix = f"ipenginez-{config.cluster_id}" if config.cluster_id else "ipenginez"
     log = open_log(config.log_dir, f"{prefix}-agent-{os.getpid()}", config.log_level)
     host.raise_file_limit()
+    engines = "1 engine" if config.n == 1 else f"{config.n} engines"
+    host.check_files(
+        FILES + FILES_ENGINE * config.n, f"an agent with {engines}", ", or start fewer engines"
+    )
     host.no_core_dump()
     host.become_subreaper()
     nursery = Nursery(

@@ -64,6 +64,10 @@ def run(config: ControllerConfig, status: Status, stop_fd: int | None) -> int:
         supervisor.clean()
 
 
+FILES = 96
+"""Open files of the hub (36 measured) with some clients and agents; one more for each."""
+
+
 class Supervisor:
     """Keeps the five parts of one controller alive."""
 
@@ -167,6 +171,7 @@ class Supervisor:
     def run(self, stop_fd: int | None) -> int:
         """Start everything, then watch until told to stop."""
         host.raise_file_limit()
+        host.check_files(FILES, "a controller", "")
         host.no_core_dump()
         self.listening.open(self.config, self.runtime)
         wake_read, wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)

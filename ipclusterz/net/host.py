@@ -10,6 +10,8 @@ import socket
 import sys
 import time
 
+from ipclusterz.error import LaunchError
+
 LINUX = sys.platform.startswith("linux")
 
 
@@ -47,6 +49,30 @@ def raise_file_limit() -> int:
         except (OSError, ValueError):
             pass
     return soft
+
+
+def check_files(need: int, who: str, instead: str) -> None:
+    """Raise LaunchError unless this process may have ``need`` open files.
+
+    Found out later it is a traceback in the middle of something, or a library that spins.
+    """
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    if limit != resource.RLIM_INFINITY and limit < need:
+        raise LaunchError(
+            f"{who} needs up to {need} open files, and {limit} are allowed on"
+            f" {host_name()}: raise the limit (ulimit -n {need}, or 'nofile' in"
+            f" /etc/security/limits.conf){instead}"
+        )
+
+
+def files_left() -> int:
+    """Return how many more files this process may open; a large number if unknown."""
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    try:
+        used = len(os.listdir("/proc/self/fd"))
+    except OSError:
+        return 1 << 20
+    return 1 << 20 if limit == resource.RLIM_INFINITY else limit - used
 
 
 _PR_SET_PDEATHSIG = 1

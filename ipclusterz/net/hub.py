@@ -39,6 +39,9 @@ EARLY_SECONDS = 5.0
 GATHER_SECONDS = 1.0
 """How long a question to the task database waits for a scheduler that does not answer."""
 
+SPARE_FILES = 16
+"""Open files that must be left for what goes on while another peer is let in."""
+
 FAREWELL_SECONDS = 2.0
 """How long the end waits for peers to take note of it; an agent's engines get half of it."""
 
@@ -192,6 +195,9 @@ class Hub:
         now = monotonic()
         registry = self.registry
         if isinstance(message, m.Register):
+            if host.files_left() < SPARE_FILES:
+                self._no_room(connection)
+                return
             minted = r.Minted(
                 secrets.token_bytes(16), secrets.token_bytes(32), secrets.token_hex(16).encode()
             )
@@ -217,6 +223,15 @@ class Hub:
             registry.allocate(peer_id, message.n)
         elif isinstance(message, m.Goodbye):
             registry.gone(peer_id, message.reason)
+
+    def _no_room(self, connection: bytes) -> None:
+        """Turn a peer away before descriptors run out: ZeroMQ would spin without them."""
+        text = (
+            f"it has almost no open files left for connections on {host.host_name()}: raise"
+            " the limit where the controller is started (ulimit -n), or close clients"
+        )
+        self.log.error("turned a peer away: %s", text)
+        self._answer(connection, m.Refused(text))
 
     def _remember_engines(self, peer_id: bytes, engines: list[m.EngineInfo]) -> None:
         peer = self.registry.peers.get(peer_id)

@@ -22,7 +22,7 @@ class _File(logging.handlers.RotatingFileHandler):
         def private(path: str, flags: int) -> int:
             return os.open(path, flags | os.O_CLOEXEC, 0o600)
 
-        return open(  # noqa: SIM115 - the handler closes it
+        return open(
             self.baseFilename,
             self.mode,
             encoding=self.encoding,

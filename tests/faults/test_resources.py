@@ -1,0 +1,256 @@
+"""What runs out: disk, open files, the right to write.  Work goes on, or the error is exact."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+import ipclusterz as ipp
+from tests.running import Running, arguments, eventually, run
+
+LINUX_ROOT = pytest.mark.skipif(
+    not sys.platform.startswith("linux") or os.getuid() != 0,
+    reason="mounting a small disk needs root on Linux",
+)
+
+
+@pytest.fixture
+def small_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """``$IPYTHONDIR`` on a file system of 6 MB."""
+    folder = tmp_path / "small"
+    folder.mkdir(mode=0o700)
+    command = ["mount", "-t", "tmpfs", "-o", "size=6m,mode=0700", "tmpfs", str(folder)]
+    subprocess.run(command, check=True)
+    monkeypatch.setenv("IPYTHONDIR", str(folder))
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+@contextlib.contextmanager
+def full(folder: Path) -> Iterator[None]:
+    """Leave no room in the file system of ``folder``."""
+    ballast = folder / "ballast"
+    with ballast.open("wb", buffering=0) as file:
+        for size in (4096, 1):
+            with contextlib.suppress(OSError):
+                while file.write(b"x" * size):
+                    pass
+    try:
+        yield
+    finally:
+        ballast.unlink()
+
+
+def hub_log(folder: Path) -> str:
+    [log] = folder.glob("cluster_default/log/*hub*.log")
+    return log.read_text()
+
+
+# -- disk ----------------------------------------------------------------------------------
+
+
+@LINUX_ROOT
+def test_a_disk_that_fills_up_stops_no_work_and_loses_no_record(small_home: Path) -> None:
+    def loud(x: int) -> int:
+        print("x" * 100)
+        return x
+
+    with ipp.Cluster(n=2) as rc:
+        view = rc.load_balanced_view()
+        assert view.apply_sync(abs, -1) == 1
+        assert len(rc.hub_history()) == 1
+        with full(small_home):
+            assert view.map_sync(loud, range(2000)) == list(range(2000))
+            with pytest.raises(ipp.error.KernelError, match=r"tasks\.db.*full.*wait in memory"):
+                rc.hub_history()
+            assert view.apply_sync(abs, -2) == 2
+        assert len(rc.hub_history()) == 2002
+        assert "cannot write the task database" in hub_log(small_home)
+        assert "can be written again; nothing was lost" in hub_log(small_home)
+
+
+@LINUX_ROOT
+def test_a_full_disk_at_the_start_is_said_and_leaves_nothing_half_written(
+    small_home: Path,
+) -> None:
+    with full(small_home):
+        done = run("ipclusterz start -n 1 --daemon")
+        assert done.returncode == 1
+        assert "No space left on device" in done.stderr and "--profile-dir" in done.stderr
+        assert "Traceback" not in done.stderr
+        done = run("ipcontrollerz")
+        assert done.returncode == 1 and "No space left on device" in done.stderr
+    security = small_home / "cluster_default" / "security"
+    assert not security.exists() or os.listdir(security) == []
+    assert run("ipclusterz list -o json").stdout.strip() == "[]"
+    with ipp.Cluster(n=1) as rc:
+        assert rc[0].apply_sync(abs, -3) == 3
+
+
+# -- the right to write --------------------------------------------------------------------
+
+READ_ONLY = """
+mount --bind "$1" "$1" && mount -o remount,ro,bind "$1" || exit 99
+shift
+exec "$@"
+"""
+
+
+@LINUX_ROOT
+@pytest.mark.parametrize("line", ["ipclusterz start -n 1", "ipcontrollerz"])
+def test_a_home_that_is_read_only_is_said_with_the_ways_out(
+    line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = tmp_path / "home"
+    home.mkdir(mode=0o700)
+    monkeypatch.setenv("IPYTHONDIR", str(home))
+    command = ["unshare", "-m", "sh", "-c", READ_ONLY, "sh", str(home), *arguments(line)]
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=60, cwd=Path(__file__).parents[2]
+    )
+    assert done.returncode == 1, done
+    assert "Read-only file system" in done.stderr and str(home) in done.stderr
+    assert "--profile-dir" in done.stderr and "IPYTHONDIR" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+# -- open files ----------------------------------------------------------------------------
+
+
+def test_too_few_open_files_are_said_before_anything_starts() -> None:
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (100, 100))
+
+    done = run("ipclusterz start -n 8", preexec_fn=limit)
+    assert done.returncode == 1
+    assert "an agent with 8 engines needs up to 112 open files, and 100 are allowed" in (
+        done.stderr
+    )
+    assert "ulimit -n 112" in done.stderr and "Traceback" not in done.stderr
+    assert run("ipclusterz list -o json").stdout.strip() == "[]"
+
+
+def test_a_controller_short_of_open_files_turns_clients_away_and_works_on() -> None:
+    with contextlib.ExitStack() as stack:
+        rc = stack.enter_context(ipp.Cluster(n=1))
+        family = psutil.Process().children(recursive=True)
+        for process in family:
+            resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (110, 110))
+        clients: list[ipp.Client] = []
+        with pytest.raises(ipp.error.KernelError, match="open files left.*ulimit -n"):
+            for _ in range(100):
+                clients.append(stack.enter_context(ipp.Client(rc.connection_file)))
+        assert len(clients) >= 2
+        used = [psutil.Process(process.pid).cpu_times() for process in family]
+        for client in clients:
+            assert client[0].apply_sync(abs, -5) == 5
+        again = [psutil.Process(process.pid).cpu_times() for process in family]
+        # Out of descriptors ZeroMQ would spin, several seconds of work for these few calls.
+        spent = [
+            b.user + b.system - a.user - a.system for a, b in zip(used, again, strict=True)
+        ]
+        assert max(spent) < 5
+        clients.pop().close()
+
+        def let_in() -> bool:
+            try:
+                with ipp.Client(rc.connection_file) as client:
+                    return bool(client[0].apply_sync(abs, -6) == 6)
+            except ipp.AuthenticationError:
+                return False
+
+        eventually(let_in, what="a client that left made no room")
+
+
+# -- again and again -----------------------------------------------------------------------
+
+
+def cycles(n: int) -> None:
+    """Start and stop ``n`` clusters; nothing may stay, and the program may not grow."""
+    me = psutil.Process()
+    files, memory = 0, 0
+    for cycle in range(n):
+        with ipp.Cluster(n=2) as rc:
+            assert rc[:].apply_sync(abs, -cycle) == [cycle, cycle]
+        if cycle == min(9, n // 2):
+            files, memory = me.num_fds(), me.memory_info().rss
+    assert me.children(recursive=True) == []
+    assert me.num_fds() <= files + 2
+    assert me.memory_info().rss <= memory + 20e6 + 50e3 * n
+
+
+def remains() -> set[str]:
+    """Folders of clusters in shared memory and among temporary files."""
+    places = {"/dev/shm", tempfile.gettempdir(), os.environ.get("XDG_RUNTIME_DIR", "/dev/shm")}
+    return {
+        os.path.join(place, name)
+        for place in places
+        if os.path.isdir(place)
+        for name in os.listdir(place)
+        if name.startswith(("ipclusterz-", "ipcz-"))
+    }
+
+
+def test_ten_clusters_one_after_the_other(ipython_dir: Path) -> None:
+    before = remains()
+    cycles(10)
+    assert remains() <= before
+    assert os.listdir(ipython_dir / "cluster_default" / "security") == []
+    assert os.listdir(ipython_dir / "cluster_default" / "pid") == []
+
+
+@pytest.mark.long
+@pytest.mark.timeout(3600)
+def test_a_thousand_clusters_one_after_the_other(ipython_dir: Path) -> None:
+    before = remains()
+    cycles(int(os.environ.get("IPCLUSTERZ_TEST_CYCLES", "1000")))
+    assert remains() <= before
+    assert os.listdir(ipython_dir / "cluster_default" / "security") == []
+    assert os.listdir(ipython_dir / "cluster_default" / "pid") == []
+    logs = list((ipython_dir / "cluster_default" / "log").iterdir())
+    assert sum(log.stat().st_size for log in logs) < 50e6
+
+
+def test_ten_starts_by_command(tmp_path: Path) -> None:
+    before = remains()
+    for _ in range(10):
+        started = Running("ipclusterz start -n 1")
+        started.until("ready in")
+        assert started.end() == 0
+    assert remains() <= before
+
+
+# -- the profile folder --------------------------------------------------------------------
+
+
+def test_no_lock_socket_or_shared_memory_in_the_profile_folder(ipython_dir: Path) -> None:
+    kinds: dict[str, str] = {}
+
+    def look() -> None:
+        for folder, _, names in os.walk(ipython_dir):
+            for name in names:
+                path = Path(folder, name)
+                if not path.is_file() or path.is_symlink():
+                    kinds[str(path)] = "no regular file"
+                elif path.suffix in (".lock", ".sock", ".shm"):
+                    kinds[str(path)] = f"a {path.suffix} file"
+
+    with ipp.Cluster(n=2) as rc:
+        rc[:].push({"a": bytes(10_000_000)}, block=True)
+        assert rc[:].apply_sync(len, ipp.Reference("a")) == [10_000_000] * 2
+        assert rc.load_balanced_view().map_sync(abs, range(100)) == list(range(100))
+        assert rc.hub_history()
+        look()
+    look()
+    assert kinds == {}
