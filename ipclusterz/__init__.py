@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ipclusterz import error as error
     from ipclusterz.client.asyncresult import AsyncResult as AsyncResult
     from ipclusterz.client.balanced import LoadBalancedView as LoadBalancedView
+    from ipclusterz.client.broadcast import BroadcastView as BroadcastView
     from ipclusterz.client.client import Client as Client
     from ipclusterz.client.direct import DirectView as DirectView
     from ipclusterz.client.executor import ViewExecutor as ViewExecutor
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from ipclusterz.client.remembered import AsyncHubResult as AsyncHubResult
     from ipclusterz.client.remote import ParallelFunction as ParallelFunction
     from ipclusterz.client.remote import RemoteFunction as RemoteFunction
+    from ipclusterz.client.remote import interactive as interactive
     from ipclusterz.client.remote import parallel as parallel
     from ipclusterz.client.remote import remote as remote
     from ipclusterz.cluster import Cluster as Cluster
@@ -58,12 +60,19 @@ if TYPE_CHECKING:
 _PLACES: dict[str, tuple[str, ...]] = {
     "ipclusterz.client.client": ("Client",),
     "ipclusterz.client.direct": ("DirectView",),
+    "ipclusterz.client.broadcast": ("BroadcastView",),
     "ipclusterz.client.balanced": ("LoadBalancedView",),
     "ipclusterz.client.asyncresult": ("AsyncResult",),
     "ipclusterz.client.executor": ("ViewExecutor",),
     "ipclusterz.client.group": ("AsyncMapResult",),
     "ipclusterz.client.remembered": ("AsyncHubResult",),
-    "ipclusterz.client.remote": ("RemoteFunction", "ParallelFunction", "remote", "parallel"),
+    "ipclusterz.client.remote": (
+        "RemoteFunction",
+        "ParallelFunction",
+        "remote",
+        "parallel",
+        "interactive",
+    ),
     "ipclusterz.cluster": ("Cluster",),
     "ipclusterz.engine.reference": ("Reference",),
     "concurrent.futures": ("ALL_COMPLETED", "FIRST_COMPLETED", "FIRST_EXCEPTION"),

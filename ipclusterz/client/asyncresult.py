@@ -63,6 +63,9 @@ class AsyncResult(Facts, Future[Any]):
     _direct = False
     _return_exceptions = False
     _shown = "AsyncResult"
+    owner = True
+    """Kept for compatibility."""
+
     _name: str
 
     def __init__(self) -> None:
@@ -322,6 +325,23 @@ class AsyncResult(Facts, Future[Any]):
             self.abort()
             self.wait(CANCEL_WAIT)
         return self.cancelled()
+
+    # -- taken apart and put together ------------------------------------------------------
+
+    def split(self) -> tuple[AsyncResult, ...]:
+        """Return a result for each task; of one task, the result itself."""
+        return (self,)
+
+    @classmethod
+    def join(cls, *async_results: AsyncResult) -> AsyncResult:
+        """Return one result of several: its value is the list of their tasks' values."""
+        if not async_results:
+            raise ValueError("join() needs at least one AsyncResult")
+        if len(async_results) == 1:
+            return async_results[0]
+        from ipclusterz.client.parts import JoinedResult  # few join
+
+        return JoinedResult(async_results)
 
     # -- as a container --------------------------------------------------------------------
 

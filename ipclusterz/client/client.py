@@ -27,6 +27,7 @@ from ipclusterz.core.message import Op
 from ipclusterz.error import AuthenticationError, TimeoutError
 
 if TYPE_CHECKING:
+    from ipclusterz.client.broadcast import BroadcastView
     from ipclusterz.client.executor import ViewExecutor
     from ipclusterz.core.connector import Connector
 
@@ -96,6 +97,7 @@ class Client(HubQuestions, Books):
         self.profile = profile
         self.cluster = cluster
         self.connection_file = origin
+        self.debug = False
 
     # -- as a sequence of engines ----------------------------------------------------------
 
@@ -139,6 +141,15 @@ class Client(HubQuestions, Books):
         if targets is None or (isinstance(targets, str) and targets == "all"):
             return DirectView(self, "all", **flags)
         return DirectView(self, self._choose(targets), **flags)
+
+    def broadcast_view(
+        self, targets: Any = "all", is_coalescing: bool = False, **flags: Any
+    ) -> BroadcastView:
+        """Return a direct view: see :class:`ipclusterz.BroadcastView`."""
+        from ipclusterz.client.broadcast import BroadcastView
+
+        chosen = "all" if targets is None or targets == "all" else self._choose(targets)
+        return BroadcastView(self, chosen, is_coalescing=is_coalescing, **flags)
 
     def load_balanced_view(self, targets: Any = None, **flags: Any) -> LoadBalancedView:
         """Return a view that runs each task on a free engine, of ``targets`` or of all."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
@@ -54,7 +54,7 @@ class DirectView(View):
         shown = self.targets
         if isinstance(shown, list) and len(shown) > 8:
             shown = f"[{', '.join(map(str, shown[:8]))}, ... {len(shown)} engines]"
-        return f"<DirectView {shown}>"
+        return f"<{type(self).__name__} {shown}>"
 
     def __len__(self) -> int:
         return len(self._engines()[0])
@@ -226,6 +226,32 @@ class DirectView(View):
             return result
         result.get()
         return None
+
+    # -- modules ---------------------------------------------------------------------------
+
+    def sync_imports(
+        self, local: bool = True, quiet: bool = False
+    ) -> AbstractContextManager[None]:
+        """Return a context manager: what its block imports is imported on the engines too.
+
+        Under the same names, ``as`` included.  With ``local=False`` on the engines only;
+        here the names stand for nothing.  ``quiet`` says nothing about it.  Leaving the
+        block waits for the engines and raises what importing raised there.
+        """
+        import sys
+
+        from ipclusterz.client.imports import synchronised  # few import so
+
+        return synchronised(self, sys._getframe(1), local, quiet)
+
+    @property
+    def importer(self) -> AbstractContextManager[None]:
+        """Short for ``sync_imports(local=True)``."""
+        import sys
+
+        from ipclusterz.client.imports import synchronised
+
+        return synchronised(self, sys._getframe(1), True, False)
 
     # -- sequences -------------------------------------------------------------------------
 

@@ -17,6 +17,7 @@ from ipclusterz.error import CompositeError
 
 if TYPE_CHECKING:
     from ipclusterz.client.output import Texts
+    from ipclusterz.client.parts import PartResult
     from ipclusterz.client.session import Session
 
 _clock = time.time
@@ -27,6 +28,8 @@ class GroupResult(AsyncResult):
 
     _failed: CompositeError | None = None
     _collected: list[Any] | None = None
+    _parts: tuple[PartResult, ...] | None = None
+    _open_parts: dict[int, PartResult] | None = None
 
     def __init__(self, session: Session, name: str, expected: int = -1) -> None:
         """``expected`` is the number of tasks; -1: told later, by :meth:`complete`."""
@@ -67,6 +70,8 @@ class GroupResult(AsyncResult):
         got[key] = result
         self._received = _clock()
         self._arrived(key)
+        if self._open_parts is not None:
+            self._tell_part(key)
         if len(got) == self._expected:
             with LOCK:
                 if self._state != FINISHED:
@@ -75,6 +80,26 @@ class GroupResult(AsyncResult):
 
     def _arrived(self, key: int) -> None:
         """Hook: a result is in."""
+
+    def split(self) -> tuple[AsyncResult, ...]:
+        """Return a result for each task: its value, of a chunk the list of its values.
+
+        They can be waited for one by one, also by :func:`concurrent.futures.wait`.
+        """
+        if self._parts is None:
+            from ipclusterz.client.parts import PartResult  # few split
+
+            self._parts = tuple(PartResult(self, i) for i in range(len(self._keys)))
+            self._open_parts = dict(zip(self._keys, self._parts, strict=True))
+            for key in [key for key in self._open_parts if key in self._got]:
+                self._tell_part(key)
+        return self._parts
+
+    def _tell_part(self, key: int) -> None:
+        # Popping settles who tells it: the thread that reads or the one that splits.
+        part = self._open_parts.pop(key, None) if self._open_parts else None
+        if part is not None:
+            part.come()
 
     # -- what AsyncResult asks for ---------------------------------------------------------
 

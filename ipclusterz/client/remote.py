@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
+from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 from ipclusterz.client import partition
@@ -10,6 +12,24 @@ from ipclusterz.client.task import name_of
 
 if TYPE_CHECKING:
     from ipclusterz.client.views import View
+
+
+def interactive(f: Callable[..., Any]) -> Callable[..., Any]:
+    """Return ``f`` as if it had been written in the session: its globals are the engine's.
+
+    For functions of modules that are to use an engine's variables.  Called here, its
+    globals are those of ``__main__``.  Other callables come back as they are.
+    """
+    if not isinstance(f, FunctionType):
+        return f
+    made = FunctionType(
+        f.__code__, sys.modules["__main__"].__dict__, f.__name__, f.__defaults__, f.__closure__
+    )
+    made.__kwdefaults__ = f.__kwdefaults__
+    made.__annotations__ = dict(f.__annotations__)
+    made.__dict__.update(f.__dict__)
+    made.__doc__, made.__qualname__, made.__module__ = f.__doc__, f.__qualname__, "__main__"
+    return made
 
 
 def remote(
