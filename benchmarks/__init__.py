@@ -2,30 +2,34 @@
 
 Run from a checkout::
 
-    python -m benchmarks --quick
-    python -m benchmarks --json figures.json
+    ./dev bench --quick
+    ./dev bench --write-docs --json figures.json
 
-What is measured, always with four engines (workers, processes):
+What is measured, always with four engines (workers, processes), stands in rows; how each
+peer is used, in choices, which are the footnotes of every report.
 
-- **tasks/s**: no-op tasks submitted one by one, each result collected.
-- **round trip**: submit one no-op task, wait for its result, repeat.
-- **start**: a fresh Python process from its start to the first result, imports included;
-  then until each engine has answered, and until all is stopped.
-- **memory**: proportional set size (PSS) of every process of the cluster.
-- **width**: a cluster of 200 engines, each of which must answer.
-
-A machine is never quiet, so what counts are ratios: peers are measured in turns
-(interleaved rounds), and a ratio is taken within a round, between neighbours in time.
+A machine is never quiet, so what counts are ratios.  In each round every peer has a turn in
+which nothing else of ours runs; a ratio is taken within a round, between neighbours in time,
+and how busy others kept the machine is noted for each round.
 
     __main__      the command line
-    phases        what is measured, in which order
-    figures       medians, spread, ratios, the bars to reach
-    report        the table and the JSON
+    rows          what is measured, in which unit
+    plan          how much of it
+    bench         the rounds: whose turn it is
+    turns         one peer's turn: how each row is measured
+    books         values, failures, giving up
+    figures       medians, quartiles, ratios
+    bars          what must be reached, and what is wished for
+    choices       the footnotes
+    report        the text for a terminal
+    markdown      the tables for a page
+    progress      the line on a terminal while it runs
     environment   the environment for the peers, .bench-venv
     fresh         timing a whole fresh process
     protocol      the line protocol between this program and a peer's process
     processes     finding, weighing and ending the processes of a peer
-    machine       the machine, its load, the versions
+    machine       the machine and its load
+    work          the tasks that are measured
     peers/        one program per peer, each driven over the line protocol
     first/        one script per peer: start, print the first result, stop
 

@@ -1,4 +1,4 @@
-"""``python -m benchmarks``: measure, print the report, write the JSON.
+"""``python -m benchmarks``: measure, print the report, write the JSON and the page.
 
 Exit codes: 0 everything of ours was measured (whether or not each bar is reached, which the
 report says), 1 something of ours could not be measured, 2 wrong usage, 130 interrupted.
@@ -8,63 +8,86 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import shutil
+import signal
 import sys
+from dataclasses import asdict, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import psutil
-
-from benchmarks import figures, machine, report
-from benchmarks.environment import peers_environment
+from benchmarks import bars, machine, markdown, report, rows
+from benchmarks.bench import Bench
+from benchmarks.environment import ROOT, numpy_beside, peers_environment
 from benchmarks.figures import Results
-from benchmarks.peers import ALL, OURS, Peer
-from benchmarks.phases import Bench, Plan
+from benchmarks.peers import ALL, KEYS, OURS, QUICK, Peer
+from benchmarks.plan import Plan
+from benchmarks.progress import Progress
 
-PHASES = ("start", "memory", "width", "work")
+LARGE = 1000
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Run the benchmarks; the exit code."""
-    options = _parser().parse_args(argv)
-    plan = Plan.quick() if options.quick else Plan()
-    if options.rounds:
-        plan.rounds = plan.starts = options.rounds
-    pythons, missing = _pythons(options.peers)
-    bench = Bench(plan, pythons, _notice)
-    bench.results.missing = missing
+def main(argv: list[str] | None = None, plan: Plan | None = None) -> int:
+    """Run the benchmarks; the exit code.  ``plan`` instead of that of the command line."""
+    argv = sys.argv[1:] if argv is None else argv
+    parser = _parser()
+    options = parser.parse_args(argv)
+    page = ROOT / "docs" / "benchmarks.md" if options.write_docs else options.markdown
+    if page and (reason := markdown.why_not(page)):
+        parser.error(reason)
+    if options.json and not options.json.parent.is_dir():
+        parser.error(f"there is no folder {options.json.parent}")
+    plan = _planned(options, plan)
+    bench = _prepare(options, plan, Progress())
+    bench.results.run = _facts(plan, _command(options))
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        _measure(bench, options.phases)
+        bench.run()
     except KeyboardInterrupt:
         shutil.rmtree(bench.folder, ignore_errors=True)
-        _notice("interrupted; all that was started is stopped")
+        bench.progress.note("interrupted; all that was started is stopped")
         return 130
-    if not bench.results.trouble:  # else the logs are of use, and the report names them
-        shutil.rmtree(bench.folder, ignore_errors=True)
-    print(report.text(bench.results))
-    if options.json:
-        document = json.dumps(bench.results.as_json(), indent=2)
-        options.json.write_text(document + "\n", encoding="utf-8")
-        print(f"\nwritten: {options.json}")
-    return 1 if options.phases == PHASES and _incomplete(bench.results) else 0
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    _publish(bench, options.json, page)
+    chosen = options.peers is None or OURS.key in options.peers
+    return 1 if chosen and _incomplete(bench.results) else 0
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks",
-        description="Measure ipclusterz beside its peers, with 4 engines, in turns.",
+        prog="./dev bench",
+        description="Measure ipclusterz beside its peers, each alone on the machine in turns,"
+        " 4 engines each. All rows and peers take about a quarter of an hour.",
+        epilog=f"Rows: {', '.join(rows.BY_NAME)}. Peers and floors: {', '.join(KEYS)}."
+        " A peer that cannot be installed or started is named, and the run goes on.",
     )
-    parser.add_argument("--quick", action="store_true", help="fewer and shorter rounds")
+    parser.add_argument(
+        "--quick", action="store_true", help="about 75 s: fewer rows, peers and rounds"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write every figure")
-    parser.add_argument("--rounds", type=_positive, help="rounds and starts of each peer")
-    parser.add_argument(
-        "--phases", type=_chosen(PHASES), default=PHASES, help=f"some of {','.join(PHASES)}"
+    pages = parser.add_mutually_exclusive_group()
+    pages.add_argument(
+        "--markdown", type=Path, metavar="FILE", help="also write the tables into this page"
     )
-    names = tuple(dict.fromkeys(peer.program for peer in ALL))
+    pages.add_argument(
+        "--write-docs", action="store_true", help="also write them into docs/benchmarks.md"
+    )
     parser.add_argument(
-        "--peers", type=_chosen(names), default=names, help=f"some of {','.join(names)}"
+        "--only",
+        type=_chosen(tuple(rows.BY_NAME)),
+        metavar="ROWS",
+        help="some rows, as tasks,map",
+    )
+    parser.add_argument(
+        "--peers",
+        type=_chosen(KEYS),
+        metavar="LIST",
+        help="some peers and floors, as ours,ray,echo",
+    )
+    parser.add_argument("--rounds", type=_positive, metavar="N", help="rounds of all peers")
+    parser.add_argument(
+        "--large", action="store_true", help=f"also a cluster of {LARGE:,} engines (row wide)"
     )
     return parser
 
@@ -88,56 +111,90 @@ def _chosen(known: tuple[str, ...]) -> Any:
     return parse
 
 
-def _pythons(programs: tuple[str, ...]) -> tuple[dict[Peer, Path], dict[str, str]]:
-    """The interpreter of each chosen peer that can be had, and why others cannot."""
-    chosen = [peer for peer in ALL if peer.program in programs]
-    packages = [peer.package for peer in chosen if peer.package]
+def _planned(options: argparse.Namespace, plan: Plan | None) -> Plan:
+    plan = plan or (Plan.quick() if options.quick else Plan())
+    if options.only:
+        plan = replace(plan, rows=options.only)
+    if options.rounds:
+        plan = replace(plan, rounds=options.rounds)
+    if options.large:
+        plan = replace(plan, wide=(*plan.wide, LARGE))
+    return plan
+
+
+def _prepare(options: argparse.Namespace, plan: Plan, progress: Progress) -> Bench:
+    """Find the interpreter of each chosen peer; name those that cannot be had."""
+    keys = options.peers or (QUICK if options.quick else KEYS)
+    chosen = [peer for peer in ALL if peer.key in keys and set(peer.rows) & set(plan.rows)]
+    arrays = "array" in plan.rows
+
+    def wanted(peer: Peer) -> list[str]:
+        return [name for name in peer.packages if arrays or name != "numpy"]
+
     here = Path(sys.executable)
-    if not packages:
-        return dict.fromkeys(chosen, here), {}
-    environment = peers_environment(packages, _notice)
-    pythons = {
-        peer: environment.python if peer.package else here
-        for peer in chosen
-        if peer.package not in environment.missing
-    }
-    return pythons, environment.missing
+    pythons = dict.fromkeys(chosen, here)
+    missing: dict[str, str] = {}
+    packages = list(dict.fromkeys(name for peer in chosen for name in wanted(peer)))
+    if packages:
+        environment = peers_environment(packages, progress.note)
+        for peer in [peer for peer in chosen if peer.packages]:
+            pythons[peer] = environment.python
+            reasons = [environment.missing.get(name) for name in wanted(peer)]
+            if any(reasons):
+                missing[peer.name] = next(filter(None, reasons)) or ""
+                del pythons[peer]
+    beside = None
+    if arrays and OURS in pythons:
+        beside, reason = numpy_beside(progress.note)
+        if reason:
+            missing["numpy, for the arrays of ipclusterz"] = reason
+    bench = Bench(plan, pythons, progress, beside)
+    bench.results.missing = missing
+    return bench
 
 
-def _measure(bench: Bench, phases: tuple[str, ...]) -> None:
-    plan = bench.plan
-    load: dict[str, Any] = {"background": machine.background(), "before": os.getloadavg()}
-    times = psutil.cpu_times()
-    bench.results.run = {
+def _command(options: argparse.Namespace) -> str:
+    """The command that measures this again, without where its results went."""
+    words = ["./dev bench"]
+    words += [f"--{name}" for name in ("quick", "large") if getattr(options, name)]
+    for name in ("only", "peers"):
+        if chosen := getattr(options, name):
+            words.append(f"--{name} {','.join(chosen)}")
+    return " ".join([*words, *([f"--rounds {options.rounds}"] if options.rounds else [])])
+
+
+def _facts(plan: Plan, command: str) -> dict[str, Any]:
+    return {
+        "command": command,
         "date": datetime.now().astimezone().isoformat(timespec="seconds"),
         "machine": machine.describe(),
-        "load": load,
         "workers": plan.workers,
         "rounds": plan.rounds,
-        "starts": plan.starts,
-        "seconds": plan.seconds,
+        "plan": asdict(plan),
     }
-    steps = {
-        "start": bench.measure_start,
-        "memory": bench.measure_memory,
-        "width": bench.check_width,
-        "work": bench.measure_work,
-    }
-    for phase in phases:
-        steps[phase]()
-    load["after"] = os.getloadavg()
-    load["stolen"] = machine.stolen(times, psutil.cpu_times())
+
+
+def _publish(bench: Bench, target: Path | None, page: Path | None) -> None:
+    results = bench.results
+    if results.trouble:  # then the logs are of use, and the report names them
+        bench.progress.note(f"logs: {bench.folder}")
+    else:
+        shutil.rmtree(bench.folder, ignore_errors=True)
+    print(report.text(results, bench.plan))
+    if target:
+        document = results.as_json()
+        document["bars"] = [asdict(verdict) for verdict in bars.verdicts(results)]
+        target.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+        print(f"\nwritten: {target}")
+    if page:
+        markdown.write(page, results, bench.plan)
+        print(f"written: {page}")
 
 
 def _incomplete(results: Results) -> bool:
     """Whether anything of ours is absent."""
-    quantities = (figures.TASKS, figures.TRIP, figures.START, figures.MEMORY)
-    absent = [q for q in quantities if results.get(OURS.name, q) is None]
-    return bool(absent) or "answered" not in results.wide
-
-
-def _notice(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+    mine = [f for f in results.figures if f.peer.split(",")[0] == OURS.name]
+    return not mine or any(None in figure.rounds or not figure.rounds for figure in mine)
 
 
 if __name__ == "__main__":

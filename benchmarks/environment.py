@@ -2,11 +2,13 @@
 
 Peers that ipclusterz does not need are installed by name into ``.bench-venv`` in the
 checkout, each by itself: one that cannot be had is named and the rest is measured.
-Nothing is ever installed into the environment that runs the benchmarks.
+Nothing is ever installed into the environment that runs the benchmarks; if that one lacks
+numpy, which only the arrays need, numpy goes into a folder beside.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -48,6 +50,17 @@ def peers_environment(
     return environment
 
 
+def numpy_beside(notice: Callable[[str], None]) -> tuple[Path | None, str]:
+    """A folder with numpy for this interpreter (None: it has its own), and what went wrong."""
+    if importlib.util.find_spec("numpy") is not None:
+        return None, ""
+    folder = FOLDER / "numpy"
+    if (folder / "numpy").is_dir():
+        return folder, ""
+    notice(f"installing numpy into {FOLDER.name} …")
+    return folder, _pip("--target", str(folder), "numpy")
+
+
 def _make(python: Path, notice: Callable[[str], None]) -> str:
     """Make the environment unless it is there for this very Python; why it failed, or ''."""
     if _output([str(python), "-c", "import sys; print(sys.version)"]) == sys.version:
@@ -66,9 +79,14 @@ def _has(python: Path, package: str) -> bool:
 
 
 def _install(python: Path, package: str) -> str:
-    pip = [sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet"]
-    options = ["--disable-pip-version-check", "--retries", "1", "--timeout", "15"]
-    return _run([*pip, *options, package], timeout=600)
+    return _pip(package, python=python)
+
+
+def _pip(*wanted: str, python: Path | None = None) -> str:
+    """Install by this interpreter's pip, for ``python``; '' when it went well, else why not."""
+    pip = [sys.executable, "-m", "pip", *(["--python", str(python)] if python else [])]
+    options = ["--quiet", "--disable-pip-version-check", "--retries", "1", "--timeout", "15"]
+    return _run([*pip, "install", *options, *wanted], timeout=600)
 
 
 def _output(argv: list[str]) -> str | None:
@@ -92,16 +110,24 @@ def _run(argv: list[str], timeout: float) -> str:
     return (errors or lines or [f"exit code {done.returncode}"])[-1]
 
 
-def variables(mark: str, mark_name: str, home: Path) -> dict[str, str]:
+def variables(
+    mark: str, mark_name: str, home: Path, beside: Path | None = None
+) -> dict[str, str]:
     """The whole environment of a peer: ours, its mark, this checkout, a throw-away home.
 
-    ``home`` becomes IPYTHONDIR, so that no profile of the user is read or touched.
+    Nothing of the user is read or touched and nothing is reported to anybody: ``home`` is
+    where peers keep their profiles and scratch files.  ``beside`` is one more folder of
+    modules.
     """
-    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
+    path = [str(ROOT), *([str(beside)] if beside else []), os.environ.get("PYTHONPATH", "")]
     return {
         **os.environ,
         mark_name: mark,
-        "PYTHONPATH": path,
-        "IPYTHONDIR": str(home),
+        "PYTHONPATH": os.pathsep.join(filter(None, path)),
         "PYTHONWARNINGS": "ignore",
+        "IPYTHONDIR": str(home),
+        "DASK_CONFIG": str(home),
+        "DASK_TEMPORARY_DIRECTORY": str(home),
+        "RAY_TMPDIR": str(home.parent),
+        "RAY_USAGE_STATS_ENABLED": "0",
     }

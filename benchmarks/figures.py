@@ -1,36 +1,30 @@
-"""Figures: rounds of one quantity, ratios between peers, the bars that are to be reached.
+"""Figures: one value a round for each peer and quantity; medians, quartiles, ratios.
 
-Pure: takes numbers, gives numbers and words.
+Pure: takes numbers, gives numbers.  What they should be stands in bars.
 """
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from benchmarks.peers import ECHO_IPC, LOKY, OURS, POOL
-
-TASKS = "tasks"
-TRIP = "round trip"
-START = "start"
-START_ALL = "start of all"
-STOP = "start and stop"
-MEMORY = "memory"
+from benchmarks.rows import Quantity
 
 
 @dataclass
 class Figure:
-    """What was measured of one peer: one value a round; ``None`` for a round that failed.
+    """What was measured of one peer: one value a round; ``None`` for a round without.
 
-    Units: tasks in tasks/s, times in seconds, memory in bytes.
+    Units: tasks/s, seconds, bytes.  ``why`` says what went wrong in the latest round that
+    failed.
     """
 
     peer: str
     quantity: str
     rounds: list[float | None] = field(default_factory=list)
     details: dict[str, Any] = field(default_factory=dict)
+    why: str = ""
 
     @property
     def values(self) -> list[float]:
@@ -41,9 +35,13 @@ class Figure:
         return statistics.median(self.values)
 
     @property
-    def spread(self) -> tuple[float, float]:
-        """Smallest and largest round."""
-        return min(self.values), max(self.values)
+    def quartiles(self) -> tuple[float, float]:
+        """The first and third quartile; of a single round, that round twice."""
+        values = self.values
+        if len(values) < 2:
+            return values[0], values[0]
+        low, _, high = statistics.quantiles(values, n=4, method="inclusive")
+        return low, high
 
 
 def ratio(one: Figure, other: Figure) -> float | None:
@@ -58,86 +56,39 @@ def ratio(one: Figure, other: Figure) -> float | None:
 
 @dataclass
 class Results:
-    """All figures of a run, what could not be measured and why, and the wide check."""
+    """All figures of a run, what could not be measured and why, versions, machine, load."""
 
     figures: list[Figure] = field(default_factory=list)
     missing: dict[str, str] = field(default_factory=dict)
     trouble: list[str] = field(default_factory=list)
     versions: dict[str, dict[str, str]] = field(default_factory=dict)
-    wide: dict[str, Any] = field(default_factory=dict)
+    load: list[dict[str, float]] = field(default_factory=list)
     run: dict[str, Any] = field(default_factory=dict)
 
-    def add(self, peer: str, quantity: str) -> Figure:
-        figure = Figure(peer, quantity)
-        self.figures.append(figure)
-        return figure
+    def figure(self, peer: str, quantity: Quantity) -> Figure:
+        """The figure of ``peer``, made if there is none yet."""
+        for figure in self.figures:
+            if (figure.peer, figure.quantity) == (peer, quantity.key):
+                return figure
+        self.figures.append(Figure(peer, quantity.key))
+        return self.figures[-1]
 
-    def get(self, peer: str, quantity: str) -> Figure | None:
+    def get(self, peer: str, quantity: Quantity) -> Figure | None:
         """The figure, if at least one of its rounds went well."""
         for figure in self.figures:
-            if (figure.peer, figure.quantity) == (peer, quantity) and figure.values:
+            if (figure.peer, figure.quantity) == (peer, quantity.key) and figure.values:
                 return figure
         return None
 
+    def of(self, quantity: Quantity) -> list[Figure]:
+        """Every peer's figure of ``quantity``, in the order they were first measured."""
+        return [figure for figure in self.figures if figure.quantity == quantity.key]
+
     def as_json(self) -> dict[str, Any]:
-        """Everything, in types JSON knows, with the verdict on each bar."""
+        """Everything, in types JSON knows."""
         document = asdict(self)
         for entry, figure in zip(document["figures"], self.figures, strict=True):
-            entry["median"] = figure.median if figure.values else None
-        document["bars"] = [asdict(verdict) for verdict in verdicts(self)]
+            known = bool(figure.values)
+            entry["median"] = figure.median if known else None
+            entry["quartiles"] = list(figure.quartiles) if known else None
         return document
-
-
-@dataclass
-class Verdict:
-    """One bar: the wish, what was measured, and whether it is reached (None: unknown)."""
-
-    what: str
-    wanted: str
-    measured: str
-    reached: bool | None
-
-
-def verdicts(results: Results) -> list[Verdict]:
-    """Each bar of this project against what was measured."""
-    return [
-        _against(results, TASKS, POOL.name, 5.0, at_least=True),
-        _against(results, TRIP, ECHO_IPC.name, 4.0),
-        _against(results, START, LOKY.name, 1.5),
-        _memory(results),
-        _wide(results),
-    ]
-
-
-def _against(
-    results: Results, quantity: str, peer: str, bar: float, at_least: bool = False
-) -> Verdict:
-    reached: Callable[[float], bool] = (bar.__le__) if at_least else (bar.__ge__)
-    what = f"{'tasks/s' if quantity == TASKS else quantity} beside {peer}"
-    wanted = f"{'at least' if at_least else 'at most'} {bar:g}x"
-    ours, theirs = results.get(OURS.name, quantity), results.get(peer, quantity)
-    if ours is None or theirs is None:
-        absent = OURS.name if ours is None else peer
-        return Verdict(what, wanted, f"not measured: {absent}", None)
-    value = ratio(ours, theirs)
-    if value is None:
-        return Verdict(what, wanted, "not measured: no round with both", None)
-    return Verdict(what, wanted, f"{value:.2f}x", bool(reached(value)))
-
-
-def _memory(results: Results, bar: float = 120e6) -> Verdict:
-    what, wanted = "memory of the cluster of 4", f"at most {bar / 1e6:.0f} MB"
-    ours = results.get(OURS.name, MEMORY)
-    if ours is None:
-        return Verdict(what, wanted, "not measured", None)
-    return Verdict(what, wanted, f"{ours.median / 1e6:.1f} MB", ours.median <= bar)
-
-
-def _wide(results: Results) -> Verdict:
-    wide = results.wide
-    what = f"a cluster of {wide.get('n', 200)} engines"
-    if "answered" not in wide:
-        why = wide.get("why", "left out")
-        return Verdict(what, "each answers", f"not measured: {why}", None)
-    said = f"{wide['answered']} of {wide['n']} answered"
-    return Verdict(what, "each answers", said, wide["answered"] == wide["n"])

@@ -49,7 +49,7 @@ def time_script(
         code = process.wait(timeout)
         end = time.perf_counter() - began
     except (TimeoutError, subprocess.TimeoutExpired):
-        raise PeerError(f"nothing for {timeout:.0f} s; {quoted_log(log)}") from None
+        raise PeerError(f"too slow: nothing for {timeout:g} s; {quoted_log(log)}") from None
     except EOFError:
         code = process.wait(timeout)
         raise PeerError(f"no result ({signal_name(code)}); {quoted_log(log)}") from None

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import platform
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -43,14 +44,57 @@ def _processor() -> str:
     return platform.machine()
 
 
-def background(seconds: float = 1.0) -> float:
+def background(seconds: float) -> float:
     """Share (0 to 1) of all cores that others used during ``seconds`` in which we slept."""
     before = psutil.cpu_times()
     time.sleep(seconds)
     return _busy(before, psutil.cpu_times())
 
 
-def stolen(before: Any, after: Any) -> float:
+class Watch:
+    """How busy others kept the machine during a round; started when it is made.
+
+    Others are processes that neither carry our mark nor descend from one that does.  What
+    lives in another process namespace is not seen here, but by :func:`background`.
+    """
+
+    def __init__(self, is_ours: Callable[[psutil.Process], bool], settle: float) -> None:
+        self._is_ours = is_ours
+        self.facts = {"load before": os.getloadavg()[0], "others before": background(settle)}
+        self._since = time.monotonic()
+        self._times = psutil.cpu_times()
+        self._used = self._others()
+
+    def stop(self) -> dict[str, float]:
+        """Load averages, shares (0 to 1) of the cores, seconds of the round."""
+        used, times = self._others(), psutil.cpu_times()
+        # What began meanwhile counts from nothing; what ended is in its parent's sum.
+        grown = sum(max(0.0, value - self._used.get(key, 0.0)) for key, value in used.items())
+        seconds = time.monotonic() - self._since
+        return {
+            **self.facts,
+            "others during": grown / (seconds * (os.cpu_count() or 1)),
+            "stolen": _stolen(self._times, times),
+            "load after": os.getloadavg()[0],
+            "seconds": seconds,
+        }
+
+    def _others(self) -> dict[tuple[int, float], float]:
+        """Processor seconds so far of each process that is not ours, with its children's."""
+        used = {}
+        # Our orphans' time ends up with an ancestor of ours (init, or another reaper).
+        above = {process.pid for process in psutil.Process().parents()}
+        for process in psutil.process_iter():
+            try:
+                if not self._is_ours(process):
+                    times = process.cpu_times()[: 2 if process.pid in above | {1} else 4]
+                    used[process.pid, process.create_time()] = sum(times)
+            except (psutil.Error, OSError):
+                continue
+        return used
+
+
+def _stolen(before: Any, after: Any) -> float:
     """Share (0 to 1) of time a hypervisor gave to others between two ``cpu_times()``."""
     total = sum(after) - sum(before)
     steal = getattr(after, "steal", 0.0) - getattr(before, "steal", 0.0)

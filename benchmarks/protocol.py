@@ -1,8 +1,8 @@
 """Both ends of the line protocol: a program that measures drives one process per peer.
 
-The driver writes one JSON object a line to the peer's stdin, ``{"call": "trips", "with":
+The driver writes one JSON object a line to the peer's stdin, ``{"call": "balanced", "with":
 {"seconds": 0.5}}``, and reads one line from its stdout, ``{"value": ...}`` or ``{"error":
-"..."}``.  Between two calls a peer idles, and so rounds of several peers interleave.
+"..."}``.
 
 Standard library only: the peer's end also runs in the environment of the peers.
 """
@@ -20,12 +20,19 @@ import traceback
 from pathlib import Path
 from typing import IO, Any
 
-CALLS = ("start", "tasks", "trips", "everyone", "versions", "stop")
+CALLS = (
+    *("start", "versions", "everyone", "stop"),
+    *("tasks", "map", "direct", "balanced", "apply", "push", "pull"),
+)
 """What a driver may ask for; a peer's object has a method for each one it supports."""
 
 
 class PeerError(Exception):
-    """A peer that failed, fell silent or ended; the text says which, and quotes its log."""
+    """A peer that failed, was too slow or ended; the text says which, and quotes its log."""
+
+
+class PeerGone(PeerError):
+    """It was too slow, or ended: nothing more can be asked of this process."""
 
 
 def serve(peer: object) -> None:
@@ -61,10 +68,7 @@ class PeerProcess:
     stderr is appended to ``log``, whose last lines are quoted when something goes wrong.
     """
 
-    def __init__(
-        self, name: str, argv: list[str], *, env: dict[str, str], cwd: Path, log: Path
-    ) -> None:
-        self.name = name
+    def __init__(self, argv: list[str], *, env: dict[str, str], cwd: Path, log: Path) -> None:
         self.log = log
         with log.open("ab") as stderr:
             # A session of its own: Ctrl-C is for the driver, which then ends its peers.
@@ -88,7 +92,8 @@ class PeerProcess:
     def call(self, name: str, *, timeout: float, **arguments: object) -> Any:
         """Have the peer run its method ``name`` and return the value, JSON types only.
 
-        Raises :class:`PeerError` when it fails, ends, or is silent for ``timeout`` seconds.
+        Raises :class:`PeerError` when the method fails, :class:`PeerGone` when the process
+        ended or needed more than ``timeout`` seconds.
         """
         request = json.dumps({"call": name, "with": arguments}) + "\n"
         try:
@@ -96,11 +101,11 @@ class PeerProcess:
             self._stdin.flush()
             reply = json.loads(self._lines.read(timeout))
         except TimeoutError:
-            raise self._error(f"no answer to {name!r} within {timeout:.0f} s") from None
+            raise self._gone(f"too slow: no answer to {name!r} within {timeout:g} s") from None
         except (OSError, EOFError):
-            raise self._error(f"ended during {name!r}") from None
+            raise self._gone(f"ended during {name!r}") from None
         if "error" in reply:
-            raise PeerError(f"{self.name}: {name} failed: {reply['error']} (log: {self.log})")
+            raise PeerError(f"{name} failed: {reply['error']} (log: {self.log})")
         return reply["value"]
 
     def close(self, timeout: float = 20.0) -> None:
@@ -117,8 +122,8 @@ class PeerProcess:
         if self._process.stdout is not None:
             self._process.stdout.close()
 
-    def _error(self, what: str) -> PeerError:
-        return PeerError(f"{self.name}: {what}; {quoted_log(self.log)}")
+    def _gone(self, what: str) -> PeerGone:
+        return PeerGone(f"{what}; {quoted_log(self.log)}")
 
 
 class LineReader:
@@ -144,13 +149,13 @@ class LineReader:
 
 
 def quoted_log(log: Path, lines: int = 3) -> str:
-    """The last lines of a log in one line of text, and where to read the rest."""
+    """``last words: ... (log: ...)``: the end of a log in one line, and where the rest is."""
     try:
         last = log.read_text("utf-8", "replace").strip().splitlines()[-lines:]
     except OSError:
         last = []
-    quote = " | ".join(line.strip() for line in last)
-    return f"last in {log}: {quote}" if quote else f"nothing in {log}"
+    quote = " | ".join(line.strip() for line in last) or "none"
+    return f"last words: {quote} (log: {log})"
 
 
 def signal_name(code: int) -> str:

@@ -1,126 +1,134 @@
-"""What a run found, as text for people and as JSON for programs.
+"""What a run found, as text for a terminal.
 
 Takes results, measures nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import textwrap
+from collections.abc import Iterator
 
-from benchmarks import figures
-from benchmarks.figures import Figure, Results, ratio, verdicts
+from benchmarks import rows
+from benchmarks.bars import verdicts
+from benchmarks.choices import notes
+from benchmarks.figures import Figure, Results, ratio
 from benchmarks.peers import OURS
+from benchmarks.plan import Plan
+from benchmarks.rows import Quantity, shown
 
-Format = Callable[[float], str]
-
-
-def _seconds(value: float) -> str:
-    return f"{value:.2f} s"
-
-
-def _milliseconds(value: float) -> str:
-    return f"{value * 1e3:.3f} ms"
+QUIET = 0.1
+"""Share of the cores that others may use before figures are to be doubted."""
 
 
-def _count(value: float) -> str:
-    return f"{value:,.0f}"
+def text(results: Results, plan: Plan) -> str:
+    """The whole report: machine, load, a table per quantity, bars, trouble, footnotes."""
+    return "\n".join(_lines(results, plan))
 
 
-def _megabytes(value: float) -> str:
-    return f"{value / 1e6:.1f} MB"
-
-
-SECTIONS: tuple[tuple[str, str, Format], ...] = (
-    (
-        figures.TASKS,
-        "No-op tasks one by one, collected: per second, more is better",
-        _count,
-    ),
-    (figures.TRIP, "Round trip of one no-op task, less is better", _milliseconds),
-    (figures.START, "Fresh Python process to its first result, less is better", _seconds),
-    (figures.START_ALL, "The same until each engine or worker has answered", _seconds),
-    (figures.STOP, "The same to the end of the process, all stopped", _seconds),
-    (figures.MEMORY, "Memory of the cluster (PSS), without the asking process", _megabytes),
-)
-
-
-def text(results: Results) -> str:
-    """The whole report: machine, a table per quantity, the bars, what went wrong."""
-    return "\n".join(_lines(results))
-
-
-def _lines(results: Results) -> Iterator[str]:
+def _lines(results: Results, plan: Plan) -> Iterator[str]:
     yield from _header(results)
-    for quantity, title, form in SECTIONS:
-        rows = [figure for figure in results.figures if figure.quantity == quantity]
-        if rows:
+    for quantity in rows.QUANTITIES:
+        figures = results.of(quantity)
+        if figures:
             yield ""
-            yield title
-            yield from _table(rows, results.get(OURS.name, quantity), form)
-    yield from _width(results)
+            better = "more" if quantity.more_is_better else "less"
+            yield f"{quantity.title[0].upper()}{quantity.title[1:]}, {quantity.unit}"
+            yield from _table(figures, results.get(OURS.name, quantity), quantity, better)
     yield from _bars(results)
     yield from _trouble(results)
+    yield ""
+    yield "How it was measured"
+    for name, note in notes(results, plan):
+        yield from _wrapped(f"{name}: {note}".replace("`", ""))
 
 
 def _header(results: Results) -> Iterator[str]:
     run = results.run
-    machine = run["machine"]
+    yield f"{run['date']}  {machine_line(results)}"
     yield (
-        f"{run['date']}  {machine['processor']}, {machine['cores']} usable cores, "
-        f"{machine['memory'] / 2**30:.0f} GiB, {machine['system']}, {machine['python']}"
+        f"{run['workers']} engines, workers or processes each; {run['rounds']} interleaved"
+        f" rounds, each after a warm-up; medians and quartiles of the rounds"
     )
-    load = run["load"]
-    yield (
-        f"{run['workers']} engines, workers or processes each; {run['rounds']} interleaved "
-        f"rounds of {run['seconds']:g} s, {run['starts']} starts, after a warm-up"
-    )
-    yield (
-        f"load average {load['before'][0]:.2f} before, {load['after'][0]:.2f} after; "
-        f"before the run others used {load['background']:.0%} of the cores, "
-        f"during it the hypervisor took {load['stolen']:.1%}"
-    )
-    if load["background"] > 0.1:
-        yield "The machine was not quiet: trust the ratios more than the figures."
+    for number, load in enumerate(results.load, 1):
+        yield (
+            f"  round {number}: load average {load['load before']:.2f} before and"
+            f" {load['load after']:.2f} after; others used {load['others before']:.0%} of the"
+            f" cores before and {load['others during']:.0%} during it; the hypervisor took"
+            f" {load['stolen']:.1%}; {load['seconds']:.0f} s"
+        )
+    warning = not_quiet(results)
+    if warning:
+        yield f"WARNING: {warning}"
     for peer, versions in results.versions.items():
         yield f"  {peer}: " + ", ".join(f"{name} {value}" for name, value in versions.items())
 
 
-def _table(rows: list[Figure], ours: Figure | None, form: Format) -> Iterator[str]:
-    yield f"  {'':<22}{'median':>12}   {'spread':<28}{OURS.name} / this"
-    for figure in rows:
+def machine_line(results: Results) -> str:
+    """The machine in one line."""
+    machine = results.run["machine"]
+    return (
+        f"{machine['processor']}, {machine['cores']} usable cores,"
+        f" {machine['memory'] / 2**30:.0f} GiB, {machine['system']}, {machine['python']}"
+    )
+
+
+def not_quiet(results: Results) -> str:
+    """Why the machine was not quiet, or ''."""
+    keys = ("others before", "others during", "stolen")
+    busy = [n for n, load in enumerate(results.load, 1) if any(load[k] > QUIET for k in keys)]
+    if not busy:
+        return ""
+    worst = max(load[key] for load in results.load for key in keys)
+    which = f"round{'s' if len(busy) > 1 else ''} {', '.join(map(str, busy))}"
+    return (
+        f"the machine was not quiet in {which} (others took up to {worst:.0%} of its cores):"
+        " trust the ratios more than the figures, and neither much"
+    )
+
+
+def _table(
+    figures: list[Figure], ours: Figure | None, quantity: Quantity, better: str
+) -> Iterator[str]:
+    yield f"  {better + ' is better':<24}{'median':>10}   {'quartiles':<22}{OURS.name} / this"
+    for figure in figures:
         if not figure.values:
-            yield f"  {figure.peer:<22}{'failed':>12}"
+            yield from _wrapped(f"{figure.peer:<24}failed: {figure.why}")
             continue
-        low, high = figure.spread
-        spread = f"{form(low)} … {form(high)}" if len(figure.values) > 1 else "one round"
-        beside = _beside(ours, figure)
-        yield f"  {figure.peer:<22}{form(figure.median):>12}   {spread:<28}{beside}"
+        low, high = (shown(quantity, value) for value in figure.quartiles)
+        spread = f"{low} … {high}" if len(figure.values) > 1 else "one round"
+        lost = figure.rounds.count(None)
+        end = f"  ({lost} rounds failed: {figure.why})" if lost else ""
+        median = shown(quantity, figure.median)
+        yield f"  {figure.peer:<24}{median:>10}   {spread:<22}{beside(ours, figure)}{end}"
 
 
-def _beside(ours: Figure | None, figure: Figure) -> str:
+def beside(ours: Figure | None, figure: Figure) -> str:
+    """``3.2x``: ours divided by this one; '' for ours itself, and where there is none."""
     value = None if ours is None or ours is figure else ratio(ours, figure)
     if value is None:
         return ""
-    return f"{value:.2f}x" if value >= 0.1 else f"{value:.4f}x"
-
-
-def _width(results: Results) -> Iterator[str]:
-    wide = results.wide
-    if "answered" in wide:
-        yield ""
-        yield (
-            f"{wide['n']} engines of {OURS.name}: ready in {wide['start']:.2f} s, "
-            f"{wide['answered']} different processes answered in {wide['answer']:.3f} s, "
-            f"{_megabytes(wide['memory'])} in all"
-        )
+    if value >= 100:
+        return f"{value:,.0f}x"
+    return f"{value:.3g}x" if value >= 0.1 else f"{value:.2g}x"
 
 
 def _bars(results: Results) -> Iterator[str]:
     yield ""
-    yield "Bars"
+    yield "Bars (what must hold) and wishes (what comes next)"
+    unknown = []
     for verdict in verdicts(results):
-        words = {True: "reached", False: "NOT REACHED", None: "unknown"}[verdict.reached]
-        yield f"  {verdict.what:<36}{verdict.wanted:<20}{verdict.measured:<26}{words}"
+        if verdict.measured.startswith("not measured"):
+            unknown.append(verdict.what)
+            continue
+        yield f"  {verdict.what}: {verdict.measured}"
+        if verdict.reached is not None:
+            word = "reached" if verdict.reached else "NOT REACHED"
+            yield f"      must be {verdict.must}: {word}"
+        if verdict.wished is not None:
+            word = "reached" if verdict.wished else "not yet"
+            yield f"      wish {verdict.wish}: {word}"
+    if unknown:
+        yield from _wrapped(f"not measured in this run: {'; '.join(unknown)}")
 
 
 def _trouble(results: Results) -> Iterator[str]:
@@ -128,6 +136,10 @@ def _trouble(results: Results) -> Iterator[str]:
         yield ""
         yield "Not as it should be"
         for peer, why in results.missing.items():
-            yield f"  {peer} is missing: {why}"
+            yield from _wrapped(f"{peer} is missing: {why}")
         for line in dict.fromkeys(results.trouble):
-            yield f"  {line}"
+            yield from _wrapped(line)
+
+
+def _wrapped(line: str) -> list[str]:
+    return textwrap.wrap(line, 96, initial_indent="  ", subsequent_indent="      ")

@@ -1,17 +1,33 @@
-"""The task that is measured: nothing at all.
+"""The tasks that are measured: they do nothing, or next to nothing.
 
-It stands in a module of its own so that every peer ships it by name, the cheapest way each
-of them knows.  Standard library only.
+They stand in a module of their own so that every peer ships them by name, the cheapest way
+each of them knows.  Standard library only.
 """
 
 from __future__ import annotations
 
 import os
 import time
+from typing import Any
 
 
 def noop() -> None:
     """Return at once: what remains is the cost of the machinery."""
+
+
+def same(item: int) -> int:
+    """Return ``item``: that each item of a map got its own result can then be checked."""
+    return item
+
+
+def own_pid() -> int:
+    """Our process id; a function in Python for those who cannot send built-in ones."""
+    return os.getpid()
+
+
+def told(array: Any) -> list[float]:
+    """Size in bytes, first and last value: what shows that an array is there, and which."""
+    return [float(array.nbytes), float(array[0]), float(array[-1])]
 
 
 def meet(folder: str, n: int, patience: float = 30.0) -> int:

@@ -1,22 +1,48 @@
-"""The benchmarks judge rightly, and survive peers that fail; nothing is measured here."""
+"""The benchmarks judge rightly, report what they found and survive peers that fail.
+
+Tiny runs show that each row gives figures; no figure's size is ever looked at.
+"""
 
 from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 
 from benchmarks import __main__ as command
-from benchmarks import figures, machine, processes, report
-from benchmarks.environment import ROOT
-from benchmarks.figures import Results, ratio, verdicts
+from benchmarks import machine, markdown, peers, processes, report, rows
+from benchmarks.bars import BARS, Verdict, verdicts, wide_name
+from benchmarks.bench import Bench
+from benchmarks.choices import OF_PEERS
+from benchmarks.environment import ROOT, PeersEnvironment
+from benchmarks.figures import Figure, Results, ratio
 from benchmarks.fresh import time_script
-from benchmarks.peers import ALL, ECHO_IPC, LOKY, OURS, POOL
-from benchmarks.protocol import PeerError, PeerProcess
+from benchmarks.peers import COPY, ECHO_IPC, ECHO_TCP, IMPORTS, LOKY, OURS, POOL, Peer
+from benchmarks.plan import Plan
+from benchmarks.progress import Progress
+from benchmarks.protocol import PeerError, PeerGone, PeerProcess
+from benchmarks.turns import enough
+
+TINY = Plan(
+    rounds=1,
+    seconds=0.05,
+    items=400,
+    map_seconds=0.05,
+    megabytes=1.0,
+    arrays=1,
+    wide=(6,),
+    weighed_after=20,
+    settle=0.0,
+)
 
 PEER = """
 import os, sys, time
@@ -24,79 +50,256 @@ from benchmarks.protocol import serve
 class Peer:
     def start(self, n): print("chatter"); os.system("echo chatter of a child")
     def tasks(self, count): return count / 1000
-    def trips(self, seconds): time.sleep(seconds)
+    def balanced(self, seconds): time.sleep(seconds)
     def versions(self): os._exit(3)
     def everyone(self): raise ValueError("no one is here")
 serve(Peer())
 """
 
+HANGING = """
+import subprocess, sys, time
+from pathlib import Path
+from benchmarks.protocol import serve
+class Hanging:
+    def start(self, n):
+        self.child = subprocess.Popen([sys.executable, "-c", "input()"],
+            stdin=subprocess.PIPE, start_new_session=True)
+        with Path(__file__).with_name("pids").open("a") as told:
+            print(self.child.pid, file=told)
+    def versions(self): return {"hanging": "1"}
+    def direct(self, seconds): raise ValueError("nobody has a name")
+    def balanced(self, seconds): time.sleep(600)
+    def apply(self, seconds): return [seconds]
+serve(Hanging())
+"""
 
-def results(**values: float) -> Results:
-    """Ours at ``values``, each peer at 1, one round each."""
-    found = Results(run={})
-    for quantity, peer in (
-        (figures.TASKS, POOL),
-        (figures.TRIP, ECHO_IPC),
-        (figures.START, LOKY),
-    ):
-        found.add(OURS.name, quantity).rounds.append(values[quantity.replace(" ", "_")])
-        found.add(peer.name, quantity).rounds.append(1.0)
-    found.add(OURS.name, figures.MEMORY).rounds.append(values["memory"])
-    found.wide = {"n": 200, "answered": int(values["answered"])}
+
+def all_reached() -> Results:
+    """Ours better than every bar, each peer at 1; one round each."""
+    found = Results()
+    for bar in BARS:
+        better = 1000.0 if bar.quantity.more_is_better else 0.001
+        found.figure(bar.ours, bar.quantity).rounds = [better]
+        if bar.beside:
+            found.figure(bar.beside.name, bar.quantity).rounds = [1.0]
     return found
 
 
-def test_bars_reached_to_the_dot() -> None:
-    reached = verdicts(
-        results(tasks=5.0, round_trip=4.0, start=1.5, memory=120e6, answered=200)
-    )
-    assert [verdict.reached for verdict in reached] == [True] * 5
+def judged(quantity: rows.Quantity, ours: float, theirs: float, beside: Peer) -> Verdict:
+    found = Results()
+    found.figure(OURS.name, quantity).rounds = [ours]
+    found.figure(beside.name, quantity).rounds = [theirs]
+    (place,) = [i for i, b in enumerate(BARS) if (b.quantity, b.beside) == (quantity, beside)]
+    return verdicts(found)[place]
 
 
-def test_bars_not_reached() -> None:
-    missed = verdicts(
-        results(tasks=4.99, round_trip=4.01, start=1.51, memory=120.1e6, answered=199)
-    )
-    assert [verdict.reached for verdict in missed] == [False] * 5
+# -- judging ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("quantity", "beside", "at_bar", "beyond"),
+    [
+        (rows.TASKS, POOL, 5.0, 4.99),
+        (rows.BALANCED, ECHO_IPC, 4.0, 4.01),
+        (rows.START, LOKY, 1.5, 1.51),
+    ],
+    ids=["tasks", "round trip", "start"],
+)
+def test_bars_are_judged_to_the_dot(
+    quantity: rows.Quantity, beside: Peer, at_bar: float, beyond: float
+) -> None:
+    assert judged(quantity, at_bar, 1.0, beside).reached is True
+    assert judged(quantity, beyond, 1.0, beside).reached is False
+
+
+def test_a_wish_is_judged_apart() -> None:
+    verdict = judged(rows.TASKS, 7.0, 1.0, POOL)
+    assert (verdict.reached, verdict.wished) == (True, False)
+    assert judged(rows.TASKS, 10.0, 1.0, POOL).wished is True
+
+
+def test_memory_is_judged_by_its_size() -> None:
+    found = Results()
+    found.figure(OURS.name, rows.MEMORY).rounds = [119e6, 121e6, 120e6]
+    (verdict,) = [v for v in verdicts(found) if v.what == rows.MEMORY.title]
+    assert (verdict.measured, verdict.reached, verdict.wished) == ("120.00 MB", True, False)
+
+
+def test_engines_that_did_not_answer_are_not_overlooked() -> None:
+    found = Results()
+    figure = found.figure(wide_name(200), rows.WIDE_READY)
+    figure.rounds, figure.details = [1.0, 1.0], {"n": 200, "answered": [200, 199]}
+    assert verdicts(found)[-1].reached is False
+    figure.details["answered"] = [200, 200]
+    assert verdicts(found)[-1].reached is True
+    figure.rounds.append(None)
+    assert verdicts(found)[-1].reached is False
 
 
 def test_what_was_not_measured_is_not_judged() -> None:
-    assert [verdict.reached for verdict in verdicts(Results())] == [None] * 5
+    assert {(v.reached, v.wished) for v in verdicts(Results())} == {(None, None)}
 
 
 def test_a_ratio_is_taken_within_rounds() -> None:
-    one, other = figures.Figure("a", "tasks"), figures.Figure("b", "tasks")
+    one, other = Figure("a", "tasks"), Figure("b", "tasks")
     one.rounds = [10.0, 100.0, None, 7.0]
     other.rounds = [1.0, 10.0, 5.0]  # the machine was ten times as fast in the second round
     assert ratio(one, other) == 10.0
-    assert ratio(one, figures.Figure("c", "tasks")) is None
+    assert ratio(one, Figure("c", "tasks")) is None
 
 
-def test_report_and_json_of_a_run_with_failures() -> None:
-    found = results(tasks=6.0, round_trip=2.0, start=1.0, memory=1e8, answered=200)
-    found.wide |= {"start": 1.0, "answer": 0.1, "memory": 3e8}
-    found.add("broken", figures.TASKS)
-    found.missing["loky"] = "no network"
+def test_quartiles() -> None:
+    figure = Figure("a", "tasks", [5.0, 1.0, None, 3.0, 2.0, 4.0])
+    assert (figure.median, figure.quartiles) == (3.0, (2.0, 4.0))
+    assert Figure("a", "tasks", [7.0]).quartiles == (7.0, 7.0)
+
+
+@pytest.mark.parametrize(
+    ("quantity", "value", "text"),
+    [
+        (rows.TASKS, 73_912.0, "73,900"),
+        (rows.BALANCED, 0.000581, "0.58"),
+        (rows.START, 6.74, "6.74"),
+        (rows.MEMORY, 94.3e6, "94.3"),
+        (rows.MEMORY, 391.2e6, "391"),
+    ],
+)
+def test_figures_are_shown_in_the_unit_of_their_table(
+    quantity: rows.Quantity, value: float, text: str
+) -> None:
+    assert rows.shown(quantity, value) == text
+
+
+def test_counts_follow_the_speed_of_a_peer() -> None:
+    asked: list[int] = []
+
+    def run(count: int) -> float:
+        asked.append(count)
+        return count / 1000
+
+    assert enough(run, 2.0, 200_000) == 2000
+    assert asked == [100, 1000]
+    assert enough(run, 2.0, 500) == 500
+    assert enough(run, float("inf"), 100_000) == 100_000
+    assert enough(run, 0.01, 500) == 10
+
+
+# -- reporting -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def found() -> Results:
+    """A run in which everything was measured, but one peer is missing and another fails."""
+    found = all_reached()
+    broken = found.figure("loky", rows.TASKS)
+    broken.rounds = [None]
+    broken.why = "too slow: no answer; last words: a | MemoryError (log: /somewhere/loky.log)"
+    found.missing["ray"] = "no network"
+    found.trouble.append("loky, tasks: too slow")
+    found.versions["ipclusterz"] = {"ipclusterz": "1.0"}
+    found.figure(wide_name(1000), rows.WIDE_READY).details = {"n": 1000, "answered": [1000]}
+    found.figure(wide_name(1000), rows.WIDE_APPLY).rounds = [0.1]
+    quiet = {"load before": 0.0, "load after": 1.0, "others before": 0.01, "stolen": 0.0}
+    found.load.append({**quiet, "others during": 0.02, "seconds": 60.0})
     found.run = {
-        "date": "today",
+        "command": "./dev bench",
+        "date": "2026-01-02T03:04:05+00:00",
         "machine": machine.describe(),
-        "load": {"before": [0, 0, 0], "after": [0, 0, 0], "background": 0.5, "stolen": 0.0},
         "workers": 4,
         "rounds": 1,
-        "starts": 1,
-        "seconds": 1.0,
+        "plan": {},
     }
-    text = report.text(found)
-    assert "loky is missing: no network" in text
-    assert "failed" in text
-    assert "not quiet" in text
-    assert json.loads(json.dumps(found.as_json()))["bars"][0]["reached"] is True
+    return found
+
+
+def test_the_report_names_what_failed_and_why(found: Results) -> None:
+    text = report.text(found, TINY)
+    assert "ray is missing: no network" in text
+    assert "failed: too slow: no answer; last words: a | MemoryError" in text
+    assert "loky, tasks: too slow" in text
+    assert "NOT REACHED" not in text
+    assert "not quiet" not in text
+
+
+@pytest.mark.parametrize("key", ["others before", "others during", "stolen"])
+def test_a_busy_machine_is_warned_of(found: Results, key: str) -> None:
+    found.load.append({**found.load[0], key: 0.3})
+    assert "WARNING: the machine was not quiet in round 2 (others took up to 30%" in (
+        report.text(found, TINY)
+    )
+    assert "**Warning**" in markdown.text(found, TINY)
+
+
+def test_markdown_tables_are_well_formed(found: Results) -> None:
+    text = markdown.text(found, TINY)
+    for table in re.findall(r"(?:^\|.*\n)+", text + "\n", re.MULTILINE):
+        lines = table.splitlines()
+        assert len({line.count("|") for line in lines}) == 1
+        assert len(lines) > 2
+    assert "2026-01-02" in text
+    assert machine.describe()["processor"] in text
+    assert "- loky is missing or failed: too slow: no answer: MemoryError\n" in text
+    assert "/somewhere" not in text
+    assert f"{wide_name(1000)}: started and each answered, 1,000 different processes" in text
+
+
+def test_a_page_keeps_what_stands_around_its_marks(found: Results, tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(f"before\n\n{markdown.BEGIN}\nold\n{markdown.END}\n\nafter\n")
+    assert markdown.why_not(page) == ""
+    for _ in range(2):
+        markdown.write(page, found, TINY)
+        text = page.read_text()
+        assert text.startswith(f"before\n\n{markdown.BEGIN}\n")
+        assert text.endswith(f"{markdown.END}\n\nafter\n")
+        assert "old" not in text
+        assert text.count("Medians:") == 1
+
+
+def test_a_page_without_marks_is_refused_before_anything_is_measured(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(f"{markdown.END} the wrong way round {markdown.BEGIN}")
+    with pytest.raises(SystemExit) as stopped:
+        command.main(["--markdown", str(page)])
+    assert stopped.value.code == 2
+    assert "must have these two lines" in capsys.readouterr().err
+
+
+def test_the_page_of_the_documentation_has_its_marks() -> None:
+    assert markdown.why_not(ROOT / "docs" / "benchmarks.md") == ""
+
+
+def test_each_peer_has_its_program_and_its_footnote() -> None:
+    for one in peers.ALL:
+        module = one.program.replace(".", "/") + ".py"
+        assert not one.program or (ROOT / module).is_file()
+        assert not one.first or (ROOT / "benchmarks" / "first" / one.first).is_file()
+        assert set(one.rows) <= set(rows.BY_NAME)
+        assert one.key in peers.KEYS
+        assert one in OF_PEERS
+    assert sorted(peers.ALL, key=repr) == sorted(peers.TABLE_ORDER, key=repr)
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [["--rounds", "0"], ["--only", "nap"], ["--peers", "x"], ["--json", "/nowhere/at/all"]],
+    ids=lambda argv: argv[0],
+)
+def test_wrong_usage(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        command.main(argv)
+    assert stopped.value.code == 2
+    assert "usage" in capsys.readouterr().err
+
+
+# -- peers that misbehave --------------------------------------------------------------------
 
 
 @pytest.fixture
 def peer(tmp_path: Path) -> PeerProcess:
     return PeerProcess(
-        "a peer",
         [sys.executable, "-c", PEER],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         cwd=tmp_path,
@@ -118,15 +321,15 @@ def test_a_peer_that_fails_says_why_and_goes_on(peer: PeerProcess) -> None:
 
 
 def test_a_silent_peer_is_given_up(peer: PeerProcess) -> None:
-    with pytest.raises(PeerError, match="no answer to 'trips' within"):
-        peer.call("trips", timeout=0.1, seconds=60)
+    with pytest.raises(PeerGone, match="no answer to 'balanced' within"):
+        peer.call("balanced", timeout=0.1, seconds=60)
     peer.close(timeout=0.1)
 
 
 def test_a_peer_that_ends_is_given_up(peer: PeerProcess) -> None:
-    with pytest.raises(PeerError, match="ended during 'versions'"):
+    with pytest.raises(PeerGone, match="ended during 'versions'"):
         peer.call("versions", timeout=20)
-    with pytest.raises(PeerError, match="ended during 'tasks'"):
+    with pytest.raises(PeerGone, match="ended during 'tasks'"):
         peer.call("tasks", timeout=20, count=1)
     peer.close()
 
@@ -164,26 +367,127 @@ def test_processes_are_found_weighed_and_ended() -> None:
     child.stdin.close()
 
 
-def test_each_peer_has_its_program() -> None:
-    for one in ALL:
-        assert (ROOT / "benchmarks" / "peers" / f"{one.program}.py").is_file()
-        assert not one.first or (ROOT / "benchmarks" / "first" / one.first).is_file()
+def lives(pid: int) -> bool:
+    """Whether a process runs; one that ended may wait for its new parent to notice."""
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
-@pytest.mark.parametrize("argv", [["--rounds", "0"], ["--phases", "nap"], ["--peers", "x"]])
-def test_wrong_usage(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as stopped:
-        command.main(argv)
-    assert stopped.value.code == 2
-    assert "usage" in capsys.readouterr().err
+def test_a_peer_that_hangs_is_killed_and_the_others_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "hanging.py").write_text(HANGING)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    hanging = replace(ECHO_TCP, name="hanging", program="hanging", arguments=())
+    monkeypatch.setattr("benchmarks.books.TABLE_ORDER", (ECHO_IPC, hanging))
+    plan = replace(TINY, rows=("direct", "balanced", "apply"), rounds=3, limit=1.0)
+    here = Path(sys.executable)
+    bench = Bench(plan, {hanging: here, ECHO_IPC: here}, Progress(quiet=True))
+    bench.run()
+
+    figures = {(f.peer, f.quantity): f for f in bench.results.figures}
+    echo = [figures[ECHO_IPC.name, row.key] for row in (rows.DIRECT, rows.BALANCED, rows.APPLY)]
+    assert [len(figure.values) for figure in echo] == [3, 3, 3]
+    failed, slow, last = (
+        figures["hanging", row.key] for row in (rows.DIRECT, rows.BALANCED, rows.APPLY)
+    )
+    assert (failed.rounds, slow.rounds) == ([None] * 3, [None] * 3)
+    assert "nobody has a name" in failed.why
+    assert slow.why.startswith("too slow: no answer to 'balanced' within 1 s")
+    # What comes after a hang is lost with the process, until the hanging row is given up.
+    assert last.rounds[:2] == [None, None]
+    assert last.rounds[2] == plan.seconds
+    assert sum("given up" in line for line in bench.results.trouble) == 2
+    pids = [int(line) for line in (tmp_path / "pids").read_text().split()]
+    assert len(pids) == 3
+    assert not [pid for pid in pids if lives(pid)]
+    shutil.rmtree(bench.folder)
+
+
+# -- tiny runs -------------------------------------------------------------------------------
+
+Run = Callable[..., dict[tuple[str, str], Figure]]
+
+
+@pytest.fixture
+def run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run the command with tiny counts; its figures as read from the JSON, all complete."""
+
+    def run(*argv: str, plan: Plan = TINY) -> dict[tuple[str, str], Figure]:
+        target, page = tmp_path / "figures.json", tmp_path / "page.md"
+        outputs = ["--json", str(target), "--markdown", str(page)]
+        assert command.main([*argv, *outputs], plan) == 0
+        text = capsys.readouterr().out
+        assert "Not as it should be" not in text
+        document = json.loads(target.read_text())
+        figures = {}
+        for entry in document["figures"]:
+            assert entry["median"] > 0
+            assert entry["quartiles"][0] <= entry["median"] <= entry["quartiles"][1]
+            del entry["median"], entry["quartiles"]
+            figure = Figure(**entry)
+            assert None not in figure.rounds and len(figure.rounds) == plan.rounds
+            figures[figure.peer, figure.quantity] = figure
+            assert figure.peer in text and figure.peer in page.read_text()
+        assert len(document["load"]) == plan.rounds
+        assert document["bars"] and document["versions"]
+        return figures
+
+    return run
+
+
+def keys(peer: Peer, *quantities: rows.Quantity) -> set[tuple[str, str]]:
+    return {(peer.name, quantity.key) for quantity in quantities}
+
+
+TRIPS = (rows.DIRECT, rows.BALANCED, rows.APPLY)
+STARTS = (rows.START, rows.START_ALL, rows.STOP)
+WORK = (rows.TASKS, rows.MAP, rows.MAP_CHUNKS)
+WIDE = (rows.WIDE_READY, rows.WIDE_APPLY, rows.WIDE_MEMORY)
 
 
 @pytest.mark.slow
-def test_a_run_over_the_echo(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_tiny_run_of_ours_gives_every_row(run: Run) -> None:
+    pytest.importorskip("numpy", reason="else the benchmarks would install it")
+    figures = run("--peers", "ours")
+    arrays_and_memory = (rows.PUSH, rows.PULL, rows.MEMORY, rows.MEMORY_ENGINE)
+    expected = keys(OURS, *WORK, *TRIPS, *STARTS, *arrays_and_memory)
+    assert set(figures) == expected | {(wide_name(6), quantity.key) for quantity in WIDE}
+    assert figures[OURS.name, "map"].details["count"] == TINY.items
+    assert figures[OURS.name, "map in chunks"].details["chunksize"] == 13
+    assert len(figures[OURS.name, "memory"].details["processes"]) > 4
+    assert figures[wide_name(6), "wide ready"].details["answered"] == [6]
+
+
+@pytest.mark.slow
+def test_a_tiny_run_of_the_pool_and_the_floors(run: Run) -> None:
+    figures = run("--peers", "pool,echo,copy,imports", plan=replace(TINY, rounds=2))
+    assert set(figures) == (
+        keys(POOL, *WORK, rows.BALANCED, rows.MEMORY, *STARTS)
+        | keys(ECHO_IPC, *TRIPS)
+        | keys(ECHO_TCP, *TRIPS)
+        | keys(COPY, rows.PUSH, rows.PULL)
+        | keys(IMPORTS, *STARTS)
+    )
+    assert figures[COPY.name, "push"].details["bytes"] == 1_000_000
+
+
+@pytest.mark.slow
+def test_peers_that_cannot_be_installed_are_named_and_the_run_goes_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def nothing(packages: list[str], notice: Callable[[str], None]) -> PeersEnvironment:
+        return PeersEnvironment(tmp_path / "python", {"ray": "no such thing", "loky": "gone"})
+
+    monkeypatch.setattr(command, "peers_environment", nothing)
     target = tmp_path / "figures.json"
-    argv = ["--quick", "--rounds", "1", "--phases", "work", "--peers", "echo"]
-    assert command.main([*argv, "--json", str(target)]) == 0
-    shown = capsys.readouterr().out
-    assert ECHO_IPC.name in shown
-    assert "Not as it should be" not in shown
-    assert json.loads(target.read_text())["figures"][0]["median"] > 0
+    argv = ["--peers", "echo,ray,loky", "--only", "balanced", "--json", str(target)]
+    assert command.main(argv, TINY) == 0
+    text = capsys.readouterr().out
+    assert "ray is missing: no such thing" in text
+    assert "loky is missing: gone" in text
+    document = json.loads(target.read_text())
+    assert document["missing"] == {"ray": "no such thing", "loky": "gone"}
+    assert [figure["peer"] for figure in document["figures"]] == [ECHO_IPC.name, ECHO_TCP.name]

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import multiprocessing
 import platform
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
 
-from benchmarks.peers.loops import time_tasks, time_trips
+from benchmarks.peers.loops import time_map, time_tasks, time_trips
 from benchmarks.protocol import serve
-from benchmarks.work import noop
+from benchmarks.work import noop, same
 
 
 class Pool:
@@ -23,13 +23,15 @@ class Pool:
             future.result()
 
     def tasks(self, count: int) -> float:
-        assert self._executor is not None
-        submit = self._executor.submit
-        return time_tasks(lambda: submit(noop), _result, count)
+        submit = self._started.submit
+        return time_tasks(lambda: submit(noop), lambda all: [f.result() for f in all], count)
 
-    def trips(self, seconds: float) -> list[float]:
-        assert self._executor is not None
-        submit = self._executor.submit
+    def map(self, count: int, chunksize: int) -> float:
+        run = self._started.map
+        return time_map(lambda items: run(same, items, chunksize=chunksize), count)
+
+    def balanced(self, seconds: float) -> list[float]:
+        submit = self._started.submit
         return time_trips(lambda: submit(noop).result(), seconds)
 
     def versions(self) -> dict[str, str]:
@@ -41,9 +43,10 @@ class Pool:
             self._executor.shutdown()
             self._executor = None
 
-
-def _result(future: Future[None]) -> None:
-    future.result()
+    @property
+    def _started(self) -> ProcessPoolExecutor:
+        assert self._executor is not None
+        return self._executor
 
 
 if __name__ == "__main__":

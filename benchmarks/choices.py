@@ -1,0 +1,84 @@
+"""The footnotes: how each peer is used, and what a row measures, so that others can object.
+
+Data, and the choice of what is said of a run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from benchmarks import peers
+from benchmarks.figures import Results
+from benchmarks.peers import Peer
+from benchmarks.plan import Plan
+from benchmarks.rows import QUANTITIES, Quantity
+
+OF_PEERS: dict[Peer, str] = {
+    peers.OURS: "`Cluster(n=4)` as it is by default: every message sealed, every task in the"
+    " task database; `load_balanced_view()` for what is balanced, `rc[0]` and `rc[:]` for what"
+    " is named.",
+    peers.POOL: "the standard library's, forking, with the default queue; it keeps nothing"
+    " and is no cluster, but the floor of what separate processes can do. No worker can be"
+    " named, so the rows that need this are empty.",
+    peers.LOKY: "`get_reusable_executor(max_workers=4)`, its workers kept from leaving when"
+    " idle; no worker can be named.",
+    peers.RAY: "`ray.init(num_cpus=4)` without its dashboard; tasks for what is balanced, four"
+    " actors for what is named, `ray.get` of the whole list. Chunks:"
+    " `ray.util.multiprocessing.Pool`. Array: `ray.put` once and the reference to each actor.",
+    peers.DASK: "`LocalCluster(n_workers=4, threads_per_worker=1)` without its dashboard;"
+    " `submit(pure=False)`, an actor for what is named, `client.run` for all. Chunks: a bag"
+    " with partitions of that size. Array: `scatter(broadcast=True, hash=False, direct=True)`"
+    " and `gather(direct=True)`, past the scheduler.",
+    peers.IPYPARALLEL: "`Cluster(n=4)` with a load-balanced view, and direct views as ours.",
+    peers.ECHO_IPC: "three processes that pass one message of 100 bytes on and back, with"
+    " pyzmq over UNIX sockets: neither sealed, packed nor looked into.",
+    peers.ECHO_TCP: "the same over TCP on the loopback.",
+    peers.COPY: "100 MB copied once into fresh memory, in one process.",
+    peers.IMPORTS: "a fresh interpreter that imports pyzmq, msgspec and traitlets.",
+}
+
+OF_ROWS: dict[str, str] = {
+    "tasks": "each task submitted by itself, then all results collected; as many as keep the"
+    " peer busy for {seconds:g} s.",
+    "map": "each item a task of its own, each with its own result, checked; {items:,} items"
+    " with ipclusterz, with the others as many as they manage in about {map_seconds:g} s:"
+    " {counts}.",
+    "map in chunks": "{items:,} items, {chunksize:,} in a task, with all alike.",
+    "direct trip": "submit to a named engine or actor, wait, repeat; the median of a round.",
+    "balanced trip": "submit to whichever is free, wait, repeat; the median of a round.",
+    "apply on all": "one call to all four, until all four have answered.",
+    "push": "a float64 array of {megabytes:g} MB, another one each time, until each of the four"
+    " has it; that each has it, and which, is checked afterwards. {arrays} a round, median.",
+    "pull": "the same array back from one of the four, checked.",
+    "start": "a script: start four, one result; imports included, timed from outside.",
+    "start of all": "the same until each of the four has answered.",
+    "start and stop": "the same until the process has ended.",
+    "memory": "proportional set size of all processes after {weighed_after} tasks, without the"
+    " one that asks (for the pools that is the parent of the workers).",
+    "memory of an engine": "the mean of the four, their shared pages counted in parts.",
+    "wide ready": "from a fresh process until as many different processes have answered.",
+    "wide memory": "all processes of the cluster, divided by the engines.",
+}
+
+
+def notes(results: Results, plan: Plan) -> Iterator[tuple[str, str]]:
+    """What was measured or used, and what is to be said of it; only what this run had."""
+    shown = {figure.quantity for figure in results.figures}
+    for quantity in QUANTITIES:
+        if quantity.key in shown and quantity.key in OF_ROWS:
+            text = OF_ROWS[quantity.key]
+            facts = {**vars(plan), "chunksize": plan.chunksize}
+            yield quantity.title, text.format(**facts, counts=_counts(results, quantity))
+    names = {figure.peer for figure in results.figures}
+    for peer, text in OF_PEERS.items():
+        if peer.name in names:
+            yield peer.name, text
+
+
+def _counts(results: Results, quantity: Quantity) -> str:
+    counts = [
+        f"{figure.peer} {figure.details['count']:,}"
+        for figure in results.of(quantity)
+        if figure.peer != peers.OURS.name and "count" in figure.details
+    ]
+    return ", ".join(counts) or "none of them in this run"
