@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from ipclusterz.client.remote import parallel as parallel
     from ipclusterz.client.remote import remote as remote
     from ipclusterz.cluster import Cluster as Cluster
+    from ipclusterz.cluster import ClusterManager as ClusterManager
     from ipclusterz.engine.reference import Reference as Reference
     from ipclusterz.error import AuthenticationError as AuthenticationError
     from ipclusterz.error import ClusterError as ClusterError
@@ -73,7 +74,7 @@ _PLACES: dict[str, tuple[str, ...]] = {
         "parallel",
         "interactive",
     ),
-    "ipclusterz.cluster": ("Cluster",),
+    "ipclusterz.cluster": ("Cluster", "ClusterManager"),
     "ipclusterz.engine.reference": ("Reference",),
     "concurrent.futures": ("ALL_COMPLETED", "FIRST_COMPLETED", "FIRST_EXCEPTION"),
     "ipclusterz.error": (

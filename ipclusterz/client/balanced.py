@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ipclusterz.client import loads
+from ipclusterz.client import dependency as dependencies
 from ipclusterz.client import targets as engines_of
 from ipclusterz.client.group import AsyncMapResult
 from ipclusterz.client.lazymap import LazyMap
@@ -16,6 +17,7 @@ from ipclusterz.engine import serialize
 
 if TYPE_CHECKING:
     from ipclusterz.client.client import Client
+    from ipclusterz.client.dependency import Dependency
     from ipclusterz.client.loads import Load
 
 _APPLY = Op.APPLY
@@ -27,16 +29,20 @@ class LoadBalancedView(View):
 
     Flags besides those of all views: ``targets`` (ids that tasks may run on; None: any),
     ``retries`` (how often a task that failed is tried again), ``timeout`` (seconds a task
-    may wait to be begun; 0: as long as it takes).
+    may wait for an engine; 0: as long as it takes), ``after`` (tasks that must have ended
+    before) and ``follow`` (tasks on whose engine it shall run), each an AsyncResult, a
+    msg_id, a list of these or a :class:`ipclusterz.Dependency`.
     """
 
-    _flag_names = (*View._flag_names, "targets", "retries", "timeout")
+    _flag_names = (*View._flag_names, "targets", "retries", "timeout", "after", "follow")
 
     def __init__(self, client: Client, **flags: Any) -> None:
         self._targets: list[int] | None = None
         self._retries = 0
         self._timeout = 0.0
         self._label: str | None = None
+        self._after: Dependency | None = None
+        self._follow: Dependency | None = None
         self._options: Options | None = None
         super().__init__(client, **flags)
         # Looked up once: apply_async is what programs call a million times.
@@ -100,9 +106,42 @@ class LoadBalancedView(View):
         self._label = value
         self._set_options()
 
+    @property
+    def after(self) -> Dependency | None:
+        """The tasks that must have ended before one of this view begins."""
+        return self._after
+
+    @after.setter
+    def after(self, value: Any) -> None:
+        self._after = dependencies.made(value)
+        self._set_options()
+
+    @property
+    def follow(self) -> Dependency | None:
+        """The tasks on whose engine one of this view runs, once they have ended."""
+        return self._follow
+
+    @follow.setter
+    def follow(self, value: Any) -> None:
+        self._follow = dependencies.made(value)
+        self._set_options()
+
     def _set_options(self) -> None:
-        given = Options(self._retries, self._targets, self._timeout, self._label or "")
+        given = Options(
+            self._retries,
+            self._targets,
+            self._timeout,
+            self._label or "",
+            dependencies.wired(self._session, self._after),
+            dependencies.wired(self._session, self._follow),
+        )
         self._options = None if given == Options() else given
+
+    def _now(self) -> Options | None:
+        """Return the options, with what is known now of the tasks that are waited for."""
+        if self._after or self._follow:
+            self._set_options()
+        return self._options
 
     # -- sending ---------------------------------------------------------------------------
 

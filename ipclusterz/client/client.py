@@ -7,6 +7,7 @@ sent and results are kept is the views' and results' business.
 from __future__ import annotations
 
 import os
+import signal
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
@@ -287,8 +288,16 @@ class Client(HubQuestions, Books):
     def send_signal(
         self, sig: int, targets: Any = None, block: bool | None = None
     ) -> Future[None] | None:
-        """Send a signal to engines' processes (default: all of them)."""
-        self._control(Op.SIGNAL, targets, msgspec.msgpack.encode(int(sig)))
+        """Send a signal to engines' processes (default: all of them).
+
+        SIGINT interrupts the task that an engine runs, as KeyboardInterrupt in its code; an
+        engine without one takes no notice.
+        """
+        if int(sig) == signal.SIGINT:
+            # As an interrupt of tasks: a plain signal could hit the protocol instead.
+            self._control(Op.INTERRUPT, targets)
+        else:
+            self._control(Op.SIGNAL, targets, msgspec.msgpack.encode(int(sig)))
         return self._answer(block)
 
     def shutdown(

@@ -38,7 +38,10 @@ _WORDS = {
     Status.ABORTED: "aborted",
     Status.LOST: "lost",
     Status.REFUSED: "refused",
+    Status.UNMET: "unmet",
 }
+
+_ATTEMPTS = (1 << 20) - 1  # above them the generation of the scheduler is counted
 
 _failure = msgspec.msgpack.Decoder(Failure)
 
@@ -157,7 +160,7 @@ class Metadata(dict[str, Any]):
 
     ``submitted``, ``started``, ``completed`` and ``received`` are aware datetimes in UTC or
     None, ``status`` is ``'ok'``, ``'error'``, ``'aborted'``, ``'died'``, ``'lost'`` or
-    ``'refused'``, or None while the task is under way.
+    ``'refused'``, ``'unmet'``, or None while the task is under way.
 
     >>> Metadata(engine_id=3).engine_id
     3
@@ -192,7 +195,7 @@ def metadata(
         received=instant(received) if done else None,
         engine_id=engine,
         engine_uuid=f"{info.agent.hex()}_{engine}" if info is not None else None,
-        attempt=raw.attempt if raw is not None else None,
+        attempt=raw.attempt & _ATTEMPTS if raw is not None else None,
         status=_WORDS.get(Status(raw.status)) if raw is not None else None,
         follow=None,
         after=None,

@@ -12,19 +12,21 @@ from __future__ import annotations
 import atexit
 import os
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
 
 from ipclusterz.cluster import fileconfig
 from ipclusterz.cluster import state as states
+from ipclusterz.cluster.coroutines import Coroutines, in_thread
 from ipclusterz.cluster.deployment import STOP_SECONDS, Deployment, Plan
 from ipclusterz.cluster.engines import EngineSet
 from ipclusterz.cluster.settings import ControllerSettings, SettingError
 from ipclusterz.core.config import AgentConfig
-from ipclusterz.error import ClusterError
+from ipclusterz.error import ClusterError, TimeoutError
 from ipclusterz.launchers.base import Event
 from ipclusterz.paths import ProfileDir
 from ipclusterz.paths import profile_dir as find_profile
@@ -32,10 +34,8 @@ from ipclusterz.paths import profile_dir as find_profile
 if TYPE_CHECKING:
     from ipclusterz.client.client import Client
 
-T = TypeVar("T")
 
-
-class Cluster:
+class Cluster(Coroutines):
     """A cluster on this machine.
 
     >>> import ipclusterz as ipp
@@ -137,6 +137,38 @@ class Cluster:
         """The sets of engines that this object started, by id."""
         return dict(self._deployed.sets)
 
+    engines = engine_sets
+
+    @property
+    def engine_set(self) -> EngineSet | None:
+        """The first set of engines that this object started, if any."""
+        return next(iter(self.engine_sets.values()), None)
+
+    @property
+    def controller(self) -> Any:
+        """The controller's process, if this object started one: ``pid``, ``poll()``."""
+        return self._deployed.controller
+
+    @property
+    def profile_dir(self) -> str:
+        """The path of the profile's folder."""
+        return self.profile.path
+
+    @property
+    def controller_ip(self) -> str:
+        """The address that the controller listens on; '' for loopback."""
+        return self._deployed.plan.controller.ip
+
+    @property
+    def controller_location(self) -> str:
+        """The address that others find the controller's host by; '' for its own name."""
+        return self._deployed.plan.controller.location
+
+    @property
+    def engine_timeout(self) -> float:
+        """Seconds that each wait for a start may take."""
+        return self._deployed.plan.timeout
+
     @property
     def problem(self) -> str:
         """Why the controller has ended without being told to, else ''."""
@@ -167,6 +199,19 @@ class Cluster:
                 f"no cluster has the state file {cluster_file}; 'ipclusterz list' shows what"
                 " runs, 'ipclusterz start' starts one"
             )
+        return cls._of(state, arguments)
+
+    @classmethod
+    def from_dict(cls, d: dict[str, Any], **arguments: Any) -> Cluster:
+        """Return the cluster that :meth:`to_dict` described, here or in another process."""
+        try:
+            state = states.from_dict(d)
+        except ValueError as error:
+            raise ClusterError(f"this is no description of a cluster: {error}") from None
+        return cls._of(state, arguments)
+
+    @classmethod
+    def _of(cls, state: states.State, arguments: dict[str, Any]) -> Cluster:
         made = cls(profile_dir=state.profile_dir, cluster_id=state.cluster_id, **arguments)
         made._attached = state
         made._deployed.attach(state)
@@ -209,8 +254,13 @@ class Cluster:
             self._deployed.await_engines(self._launch(n))
         return self
 
-    def start_and_connect_sync(self, n: int | None = None, **client: Any) -> Client:
-        """Start a cluster and return a client that sees its ``n`` engines."""
+    def start_and_connect_sync(
+        self, n: int | None = None, activate: bool = False, **client: Any
+    ) -> Client:
+        """Start a cluster and return a client that sees its ``n`` engines.
+
+        ``activate`` makes its engines those of the ``%px`` magics.
+        """
         with _StopOnError(self):
             made = self._launch(n)
             # Imported here, at the same time as the children import what they need.
@@ -224,6 +274,8 @@ class Cluster:
             except BaseException:
                 connected.close()
                 raise
+        if activate:
+            connected.activate()  # type: ignore[attr-defined,unused-ignore]
         return connected
 
     def connect_client_sync(self, **arguments: Any) -> Client:
@@ -271,59 +323,51 @@ class Cluster:
 
         It goes through the controller: an interrupt must hit a task, never the protocol.
         """
-        client = self._client or self.connect_client_sync()
-        try:
+        with self._asking() as client:
             targets = client.ids
             if engine_set_id is not None:
                 targets = sorted(self.engine_sets[engine_set_id].ready)
             client.send_signal(signum, targets=targets)
-        finally:
-            if client is not self._client:
-                client.close()
 
-    # -- coroutines ------------------------------------------------------------------------
+    # -- one engine ------------------------------------------------------------------------
 
-    async def start_controller(self) -> None:
-        """As :meth:`start_controller_sync`."""
-        await _in_thread(self.start_controller_sync)
+    def signal_engine_sync(self, signum: int, engine_id: int) -> None:
+        """Send a signal to one engine: see :meth:`signal_engines_sync`."""
+        with self._asking() as client:
+            client.send_signal(signum, targets=[engine_id])
 
-    async def start_engines(
-        self, n: int | None = None, engine_set_id: str | None = None
-    ) -> str:
-        """As :meth:`start_engines_sync`."""
-        return await _in_thread(lambda: self.start_engines_sync(n, engine_set_id))
+    def stop_engine_sync(self, engine_id: int) -> None:
+        """Stop one engine, after the task it runs; return when it has ended.
 
-    async def start_cluster(self, n: int | None = None) -> Cluster:
-        """As :meth:`start_cluster_sync`."""
-        return await _in_thread(lambda: self.start_cluster_sync(n))
+        IndexError for one that is not there, ipclusterz.TimeoutError after
+        ``engine_timeout`` seconds.
+        """
+        with self._asking() as client:
+            client.shutdown(targets=[engine_id])
+            patience = self.engine_timeout
+            if not client.session.wait(lambda: engine_id not in client.ids, patience):
+                raise TimeoutError(
+                    f"engine {engine_id} has not ended after {patience:g} s: it may be busy"
+                    f" with a task; interrupt it: signal_engine_sync(2, {engine_id})"
+                )
 
-    async def start_and_connect(self, n: int | None = None, **client: Any) -> Client:
-        """As :meth:`start_and_connect_sync`."""
-        return await _in_thread(lambda: self.start_and_connect_sync(n, **client))
+    def restart_engine_sync(self, engine_id: int) -> int:
+        """Stop one engine and start another in its place; return its id, which is new."""
+        self.stop_engine_sync(engine_id)
+        name = self.start_engines_sync(1)
+        (number,) = self.engine_sets[name].ready
+        with self._asking() as client:
+            client.session.wait(lambda: number in client.ids, self.engine_timeout)
+        return number
 
-    async def connect_client(self, **arguments: Any) -> Client:
-        """As :meth:`connect_client_sync`."""
-        return await _in_thread(lambda: self.connect_client_sync(**arguments))
-
-    async def stop_engines(self, engine_set_id: str | None = None) -> None:
-        """As :meth:`stop_engines_sync`."""
-        await _in_thread(lambda: self.stop_engines_sync(engine_set_id))
-
-    async def stop_controller(self) -> None:
-        """As :meth:`stop_controller_sync`."""
-        await _in_thread(self.stop_controller_sync)
-
-    async def stop_cluster(self) -> None:
-        """As :meth:`stop_cluster_sync`."""
-        await _in_thread(self.stop_cluster_sync)
-
-    async def restart_engines(self, engine_set_id: str | None = None) -> None:
-        """As :meth:`restart_engines_sync`."""
-        await _in_thread(lambda: self.restart_engines_sync(engine_set_id))
-
-    async def signal_engines(self, signum: int, engine_set_id: str | None = None) -> None:
-        """As :meth:`signal_engines_sync`."""
-        await _in_thread(lambda: self.signal_engines_sync(signum, engine_set_id))
+    @contextmanager
+    def _asking(self) -> Iterator[Client]:
+        """Lend a client: the one of the ``with`` block, or one that is closed afterwards."""
+        if self._client is not None and not self._client.session.closed:
+            yield self._client
+            return
+        with self.connect_client_sync() as client:
+            yield client
 
     # -- with ------------------------------------------------------------------------------
 
@@ -345,7 +389,7 @@ class Cluster:
             self.stop_cluster_sync()
 
     async def __aenter__(self) -> Client:
-        return await _in_thread(self.__enter__)
+        return await in_thread(self.__enter__)
 
     async def __aexit__(
         self,
@@ -353,7 +397,7 @@ class Cluster:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        await _in_thread(lambda: self.__exit__(kind, error, trace))
+        await in_thread(lambda: self.__exit__(kind, error, trace))
 
 
 class _StopOnError:
@@ -384,9 +428,3 @@ def _stop_at_exit(cluster: weakref.ref[Cluster]) -> None:
     found = cluster()
     if found is not None and found.running:
         found.stop_cluster_sync()
-
-
-async def _in_thread(function: Callable[[], T]) -> T:
-    import asyncio  # 40 ms, and whoever awaits has it
-
-    return await asyncio.to_thread(function)

@@ -133,6 +133,11 @@ def to_dict(state: State) -> dict[str, Any]:
     return dict(msgspec.to_builtins(state))
 
 
+def from_dict(values: dict[str, Any]) -> State:
+    """Undo :func:`to_dict`; ValueError says what is wrong."""
+    return msgspec.convert(values, State)
+
+
 def read(path: str) -> State | None:
     """Read a state file; None if there is none, or it is not readable as one."""
     try:

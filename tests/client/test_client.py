@@ -155,8 +155,10 @@ def test_waiting_for_engines(rc: Client, link: FakeConnection) -> None:
 
 
 def test_control(rc: Client, link: FakeConnection) -> None:
-    rc.send_signal(2, targets=[0, 1], block=True)
-    assert link.controls[-1] == (Op.SIGNAL, [0, 1], b"\x02")
+    rc.send_signal(10, targets=[0, 1], block=True)
+    assert link.controls[-1] == (Op.SIGNAL, [0, 1], b"\x0a")
+    rc.send_signal(2, targets=[1], block=True)
+    assert link.controls[-1] == (Op.INTERRUPT, [1], b"")
     done = rc.shutdown(targets=2)
     assert done is not None and done.result() is None
     assert link.controls[-1] == (Op.STOP, [2], b"")
