@@ -68,8 +68,7 @@ class Watch:
     def stop(self) -> dict[str, float]:
         """Load averages, shares (0 to 1) of the cores, seconds of the round."""
         used, times = self._others(), psutil.cpu_times()
-        # What began meanwhile counts from nothing; what ended is in its parent's sum.
-        grown = sum(max(0.0, value - self._used.get(key, 0.0)) for key, value in used.items())
+        grown = growth(self._used, used)
         seconds = time.monotonic() - self._since
         return {
             **self.facts,
@@ -79,19 +78,43 @@ class Watch:
             "seconds": seconds,
         }
 
-    def _others(self) -> dict[tuple[int, float], float]:
-        """Processor seconds so far of each process that is not ours, with its children's."""
+    def _others(self) -> dict[tuple[int, float], tuple[float, int]]:
+        """Of each process that is not ours: processor seconds so far, and its parent.
+
+        Seconds of its children that ended are among them, but not in our own ancestors:
+        there the time of our orphans ends up (in init, or another reaper).  The parent of
+        their children is 0, too.
+        """
+        above = {1, *(process.pid for process in psutil.Process().parents())}
         used = {}
-        # Our orphans' time ends up with an ancestor of ours (init, or another reaper).
-        above = {process.pid for process in psutil.Process().parents()}
         for process in psutil.process_iter():
             try:
                 if not self._is_ours(process):
-                    times = process.cpu_times()[: 2 if process.pid in above | {1} else 4]
-                    used[process.pid, process.create_time()] = sum(times)
+                    times = process.cpu_times()[: 2 if process.pid in above else 4]
+                    parent = process.ppid()
+                    key = process.pid, process.create_time()
+                    used[key] = sum(times), 0 if parent in above else parent
             except (psutil.Error, OSError):
                 continue
         return used
+
+
+def growth(
+    before: dict[tuple[int, float], tuple[float, int]],
+    after: dict[tuple[int, float], tuple[float, int]],
+) -> float:
+    """Processor seconds used between two notes of ``(pid, created) -> (seconds, parent)``.
+
+    What began meanwhile counts from nothing.  What ended is in its parent's sum by now, from
+    which its seconds before are taken; if nobody keeps its sum, its end is not seen.
+    """
+    grown = sum(seconds - before.get(key, (0.0, 0))[0] for key, (seconds, _) in after.items())
+    living = {pid for pid, _ in after}
+    for key in before.keys() - after.keys():
+        seconds, parent = before[key]
+        if parent in living:
+            grown -= seconds
+    return max(0.0, grown)
 
 
 def _stolen(before: Any, after: Any) -> float:

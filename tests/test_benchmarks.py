@@ -184,6 +184,14 @@ def test_counts_follow_the_speed_of_a_peer() -> None:
     assert enough(run, 0.01, 500) == 10
 
 
+def test_the_time_of_others_is_counted_once() -> None:
+    before = {(10, 1.0): (5.0, 0), (11, 1.0): (30.0, 10), (12, 1.0): (7.0, 0)}
+    # 11 used one more second, ended and is in its parent's sum; 12 ended unseen; 13 is new.
+    after = {(10, 1.0): (5.0 + 31.0 + 0.5, 0), (13, 2.0): (2.0, 0)}
+    assert machine.growth(before, after) == pytest.approx(1.0 + 0.5 + 2.0)
+    assert machine.growth(before, before) == 0.0
+
+
 # -- reporting -------------------------------------------------------------------------------
 
 
