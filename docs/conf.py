@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))  # the reference is made of the source beside this file
 
 project = "ipclusterz"
 author = "The ipclusterz developers"
@@ -14,12 +17,44 @@ _version = (ROOT / "ipclusterz" / "_version.py").read_text(encoding="utf-8")
 release = re.findall(r'^__version__ = "(.+)"', _version, re.MULTILINE)[0]
 version = release
 
-extensions = ["myst_parser"]
+extensions = ["myst_parser", "sphinx.ext.autodoc"]
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3
 source_suffix = {".md": "markdown"}
 exclude_patterns = ["_build"]
 nitpicky = True
+# Names in signatures that this documentation has no place for.
+nitpick_ignore_regex = [
+    ("py:(class|func)", r"(builtins|collections|concurrent|contextlib|datetime|os|typing)\..+"),
+    ("py:class", r"datetime|dict\[str|Future|View|Session"),
+    ("py:class", r"ipclusterz\.(.+\.[A-Z]|client\.task\.TaskResult|client\.lazymap\.LazyMap)"),
+    ("py:func", r"remote_error"),
+]
+
+autodoc_member_order = "bysource"
+autodoc_preserve_defaults = True
+autodoc_typehints = "signature"
+autodoc_typehints_format = "short"
 
 html_theme = "furo"
 html_title = f"ipclusterz {release}"
+
+
+def _by_last_name(app: Any, env: Any, node: Any, text: Any) -> Any:
+    """Find a class by its bare name, as docstrings and signatures call it."""
+    if node.get("refdomain") != "py" or "refspecific" in node:
+        return None
+    last = node["reftarget"].rpartition(".")[2]
+    domain = env.domains["py"]
+    places = domain.find_obj(env, "", "", last, node["reftype"], 1)
+    names = [name for name, entry in places if not entry.aliased]
+    if len(names) != 1 or not names[0].startswith("ipclusterz."):
+        return None
+    return domain.resolve_xref(
+        env, node["refdoc"], app.builder, node["reftype"], names[0], node, text
+    )
+
+
+def setup(app: Any) -> None:
+    """Called by Sphinx."""
+    app.connect("missing-reference", _by_last_name)

@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,12 @@ def name_of(page: Path) -> str:
     return str(page.relative_to(ROOT))
 
 
+def inventory(built: Path) -> set[str]:
+    """What the built pages explain, as others would link to it."""
+    data = (built / "objects.inv").read_bytes().split(b"\n", 4)[4]
+    return {line.split()[0] for line in zlib.decompress(data).decode().splitlines()}
+
+
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_links_lead_somewhere(page: Path) -> None:
     broken = [
@@ -56,6 +63,11 @@ def test_the_documentation_builds_without_a_warning(tmp_path: Path) -> None:
     done = run("sphinx", *options, "docs", out)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "html" / "architecture.html").is_file()
+    kinds = {"AsyncResult", "Client", "Cluster", "DirectView", "LoadBalancedView"}
+    wanted = {f"ipclusterz.{name}" for name in kinds} | {"ipclusterz.error.EngineError"}
+    wanted |= {"ipclusterz.DirectView.apply_sync", "ipclusterz.AsyncResult.stdout"}
+    wanted |= {"ipclusterz.Client.db_query", "ipclusterz.launchers.base.Launcher.start"}
+    assert wanted <= inventory(tmp_path / "html")
 
 
 @pytest.mark.parametrize("command", COMMANDS)
