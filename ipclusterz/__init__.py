@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ipclusterz.client.balanced import LoadBalancedView as LoadBalancedView
     from ipclusterz.client.broadcast import BroadcastView as BroadcastView
     from ipclusterz.client.client import Client as Client
+    from ipclusterz.client.dependency import Dependency as Dependency
     from ipclusterz.client.direct import DirectView as DirectView
     from ipclusterz.client.executor import ViewExecutor as ViewExecutor
     from ipclusterz.client.group import AsyncMapResult as AsyncMapResult
@@ -35,6 +36,11 @@ if TYPE_CHECKING:
     from ipclusterz.client.remote import remote as remote
     from ipclusterz.cluster import Cluster as Cluster
     from ipclusterz.cluster import ClusterManager as ClusterManager
+    from ipclusterz.engine.dependency import depend as depend
+    from ipclusterz.engine.dependency import dependent as dependent
+    from ipclusterz.engine.dependency import require as require
+    from ipclusterz.engine.custom import register_serializer as register_serializer
+    from ipclusterz.engine.custom import unregister_serializer as unregister_serializer
     from ipclusterz.engine.reference import Reference as Reference
     from ipclusterz.error import AuthenticationError as AuthenticationError
     from ipclusterz.error import ClusterError as ClusterError
@@ -75,7 +81,10 @@ _PLACES: dict[str, tuple[str, ...]] = {
         "interactive",
     ),
     "ipclusterz.cluster": ("Cluster", "ClusterManager"),
+    "ipclusterz.engine.custom": ("register_serializer", "unregister_serializer"),
     "ipclusterz.engine.reference": ("Reference",),
+    "ipclusterz.engine.dependency": ("depend", "dependent", "require"),
+    "ipclusterz.client.dependency": ("Dependency",),
     "concurrent.futures": ("ALL_COMPLETED", "FIRST_COMPLETED", "FIRST_EXCEPTION"),
     "ipclusterz.error": (
         "AuthenticationError",

@@ -17,7 +17,7 @@
     ├── UnmetDependency
     │   └── ImpossibleDependency
     │       ├── InvalidDependency
-    │       └── DependencyTimeout
+    │       └── DependencyTimeout also a TaskTimeout
     ├── TaskNotFound              nobody knows a task of that name; also a KeyError
     │   └── ResultNotKept         … or not its result any more
     ├── SerializationError        something cannot be pickled or unpickled
@@ -96,7 +96,7 @@ class InvalidDependency(ImpossibleDependency):
     """The dependency is not one: unknown task or wrong type."""
 
 
-class DependencyTimeout(ImpossibleDependency):
+class DependencyTimeout(ImpossibleDependency, TaskTimeout):
     """The dependency was not met in time."""
 
 

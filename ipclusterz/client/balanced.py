@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ipclusterz.client import loads
 from ipclusterz.client import dependency as dependencies
+from ipclusterz.client import loads
 from ipclusterz.client import targets as engines_of
 from ipclusterz.client.group import AsyncMapResult
 from ipclusterz.client.lazymap import LazyMap
@@ -44,6 +44,7 @@ class LoadBalancedView(View):
         self._after: Dependency | None = None
         self._follow: Dependency | None = None
         self._options: Options | None = None
+        self._waits = False
         super().__init__(client, **flags)
         # Looked up once: apply_async is what programs call a million times.
         self._pack = self._session.functions.pack
@@ -136,10 +137,11 @@ class LoadBalancedView(View):
             dependencies.wired(self._session, self._follow),
         )
         self._options = None if given == Options() else given
+        self._waits = bool(self._after or self._follow)
 
     def _now(self) -> Options | None:
         """Return the options, with what is known now of the tasks that are waited for."""
-        if self._after or self._follow:
+        if self._waits:
             self._set_options()
         return self._options
 
@@ -168,7 +170,8 @@ class LoadBalancedView(View):
         live = self._live
         live.add(result)
         try:
-            key = result._key = self._submit(_APPLY, fn, parts, result, options=self._options)
+            options = self._now() if self._waits else self._options
+            key = result._key = self._submit(_APPLY, fn, parts, result, options=options)
         except BaseException:
             live.discard(result)
             raise
@@ -187,7 +190,7 @@ class LoadBalancedView(View):
         result._label = self._label
         self._live.add(result)
         try:
-            result._key = self._submit(Op.CALL, None, parts, result, options=self._options)
+            result._key = self._submit(Op.CALL, None, parts, result, options=self._now())
         except BaseException:
             self._live.discard(result)
             raise
@@ -236,7 +239,7 @@ class LoadBalancedView(View):
         tasks: Iterable[Load],
     ) -> None:
         """Send a map's tasks; if one cannot be sent, those before it are given up."""
-        submit, options, past = self._submit, self._options, self._past.add
+        submit, options, past = self._submit, self._now(), self._past.add
         keys: list[int] = []
         result.sent_as(keys)
         self._live.add(result)

@@ -166,7 +166,7 @@ class LazyMap(Iterator[Any]):
             live.discard(self)
 
     def _send(self, room: int) -> None:
-        submit, options = self._session.connection.submit, self._view._options
+        submit, options = self._session.connection.submit, self._view._now()
         past = self._view._past.add
         sent, order, ordered = self._sent, self._order, self._ordered
         for op, fn, parts in islice(self._tasks, room):

@@ -14,11 +14,15 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 from collections.abc import Iterable
+from heapq import heappop, heappush
 from typing import Any
+
+import msgspec
 
 from ipclusterz.core import message as m
 from ipclusterz.core import policy
 from ipclusterz.core.broker import Agent, Broker, Task
+from ipclusterz.core.dependency import Dependencies, Ends, Verdict
 
 AHEAD = 0.050
 """Seconds of work an engine may hold."""
@@ -33,6 +37,8 @@ NO_ENGINE_AFTER = 60.0
 """Seconds without any engine after which waiting tasks fail instead of waiting on."""
 
 _Allowed = tuple[int, ...]
+
+_failure = msgspec.msgpack.Decoder(m.Failure)
 
 
 class Engine:
@@ -67,6 +73,11 @@ class Balancer(Broker):
         self._dry_since = -1.0  # when the last engine went while tasks wait
         self._told: set[bytes] = set()  # clients that know that there is no engine
         self._last_loss = ""
+        self._ends = Ends()
+        self._depending = Dependencies(self._ends)
+        self._verdicts: deque[Verdict] = deque()
+        self._judging = False
+        self._deadlines: list[tuple[float, int]] = []  # a heap of (time, key)
         self._handlers[m.Submit] = self._submit
 
     # -- entering --------------------------------------------------------------------------
@@ -75,11 +86,16 @@ class Balancer(Broker):
         if self.clients.get(peer) != message.key >> m.COUNTER_BITS:
             return
         task = Task(message.key, peer, message)
-        if message.opt is not None:
-            task.retries = message.opt.retries
+        opt = message.opt
+        if opt is not None:
+            task.retries = opt.retries
+            if opt.timeout > 0:
+                heappush(self._deadlines, (now + opt.timeout, task.key))
         self._enter(task, now)
 
     def _place(self, task: Task) -> None:
+        if not task.free and self._depends(task):
+            return
         allowed = self._allowed(task)
         if allowed is None:
             self.queue[task.key] = task
@@ -100,23 +116,106 @@ class Balancer(Broker):
     def _allowed(self, task: Task) -> _Allowed | None:
         """Return the engines a task is confined to, or None for any."""
         opt = task.work.opt
-        if task.excluded and (self.engines or _confined(task)):
-            chosen = self.engines if opt is None or opt.engines is None else opt.engines
-            left = tuple(e for e in chosen if e in self.engines and e not in task.excluded)
-            # With nowhere else to go, an engine that failed it before is better than none.
-            return left or tuple(e for e in chosen if e in self.engines)
-        if opt is None or opt.engines is None:
+        named = opt.engines if opt is not None else None
+        anywhere = named is None and task.places is None and not task.unmet
+        if anywhere and not (task.excluded and self.engines):
             return None
-        return tuple(e for e in opt.engines if e in self.engines)
+        chosen = self.engines if named is None else named
+        may = [e for e in chosen if e in self.engines]
+        if task.places is not None:
+            may = [e for e in may if e in task.places]
+        if task.unmet:
+            may = [e for e in may if e not in task.unmet]
+        if task.excluded:
+            # With nowhere else to go, an engine that failed it before is better than none.
+            may = [e for e in may if e not in task.excluded] or may
+        return tuple(may)
 
     def _refuse(self, task: Task) -> None:
         opt = task.work.opt
         named = opt.engines if opt is not None and opt.engines is not None else "any"
-        text = f"none of the engines this task may run on is there: {named}"
-        self._fail(task, m.Status.REFUSED, m.Failure("NoEnginesRegistered", text))
+        if task.unmet:
+            which = ", ".join(map(str, sorted(task.unmet)[:20]))
+            text = f"no engine that it may run on suits it (asked: {which}){_last_word(task)}"
+            failure = m.Failure("ImpossibleDependency", text)
+        elif task.places is not None:
+            text = f"it follows tasks that ran on {task.places}, and none of these is there"
+            failure = m.Failure("ImpossibleDependency", text)
+        else:
+            text = f"none of the engines this task may run on is there: {named}"
+            failure = m.Failure("NoEnginesRegistered", text)
+        self._fail(task, m.Status.REFUSED, failure)
+
+    # -- waiting for other tasks -----------------------------------------------------------
+
+    def _depends(self, task: Task) -> bool:
+        """Keep a task that has to wait for others; False when it may go."""
+        opt = task.work.opt
+        if opt is None or (opt.after is None and opt.follow is None):
+            task.free = True
+            return False
+        verdict = self._depending.enter(task, opt, _Known(self.tasks, self._limbo))
+        if verdict is None:
+            return True
+        if not verdict.why:
+            task.free = True
+            task.places = verdict.engines
+            return False
+        self._verdicts.append(verdict)
+        self._judge()
+        return True
+
+    def _concluded(self, key: int, status: int, engine: int) -> None:
+        self._ends.note(key, not status, engine)
+        if self._depending:
+            self._verdicts.extend(self._depending.ended(key, not status, engine))
+            self._judge()
+
+    def _judge(self) -> None:
+        """Carry verdicts out; those that follow from them come after, not inside."""
+        if self._judging:
+            return
+        self._judging = True
+        while self._verdicts:
+            verdict = self._verdicts.popleft()
+            task = verdict.task
+            if verdict.why:
+                failure = m.Failure("ImpossibleDependency", f"it can never run: {verdict.why}")
+                self._fail(task, m.Status.REFUSED, failure)
+            else:
+                task.free = True
+                task.places = verdict.engines
+                self._place(task)
+        self._judging = False
+
+    def _elsewhere(self, task: Task, result: m.Result) -> bool:
+        if task.unmet is None:
+            task.unmet = set()
+        task.unmet.add(result.engine)
+        task.word = result.data
+        self._place(task)
+        return True
+
+    def _judge_late(self, now: float) -> None:
+        """End tasks that were not given to an engine in the time their client allowed."""
+        deadlines = self._deadlines
+        while deadlines and deadlines[0][0] <= now:
+            task = self.tasks.get(heappop(deadlines)[1])
+            if task is None or task.agent or task.work is None:
+                continue
+            seconds = task.work.opt.timeout
+            if self._depending.drop(task.key):
+                text = f"the tasks it waits for did not end within {seconds:g} s (its timeout)"
+                failure = m.Failure("DependencyTimeout", text)
+            elif self._drop(task):
+                text = f"no engine was free for it within {seconds:g} s (its timeout)"
+                failure = m.Failure("TaskTimeout", text)
+            else:
+                continue
+            self._fail(task, m.Status.REFUSED, failure)
 
     def _drop(self, task: Task) -> bool:
-        if self.queue.pop(task.key, None) is not None:
+        if self.queue.pop(task.key, None) is not None or self._depending.drop(task.key):
             return True
         for group in self._groups.values():
             if task in group:
@@ -264,6 +363,8 @@ class Balancer(Broker):
     def tick(self, now: float) -> None:
         super().tick(now)
         self._judge_dry(now)
+        if self._deadlines:
+            self._judge_late(now)
         if not self.queue and not self._groups:
             self._recall(now)
 
@@ -316,6 +417,25 @@ class Balancer(Broker):
         return {e.id: (e.load, e.credit, e.pace) for e in self.engines.values()}
 
 
+class _Known:
+    """The keys of tasks that will end some time."""
+
+    def __init__(self, *tasks: dict[int, Task]) -> None:
+        self._tasks = tasks
+
+    def __contains__(self, key: object) -> bool:
+        return any(key in tasks for tasks in self._tasks)
+
+
+def _last_word(task: Task) -> str:
+    """Return why the last engine did not suit a task, in the words of its function."""
+    try:
+        return f": {_failure.decode(task.word).text}"
+    except msgspec.MsgspecError:
+        return ""
+
+
 def _confined(task: Task) -> bool:
-    """Whether its client named the engines that may run a task."""
-    return task.work.opt is not None and task.work.opt.engines is not None
+    """Whether it is said which engines may run a task."""
+    opt = task.work.opt
+    return task.places is not None or (opt is not None and opt.engines is not None)

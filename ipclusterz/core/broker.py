@@ -24,6 +24,9 @@ from ipclusterz.core.recorder import Recorder
 FUNCTION_BYTES = 256 * 1024 * 1024
 """Bytes of pickled functions kept; beyond it the least recently used are asked for again."""
 
+DEATHS = 3
+"""Engines that may die with a task before it is not tried again, whatever its retries."""
+
 Out = list[tuple[bytes, Any]]
 
 
@@ -35,10 +38,15 @@ class Task:
         "attempt",
         "cancelled",
         "client",
+        "deaths",
         "engine",
         "excluded",
+        "free",
         "key",
+        "places",
         "retries",
+        "unmet",
+        "word",
         "work",
     )
 
@@ -52,6 +60,11 @@ class Task:
         self.retries = 0
         self.cancelled = False  # its agent was asked to abort it
         self.excluded: set[int] | None = None
+        self.word = b""  # why the last of them does not: an encoded Failure
+        self.unmet: set[int] | None = None  # engines that do not suit it, by its own word
+        self.places: list[int] | None = None  # where the tasks ran that it follows
+        self.free = False  # waits for no other task (any more)
+        self.deaths = 0  # engines that died with it
 
 
 class Agent:
@@ -269,6 +282,13 @@ class Broker:
     def _finished(self, task: Task, result: m.Result | None, now: float) -> None:
         """An agent no longer holds ``task``."""
 
+    def _concluded(self, key: int, status: int, engine: int) -> None:
+        """A task has ended for good."""
+
+    def _elsewhere(self, task: Task, result: m.Result) -> bool:
+        """Its function says that the engine does not suit it: True when it is tried again."""
+        return False
+
     # -- tasks -----------------------------------------------------------------------------
 
     def _enter(self, task: Task, now: float) -> None:
@@ -349,6 +369,7 @@ class Broker:
         if task.client in self.clients:
             self._settling[task.key] = b""
             self.out.append((task.client, result))
+        self._concluded(task.key, status, task.engine)
 
     def _lost(self, task: Task, reason: str, now: float) -> None:
         self._release(task)
@@ -427,6 +448,7 @@ class Broker:
         for asked in self._lacking.values():
             for task in asked.pop(peer, ()):
                 del self.tasks[task.key]
+                self._concluded(task.key, int(m.Status.LOST), -1)
         done = [key for key in self._settling if m.client_of(key) == number]
         self._received(peer, m.Received(done), 0.0)
 
@@ -449,10 +471,16 @@ class Broker:
         count = self.counts.get(result.engine)
         if count is not None:
             count[0 if status == 0 else 1] += 1
-        if status and task.retries > 0 and status in _MAY_RETRY and task.work is not None:
-            self.out.append((peer, m.Received([key])))
-            self._again(task)
-            return
+        if status and task.work is not None:
+            if status == m.Status.DIED:
+                task.deaths += 1
+            if status == m.Status.UNMET and self._elsewhere(task, result):
+                self.out.append((peer, m.Received([key])))
+                return
+            if task.retries > 0 and status in _MAY_RETRY and task.deaths < DEATHS:
+                self.out.append((peer, m.Received([key])))
+                self._again(task)
+                return
         del self.tasks[key]
         if self.recorder is not None:
             self.recorder.ended(result, now)
@@ -461,6 +489,7 @@ class Broker:
             self.out.append((task.client, result))
         else:
             self.out.append((peer, m.Received([key])))
+        self._concluded(key, status, result.engine)
 
     def _orphan_result(self, peer: bytes, result: m.Result) -> None:
         """A result of a task unknown here: of the time before our restart, or a late copy."""
@@ -477,6 +506,7 @@ class Broker:
             return
         self._settling[key] = peer
         self.out.append((client, result))
+        self._concluded(key, result.status, result.engine)
 
     def _returned(self, peer: bytes, message: m.Returned, now: float) -> None:
         back: list[Task] = []

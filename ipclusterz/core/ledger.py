@@ -70,6 +70,8 @@ class Ledger:
         self.piece: Callable[[int, Any], None] = lambda channel, message: None
         self._postponed: set[int] = set()  # results whose bodies are on their way
         self._cancelled: dict[int, None] = {}  # cancelled, and not ended yet
+        self._depending = 0  # entries that wait for other tasks
+        self._ends: dict[int, tuple[bool, int] | None] = {}  # of what they wait for
         self._base = number << m.COUNTER_BITS
         self._counter = 0
         self._sent_functions: dict[int, set[bytes]] = {
@@ -110,6 +112,8 @@ class Ledger:
             if digest not in known:
                 known.add(digest)
                 out.append((_TASK, m.Function(digest, fn.data)))
+        if opt is not None and (opt.after is not None or opt.follow is not None):
+            self._depends(opt)
         message = m.Submit(key, op, digest, data, body, opt)
         self.pending[key] = Entry(message, _TASK, fn, sink, 1)
         out.append((_TASK, message))
@@ -170,6 +174,8 @@ class Ledger:
                 entry = pop(key, None)
                 received.append(key)
                 if entry is not None:
+                    if self._ends and key in self._ends:
+                        self._ends[key] = (not message.status, message.engine)
                     self._done(key, entry)
                     entry.sink.deliver(key, message)
             else:
@@ -207,6 +213,8 @@ class Ledger:
         entry = self.pending.pop(result.key, None)
         self.out.append((channel, m.Received([result.key])))
         if entry is not None:
+            if result.key in self._ends:
+                self._ends[result.key] = (not result.status, result.engine)
             self._done(result.key, entry)
             entry.sink.deliver(result.key, result)
 
@@ -214,8 +222,36 @@ class Ledger:
         if self._cancelled:
             self._cancelled.pop(key, None)
         entry.left -= 1
-        if entry.left == 0 and entry.message.body is not None:
-            self.dropped.append(entry.message.body)
+        if entry.left == 0:
+            message = entry.message
+            if message.body is not None:
+                self.dropped.append(message.body)
+            if self._depending and _depends(message):
+                self._depending -= 1
+                if not self._depending:
+                    self._ends.clear()
+
+    def _depends(self, opt: m.Options) -> None:
+        """Take note of what a task waits for: a scheduler that is new has to be told."""
+        self._depending += 1
+        for depend in (opt.after, opt.follow):
+            if depend is not None:
+                for key in depend.keys:
+                    self._ends.setdefault(key, None)
+
+    def _told(self, message: Any) -> Any:
+        """Add to a task that waits for others how those ended of which we know."""
+        if not self._depending or not _depends(message):
+            return message
+        opt = message.opt
+        for depend in (opt.after, opt.follow):
+            if depend is not None:
+                known = {key: end for key, *end in depend.known}
+                for key in depend.keys:
+                    if (end := self._ends.get(key)) is not None:
+                        known[key] = list(end)
+                depend.known = [(key, end[0], end[1]) for key, end in known.items()]
+        return message
 
     def _other(self, channel: int, message: Any) -> None:
         if isinstance(message, (m.Fetch, m.Chunk)):
@@ -252,7 +288,7 @@ class Ledger:
         for entry, keys in runs:
             if entry.fn is not None:
                 self._send_function(channel, entry.fn)
-            self.out.append((channel, self._narrowed(entry.message, keys)))
+            self.out.append((channel, self._narrowed(self._told(entry.message), keys)))
         self.cancel([key for key in self._cancelled if self._on(key, channel)])
 
     def _on(self, key: int, channel: int) -> bool:
@@ -283,3 +319,8 @@ class Ledger:
             result = m.Result(key, 0, -1, int(m.Status.LOST), data, None, 0.0, 0.0, 0)
             self._done(key, entry)
             entry.sink.deliver(key, result)
+
+
+def _depends(message: Any) -> bool:
+    opt = message.opt
+    return opt is not None and (opt.after is not None or opt.follow is not None)

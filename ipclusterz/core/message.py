@@ -56,7 +56,7 @@ class Op(IntEnum):
 
     APPLY = 0  # data: pickled (args, kwargs); the function is named by digest
     MAP = 1  # data: pickled list of argument tuples; result: list of values
-    EXECUTE = 2  # data: pickled (code, silent); result: last expression's repr or None
+    EXECUTE = 2  # data: pickled (code, silent[, colors]); result: what it showed, a dict
     PUSH = 3  # data: pickled dict of names and values
     PULL = 4  # data: pickled name or list of names
     CLEAR = 5  # empties the engine's namespace
@@ -78,6 +78,7 @@ class Status(IntEnum):
     ABORTED = 3  # cancelled before it began
     LOST = 4  # may have run: its engine's agent is gone; data: an encoded :class:`Failure`
     REFUSED = 5  # could not be given to an engine; data: an encoded :class:`Failure`
+    UNMET = 6  # its function says that this engine does not suit it; data: a Failure
 
 
 def make_key(client: int, counter: int) -> int:
@@ -114,6 +115,19 @@ class Body(Part):
     proof: bytes
 
 
+class Depend(Part):
+    """Tasks that another one waits for: ``all`` of them or any, and which ends count.
+
+    ``known`` tells of those whose end the client knows: key, success, engine (-1: none).
+    """
+
+    keys: list[int]
+    all: bool = True
+    success: bool = True
+    failure: bool = False
+    known: list[tuple[int, bool, int]] = []
+
+
 class Options(Part):
     """What few tasks need: kept apart so that the many stay small."""
 
@@ -121,6 +135,8 @@ class Options(Part):
     engines: list[int] | None = None
     timeout: float = 0.0
     label: str = ""
+    after: Depend | None = None
+    follow: Depend | None = None
 
 
 class EngineInfo(Part):
@@ -302,8 +318,19 @@ class Resumed(Message, tag=18):
 # -- output --------------------------------------------------------------------------------
 
 
+DISPLAY = 4
+"""Stream names from here on are pieces of what a task displays: see :class:`Stream`."""
+
+BEGIN = 1
+END = 2
+
+
 class Stream(Message, tag=20):
-    """Text that a task wrote: ``name`` 1 is standard output, 2 standard error."""
+    """Text that a task wrote: ``name`` 1 is standard output, 2 standard error.
+
+    Names of at least ``DISPLAY`` are pieces of displays, each an object in JSON, in order:
+    added to it are ``BEGIN`` in the first piece of one and ``END`` in the last.
+    """
 
     key: int
     engine: int

@@ -21,7 +21,7 @@ from ipclusterz.engine.failure import ItemError, LoadError, failure
 from ipclusterz.engine.namespace import Namespace, Shipment
 from ipclusterz.engine.page import INTERRUPT, RUNNING, SERIAL
 from ipclusterz.engine.reference import Reference, replace
-from ipclusterz.error import SerializationError
+from ipclusterz.error import ImpossibleDependency, SerializationError, UnmetDependency
 
 FUNCTIONS = 4096
 """How many functions an engine keeps; the oldest go first and are asked for again."""
@@ -208,7 +208,11 @@ class Runner:
             # A new one: how it came about is our own frames and those of the pickler.
             error = SerializationError(f"{_name(work, function)}: {error}")
         data = encode(failure(error, self.engine))
-        return Outcome(work.key, int(Status.ERROR), data, None, started, finished)
+        unmet = isinstance(error, UnmetDependency) and not isinstance(
+            error, ImpossibleDependency
+        )
+        status = int(Status.UNMET if unmet else Status.ERROR)
+        return Outcome(work.key, status, data, None, started, finished)
 
     # -- operations ------------------------------------------------------------------------
 

@@ -18,6 +18,8 @@ from collections import Counter, deque
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
+
 from ipclusterz.core import custody as c
 from ipclusterz.core import message as m
 from ipclusterz.core import registry as r
@@ -221,12 +223,28 @@ class World:
         if result.status == Status.OK:
             assert result.data == value_of(key), f"task {key:x} has a foreign value"
             assert runs >= 1
+            self._check_dependency(client, key, result)
+        elif client.impossible(key, result):
+            assert runs == 0, f"task {key:x} ran though it could not"
         elif result.status in (Status.DIED, Status.REFUSED, Status.LOST):
             assert self.faults["engine"] or self.faults["agent"], f"{key:x}: {result.data!r}"
         else:
             assert result.status == Status.ABORTED and key in client.cancelled
             # With retries, an earlier attempt may have run and died.
             assert runs <= retries, f"task {key:x} ran though it was cancelled before it began"
+
+    def _check_dependency(self, client: ClientNode, key: int, result: m.Result) -> None:
+        depend = client.after.get(key)
+        if depend is None:
+            return
+        ends = [client.outcomes[k][0] for k in depend.keys if k in client.outcomes]
+        good = [e for e in ends if (depend.success if not e.status else depend.failure)]
+        # A task that did not run to its end has no time of its own.
+        before = [e for e in good if e.finished <= result.started + 1e-9]
+        if depend.all:
+            assert len(before) == len(depend.keys), f"task {key:x} did not wait"
+        else:
+            assert before, f"task {key:x} waited for none"
 
 
 def value_of(key: int) -> bytes:
@@ -641,6 +659,8 @@ class ClientNode:
         self.engines: set[int] = set()
         self.submitted: dict[int, int] = {}  # key -> retries
         self.cancelled: set[int] = set()
+        self.after: dict[int, m.Depend] = {}
+        self.balanced: set[int] = set()
         self.outcomes: dict[int, list[m.Result]] = {}
         self.functions = [Packed(b"f%d" % i) for i in range(3)]
 
@@ -667,11 +687,32 @@ class ClientNode:
     def deliver(self, key: int, result: m.Result) -> None:
         self.outcomes.setdefault(key, []).append(result)
 
-    def submit(self, kind: bytes = b"s", retries: int = 0) -> int:
+    def impossible(self, key: int, result: m.Result) -> bool:
+        """Whether it ended because a task it waited for did not end as wanted."""
+        if result.status != Status.REFUSED or key not in self.after:
+            return False
+        failure = msgspec.msgpack.decode(result.data, type=m.Failure)
+        if failure.name != "ImpossibleDependency":
+            return False
+        depend = self.after[key]
+        ends = [self.outcomes[k][0] for k in depend.keys if k in self.outcomes]
+        good = [e for e in ends if (depend.success if not e.status else depend.failure)]
+        assert len(good) < len(depend.keys) if depend.all else not good, failure.text
+        return True
+
+    def submit(
+        self, kind: bytes = b"s", retries: int = 0, after: m.Depend | None = None
+    ) -> int:
         key = self.ledger.reserve()
         fn = self.world.random.choice(self.functions)
         opt = m.Options(retries=retries) if retries else None
+        if after is not None:
+            self.after[key] = after
+            known = [(k, self.outcomes[k][0]) for k in after.keys if k in self.outcomes]
+            after.known = [(k, not end.status, end.engine) for k, end in known]
+            opt = m.Options(retries=retries, after=after)
         self.submitted[key] = retries
+        self.balanced.add(key)
         self.ledger.submit(key, int(Op.APPLY), fn, kind, None, opt, self)
         return key
 

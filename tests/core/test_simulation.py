@@ -6,8 +6,9 @@ import random
 
 import pytest
 
+from ipclusterz.core import message as m
 from ipclusterz.core.message import Channel, Status
-from tests.core.simulator import World
+from tests.core.simulator import ClientNode, World
 
 
 def started(seed: int, agents: int = 2, engines: int = 3, scheme: str = "leastload") -> World:
@@ -142,7 +143,8 @@ def chaos(seed: int) -> None:
         if what < 0.6:
             kind = choose.choice([b"s", b"s", b"m", b"l"])
             for _ in range(choose.randint(1, 30)):
-                client.submit(kind, retries=choose.choice([0, 0, 2]))
+                after = depend(client, choose) if choose.random() < 0.3 else None
+                client.submit(kind, choose.choice([0, 0, 2]), after)
         elif what < 0.8 and client.engines:
             client.request(
                 choose.sample(sorted(client.engines), 1), choose.choice([b"s", b"m"])
@@ -156,6 +158,16 @@ def chaos(seed: int) -> None:
     world.add_agent(2)  # whatever died, somebody is there in the end
     world.run(world.now + 400.0, lambda: all(c.done() for c in world.clients))
     world.check()
+
+
+def depend(client: ClientNode, choose: random.Random) -> m.Depend | None:
+    """Some tasks sent before, in some way."""
+    known = [key for key in client.submitted if key in client.balanced]
+    if not known:
+        return None
+    keys = choose.sample(known[-60:], min(len(known), choose.randint(1, 4)))
+    success, failure = choose.choice([(True, False), (True, True), (False, True)])
+    return m.Depend(keys, choose.random() < 0.7, success, failure)
 
 
 def break_something(world: World, choose: random.Random) -> None:
