@@ -8,6 +8,9 @@ bytes, so that what child processes and C code write never falls inside of one. 
 outside of frames belong to the task of the next frame, or, when none follows, to the task
 that runs now.  A task that leaves such bytes unread in the pipe ends with an empty frame,
 so that they are not taken for its successor's.
+
+What a task displays (:meth:`Stream.show`) goes the same way and so keeps its place in the
+text.  The upper bits of such a frame's length say so, and which frames begin and end one.
 """
 
 from __future__ import annotations
@@ -24,12 +27,15 @@ from collections.abc import Iterable
 from time import monotonic
 from typing import Any
 
+from ipclusterz.core.message import BEGIN, DISPLAY, END
 from ipclusterz.engine.page import RUNNING
 
 TOKEN_SIZE = 8
 _HEAD_SIZE = TOKEN_SIZE + 8 + 2
 _PIPE_BUF = 4096
 _ROOM = _PIPE_BUF - _HEAD_SIZE
+_SIZE = 0x0FFF  # the bits of a frame's length; above them, what kind of frame it is
+_KIND_SHIFT = 13
 _FULL = 4096  # characters that are written at once
 _WINDOW = 0.05  # seconds
 _BURST = 32  # lines per window that are written at once, before they are gathered
@@ -121,6 +127,17 @@ class Stream(io.TextIOBase):
             self._frames(data)
         return memoryview(data).nbytes
 
+    def show(self, data: bytes) -> None:
+        """Write a display, JSON in UTF-8, after the text that was written before."""
+        with self._lock:
+            self._drain()
+            key = self._words[RUNNING]
+            for at in range(0, len(data), _ROOM):
+                piece = data[at : at + _ROOM]
+                kind = DISPLAY | (BEGIN if at == 0 else 0)
+                kind |= END if at + _ROOM >= len(data) else 0
+                self._frame(key, piece, kind)
+
     def renew(self) -> None:
         """Start afresh in a forked child: locks may be held and text is the parent's."""
         self._lock = RLock()
@@ -151,8 +168,9 @@ class Stream(io.TextIOBase):
         for at in range(0, len(view), _ROOM):
             self._frame(key, view[at : at + _ROOM])
 
-    def _frame(self, key: int, data: bytes | bytearray | memoryview) -> None:
-        head = self._token + key.to_bytes(8, "big") + len(data).to_bytes(2, "big")
+    def _frame(self, key: int, data: bytes | bytearray | memoryview, kind: int = 0) -> None:
+        size = len(data) | kind << _KIND_SHIFT
+        head = self._token + key.to_bytes(8, "big") + size.to_bytes(2, "big")
         os.write(self._fd, b"".join((head, data)))  # at most PIPE_BUF: all or nothing
 
 
@@ -198,25 +216,27 @@ def _waiting(fd: int) -> int:
 
 
 class Splitter:
-    """The agent's end of one pipe: bytes in, (task key, text) out; no input, no output.
+    """The agent's end of one pipe: bytes in, (task key, kind, text) out; no input, no output.
 
-    ``token`` is what the engine was given at its fork.
+    ``kind`` is 0 for text, else what :class:`~ipclusterz.core.message.Stream` calls a piece of
+    a display.  ``token`` is what the engine was given at its fork.
     """
 
     def __init__(self, token: bytes) -> None:
         self._token = token
         self._carry = b""
         self._key = 0
-        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._decoder = _decoder("replace")
+        self._display_decoder = _decoder("replace")
 
-    def feed(self, data: bytes, running: int) -> list[tuple[int, str]]:
+    def feed(self, data: bytes, running: int) -> list[Found]:
         """Take what was read while task ``running`` ran (0: none); return texts in order.
 
-        Sample ``running`` before reading.  Neighbouring texts of a task come as one; key 0
-        means that no task can be told.
+        Sample ``running`` before reading.  Neighbouring texts of a task, and pieces of one
+        display, come as one; key 0 means that no task can be told.
         """
         data = self._carry + data
-        found: list[tuple[int, bytes]] = []
+        found: list[tuple[int, int, bytes]] = []
         at = 0
         while True:
             start = data.find(self._token, at)
@@ -224,51 +244,59 @@ class Splitter:
                 break
             if len(data) < start + _HEAD_SIZE:
                 break
-            key, size = _read_head(data, start)
+            key, kind, size = _read_head(data, start)
             end = start + _HEAD_SIZE + size
             if len(data) < end:
                 break
-            found.append((key, data[at:start]))
-            found.append((key, data[start + _HEAD_SIZE : end]))
+            found.append((key, 0, data[at:start]))
+            found.append((key, kind, data[start + _HEAD_SIZE : end]))
             at = end
         if start < 0:
             start = len(data) - _partial(data, self._token, at)
         elif len(data) >= start + _HEAD_SIZE:
             running = _read_head(data, start)[0]  # foreign bytes before a frame are its task's
-        found.append((running, data[at:start]))
+        found.append((running, 0, data[at:start]))
         self._carry = data[start:]
         return self._texts(found)
 
-    def finish(self, running: int = 0) -> list[tuple[int, str]]:
-        """Return what is left when the pipe has ended."""
+    def finish(self, running: int = 0) -> list[Found]:
+        """Return what is left when the pipe has ended; not the piece of a display."""
         rest, self._carry = self._carry, b""
         if rest.startswith(self._token) and len(rest) >= _HEAD_SIZE:
-            running, rest = _read_head(rest, 0)[0], rest[_HEAD_SIZE:]
+            running, kind, _size = _read_head(rest, 0)
+            rest = b"" if kind else rest[_HEAD_SIZE:]
         elif rest.startswith(self._token):
             rest = b""
-        texts = self._texts([(running, rest)])
+        texts = self._texts([(running, 0, rest)])
         last = self._decoder.decode(b"", final=True)
-        return _merged([*texts, (self._key, last)])
+        return _merged([*texts, (self._key, 0, last)])
 
-    def _texts(self, found: Iterable[tuple[int, bytes]]) -> list[tuple[int, str]]:
-        texts = []
-        for key, data in found:
+    def _texts(self, found: Iterable[tuple[int, int, bytes]]) -> list[Found]:
+        texts: list[Found] = []
+        for key, kind, data in found:
             if not data:
                 continue
+            if kind:
+                if kind & BEGIN:
+                    self._display_decoder.reset()
+                texts.append((key, kind, self._display_decoder.decode(data)))
+                continue
             if key != self._key:
-                texts.append((self._key, self._decoder.decode(b"", final=True)))
+                texts.append((self._key, 0, self._decoder.decode(b"", final=True)))
                 self._decoder.reset()
                 self._key = key
-            texts.append((key, self._decoder.decode(data)))
+            texts.append((key, 0, self._decoder.decode(data)))
         return _merged(texts)
 
 
-def _read_head(data: bytes, start: int) -> tuple[int, int]:
+Found = tuple[int, int, str]
+_decoder = codecs.getincrementaldecoder("utf-8")
+
+
+def _read_head(data: bytes, start: int) -> tuple[int, int, int]:
     at = start + TOKEN_SIZE
-    return (
-        int.from_bytes(data[at : at + 8], "big"),
-        int.from_bytes(data[at + 8 : at + 10], "big"),
-    )
+    size = int.from_bytes(data[at + 8 : at + 10], "big")
+    return int.from_bytes(data[at : at + 8], "big"), size >> _KIND_SHIFT, size & _SIZE
 
 
 def _partial(data: bytes, token: bytes, at: int) -> int:
@@ -279,13 +307,18 @@ def _partial(data: bytes, token: bytes, at: int) -> int:
     return 0
 
 
-def _merged(texts: list[tuple[int, str]]) -> list[tuple[int, str]]:
-    made: list[tuple[int, str]] = []
-    for key, text in texts:
-        if not text:
+def _merged(texts: list[Found]) -> list[Found]:
+    made: list[Found] = []
+    for key, kind, text in texts:
+        if not text and not kind:
             continue
         if made and made[-1][0] == key:
-            made[-1] = (key, made[-1][1] + text)
-        else:
-            made.append((key, text))
+            before = made[-1][1]
+            if not before and not kind:
+                made[-1] = (key, 0, made[-1][2] + text)
+                continue
+            if before and kind and not before & END and not kind & BEGIN:
+                made[-1] = (key, before | kind, made[-1][2] + text)
+                continue
+        made.append((key, kind, text))
     return made

@@ -493,17 +493,22 @@ class Agent:
     # -- output ----------------------------------------------------------------------------
 
     def _text(self, engine: EngineProcess, key: int, name: int, text: str) -> None:
-        self._outlog.write(engine.number, text)
+        if name < m.DISPLAY:
+            self._outlog.write(engine.number, text)
         if key < 1 << m.COUNTER_BITS:
             return  # nobody asked for it
         printed = self.custody.printed
-        sent = printed.get(key, 0)
-        if sent > TEXT_LIMIT:
-            return
-        if sent + len(text) > TEXT_LIMIT:
-            mark = f"\n[output beyond {TEXT_LIMIT} characters is in the engine's log]\n"
-            text = text[: TEXT_LIMIT - sent] + mark
-        printed[key] = sent + len(text)
+        total = printed.get(key, 0)
+        if name >= m.DISPLAY:  # the engine sees to it that they are not too many
+            engine.displayed(key, len(text))
+        else:
+            sent = total - engine.displayed(key)
+            if sent > TEXT_LIMIT:
+                return
+            if sent + len(text) > TEXT_LIMIT:
+                mark = f"\n[output beyond {TEXT_LIMIT} characters is in the engine's log]\n"
+                text = text[: TEXT_LIMIT - sent] + mark
+        printed[key] = total + len(text)
         self._iopub.send(m.Stream(key, engine.number, name, text))
 
     # -- the end of engines ----------------------------------------------------------------

@@ -20,7 +20,7 @@ import msgspec
 
 from ipclusterz.core import message as m
 from ipclusterz.engine.page import Page, create
-from ipclusterz.engine.streams import Splitter
+from ipclusterz.engine.streams import Found, Splitter
 from ipclusterz.net.loop import Loop
 
 SOCKET_BYTES = 1 << 20
@@ -62,6 +62,7 @@ class EngineProcess:
         self._on_text = on_text
         self._unsent: deque[bytes] = deque()
         self._last_words = (0, "")
+        self._displayed = (0, 0)
         self.closed = False
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         for end in (ours, theirs):
@@ -198,13 +199,24 @@ class EngineProcess:
             self.drain(name)
             self._forward(name, self._splitters[name].finish(self.page.running))
 
-    def _forward(self, name: int, found: list[tuple[int, str]]) -> None:
-        for key, text in found:
+    def _forward(self, name: int, found: list[Found]) -> None:
+        for key, kind, text in found:
+            if kind:
+                self._on_text(self, key, kind, text)
+                continue
             if name == 2:
                 last, words = self._last_words
                 words = words + text if key in (last, 0) else text
                 self._last_words = (key or last, words[-LAST_WORDS:])
             self._on_text(self, key, name, text)
+
+    def displayed(self, key: int, more: int = 0) -> int:
+        """Return how many characters of displays task ``key`` has sent, ``more`` included."""
+        last, count = self._displayed
+        count = more + (count if last == key else 0)
+        if more:
+            self._displayed = (key, count)
+        return count
 
     def last_words(self) -> str:
         """Return the last lines on standard error, for people.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import random
 import threading
@@ -9,6 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from ipclusterz.core.message import BEGIN, DISPLAY, END
 from ipclusterz.engine import streams
 from ipclusterz.engine.page import RUNNING
 from ipclusterz.engine.streams import Splitter, Stream
@@ -40,7 +42,13 @@ class Pipe:
             return b""
 
     def read(self) -> list[tuple[int, str]]:
-        return self.splitter.feed(self.raw(), self.words[RUNNING])
+        return texts_of(self.splitter.feed(self.raw(), self.words[RUNNING]))
+
+
+def texts_of(found: list[streams.Found]) -> list[tuple[int, str]]:
+    """What was found, where all of it is text."""
+    assert not [kind for _, kind, _ in found if kind]
+    return [(key, text) for key, _, text in found]
 
 
 @pytest.fixture
@@ -81,7 +89,7 @@ def test_many_lines_are_gathered(pipe: Pipe) -> None:
     pipe.end()
     raw = pipe.raw()
     assert raw.count(TOKEN) < 200
-    texts = pipe.splitter.feed(raw, 1)
+    texts = texts_of(pipe.splitter.feed(raw, 1))
     assert texts == [(1, "".join(f"{i}\n" for i in range(2000)))]
 
 
@@ -122,7 +130,7 @@ def test_large_texts_in_atomic_frames(pipe: Pipe) -> None:
     pipe.stream.flush()
     raw = pipe.raw()
     assert raw.count(TOKEN) == -(-40_000 // (4096 - 18))
-    assert pipe.splitter.feed(raw, 1) == [(1, text)]
+    assert pipe.splitter.feed(raw, 1) == [(1, 0, text)]
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -147,9 +155,9 @@ def test_any_split_of_reads_gives_the_same(pipe: Pipe, seed: int) -> None:
     at = 0
     while at < len(raw):
         size = dice.randrange(1, 400)
-        found += pipe.splitter.feed(raw[at : at + size], 7)
+        found += texts_of(pipe.splitter.feed(raw[at : at + size], 7))
         at += size
-    found += pipe.splitter.finish(7)
+    found += texts_of(pipe.splitter.finish(7))
     assert "".join(text for _, text in found) == expected
     assert all(1 <= key <= 7 for key, _ in found)
 
@@ -162,7 +170,7 @@ def test_framed_text_survives_any_split(pipe: Pipe) -> None:
     raw = pipe.raw()
     for cut in range(len(raw) + 1):
         splitter = Splitter(TOKEN)
-        texts = splitter.feed(raw[:cut], 99) + splitter.feed(raw[cut:], 99)
+        texts = texts_of(splitter.feed(raw[:cut], 99) + splitter.feed(raw[cut:], 99))
         assert "".join(text for key, text in texts if key == 3) == "grüße\n"
         assert "".join(text for key, text in texts if key == 4) == "€uro\n"
         assert {key for key, _ in texts} == {3, 4}
@@ -170,25 +178,80 @@ def test_framed_text_survives_any_split(pipe: Pipe) -> None:
 
 def test_bytes_that_are_no_utf8_are_replaced() -> None:
     splitter = Splitter(TOKEN)
-    assert splitter.feed(b"a\xffb", 1) == [(1, "a\ufffdb")]
+    assert splitter.feed(b"a\xffb", 1) == [(1, 0, "a\ufffdb")]
     assert splitter.feed(b"\xe2\x82", 1) == []
-    assert splitter.feed(b"\xac", 1) == [(1, "€")]
+    assert splitter.feed(b"\xac", 1) == [(1, 0, "€")]
     assert splitter.feed(b"\xe2", 1) == []
-    assert splitter.feed(b"x", 2) == [(1, "\ufffd"), (2, "x")]
+    assert splitter.feed(b"x", 2) == [(1, 0, "\ufffd"), (2, 0, "x")]
 
 
 def test_what_looks_like_a_token_comes_out_in_the_end() -> None:
     splitter = Splitter(TOKEN)
-    assert splitter.feed(b"a" + TOKEN[:3], 1) == [(1, "a")]
-    assert splitter.finish(1) == [(1, TOKEN[:3].decode())]
+    assert splitter.feed(b"a" + TOKEN[:3], 1) == [(1, 0, "a")]
+    assert splitter.finish(1) == [(1, 0, TOKEN[:3].decode())]
 
 
 def test_a_frame_cut_off_by_death_is_kept() -> None:
     splitter = Splitter(TOKEN)
     frame = TOKEN + (7).to_bytes(8, "big") + (10).to_bytes(2, "big") + b"half"
     assert splitter.feed(frame, 0) == []
-    assert splitter.finish() == [(7, "half")]
+    assert splitter.finish() == [(7, 0, "half")]
     assert Splitter(TOKEN).finish() == []
+
+
+WHOLE = DISPLAY | BEGIN | END
+
+
+def test_displays_keep_their_place_in_the_text(pipe: Pipe) -> None:
+    pipe.run(3)
+    pipe.stream.write("before ")
+    pipe.stream.show(b'{"data": 1}')
+    pipe.stream.show(b'{"data": 2}')
+    pipe.stream.write("after\n")
+    assert pipe.splitter.feed(pipe.raw(), 3) == [
+        (3, 0, "before "),
+        (3, WHOLE, '{"data": 1}'),
+        (3, WHOLE, '{"data": 2}'),
+        (3, 0, "after\n"),
+    ]
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_large_displays_survive_any_split(pipe: Pipe, seed: int) -> None:
+    dice = random.Random(seed)
+    fcntl.fcntl(pipe.write_fd, fcntl.F_SETPIPE_SZ, 1 << 20)
+    sent = []
+    for key in range(1, 6):
+        pipe.run(key)
+        sent.append((key, "".join(dice.choices('aé€😀"', k=dice.randrange(1, 9000)))))
+        pipe.stream.show(sent[-1][1].encode())
+        os.write(pipe.write_fd, b"!")
+        pipe.end()
+    raw, at = pipe.raw(), 0
+    found = []
+    while at < len(raw):
+        size = dice.randrange(1, 5000)
+        found += pipe.splitter.feed(raw[at : at + size], 7)
+        at += size
+    got: list[tuple[int, str]] = []
+    for key, kind, text in found:
+        if not kind:
+            assert text == "!"
+        elif kind & BEGIN:
+            got.append((key, text))
+        else:
+            assert got[-1][0] == key
+            got[-1] = (key, got[-1][1] + text)
+    assert got == sent
+    assert sum(bool(kind & END) for _, kind, _ in found) == len(sent)
+
+
+def test_a_display_cut_off_by_death_is_dropped(pipe: Pipe) -> None:
+    pipe.run(3)
+    pipe.stream.show(b"x" * 100)
+    pipe.words[RUNNING] = 0
+    assert pipe.splitter.feed(pipe.raw()[:50], 0) == []
+    assert pipe.splitter.finish() == []
 
 
 def test_it_is_a_text_stream_as_programs_know_them(pipe: Pipe) -> None:

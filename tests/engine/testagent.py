@@ -221,8 +221,8 @@ class TestEngine:
                 data = os.read(fd, 1 << 20)
             except BlockingIOError:
                 continue
-            for key, text in self.splitters[number - 1].feed(data, running):
-                self.texts.append((number, key, text))
+            for key, kind, text in self.splitters[number - 1].feed(data, running):
+                self.texts.append((kind or number, key, text))
 
     def text(self, key: int, stream: int = 1) -> str:
         """Return what a finished task wrote."""
