@@ -11,6 +11,7 @@ from ipclusterz.client import partition
 from ipclusterz.client import targets as engines_of
 from ipclusterz.client.asyncresult import AsyncResult
 from ipclusterz.client.group import AsyncMapResult, DirectResult, ExecuteGroup, GroupResult
+from ipclusterz.client.pickling import Pickling
 from ipclusterz.client.task import ExecuteResult, TaskResult, name_of
 from ipclusterz.client.views import View
 from ipclusterz.core.message import Op
@@ -35,7 +36,7 @@ class DirectExecute(ExecuteResult):
     _direct = True
 
 
-class DirectView(View):
+class DirectView(View, Pickling):
     """Engines by id; work sent through it runs on each of them.
 
     ``targets`` is an id (results are values), a list of ids (results are lists in its

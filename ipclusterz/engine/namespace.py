@@ -20,6 +20,7 @@ from collections.abc import Iterable
 from types import CellType, CodeType, FunctionType, ModuleType
 from typing import Any
 
+from ipclusterz.engine.custom import DILL, load_dill
 from ipclusterz.engine.serialize import plain
 
 Buffer = bytes | bytearray | memoryview
@@ -96,6 +97,8 @@ class Namespace:
         """Unpickle, and return the captured globals instead of applying them (if any)."""
         if not has_functions(data):
             return pickle.loads(data, buffers=buffers), None
+        if DILL in bytes(data):
+            return load_dill(data, buffers), None
         shipment = Shipment(self.dict)
         value = _Unpickler(data, buffers, shipment).load()
         return value, shipment if shipment.captured else None
@@ -150,7 +153,7 @@ def has_functions(data: Buffer) -> bool:
     """Tell whether a pickle stream may hold functions sent by value."""
     if isinstance(data, memoryview):
         data = bytes(data)  # memoryviews cannot be searched; streams are seldom large
-    return _MARK in data
+    return _MARK in data or DILL in data
 
 
 class _Unpickler(pickle.Unpickler):

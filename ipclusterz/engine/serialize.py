@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from ipclusterz.core.message import INLINE
+from ipclusterz.engine import custom
 from ipclusterz.engine.fingerprint import Fingerprint, by_reference, by_value_registered
 from ipclusterz.engine.reference import Reference
 from ipclusterz.error import SerializationError
@@ -87,7 +88,7 @@ class _Sink(list[Any]):
         size = sum(memoryview(piece).nbytes for piece in self)
         if size < LARGE:
             return b"".join(self)
-        if not self.found(b"cloudpickle", b"Reference"):
+        if not self.found(b"cloudpickle", b"Reference", custom.DILL):
             self.append(_PLAIN_END)
             size += len(_PLAIN_END)
         return Pieces(self, size)
@@ -112,7 +113,7 @@ def dumps(obj: Any, what: str = "the object") -> tuple[bytes | Pieces, list[memo
     buffers: list[memoryview] = []
     try:
         sink = _Sink()
-        pickle.Pickler(sink, 5, buffer_callback=_collector(buffers)).dump(obj)
+        custom.quick(sink, _collector(buffers)).dump(obj)
         if not sink.found(b"__main__") and not by_value_registered():
             return sink.stream(), buffers
     except Exception:
@@ -126,6 +127,8 @@ def dumps(obj: Any, what: str = "the object") -> tuple[bytes | Pieces, list[memo
 
 def loads(data: Buffer, buffers: Iterable[Buffer] = ()) -> Any:
     """Return the object that :func:`dumps` pickled; raises what unpickling raises."""
+    if not plain(data) and custom.DILL in bytes(data):
+        return custom.load_dill(data, buffers)
     return pickle.loads(data, buffers=buffers)
 
 
@@ -151,11 +154,9 @@ def _cloud_dumps(obj: Any) -> bytes:
 
 
 def _cloud_stream(obj: Any, buffers: list[memoryview] | None) -> bytes | Pieces:
-    import cloudpickle  # type: ignore[import-untyped,unused-ignore]
-
     callback = None if buffers is None else _collector(buffers)
     sink = _Sink()
-    cloudpickle.Pickler(sink, 5, callback).dump(obj)
+    custom.thorough(sink, callback).dump(obj)
     return sink.stream()
 
 
@@ -171,7 +172,8 @@ def _explain(obj: Any, what: str, error: Exception) -> str:
 
 
 def _reason(error: Exception) -> str:
-    return f"{error}" if isinstance(error, TypeError | pickle.PicklingError) else repr(error)
+    said = isinstance(error, TypeError | pickle.PicklingError | SerializationError)
+    return f"{error}" if said else repr(error)
 
 
 def _culprit(obj: Any, depth: int) -> tuple[str, Any]:
@@ -193,6 +195,8 @@ def _parts_of(obj: Any) -> Iterable[tuple[str, Any]]:
     if isinstance(obj, list | tuple | set | frozenset):
         return [(f"[{i}]", value) for i, value in enumerate(obj)]
     attributes = getattr(obj, "__dict__", None)
+    if type(obj) in custom.table:  # its serialiser has said what is wrong
+        return []
     if isinstance(attributes, dict) and not isinstance(obj, type):
         return [(f".{name}", value) for name, value in attributes.items()]
     return []
@@ -372,6 +376,10 @@ class FunctionCache:
 
     def __len__(self) -> int:
         return len(self._entries)
+
+    def clear(self) -> None:
+        """Forget all: another pickler was chosen."""
+        self._entries.clear()
 
     def pack(self, function: Callable[..., Any]) -> PackedFunction:
         """Return ``function`` pickled, with its digest.

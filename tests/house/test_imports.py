@@ -36,7 +36,8 @@ TABLE: dict[str, tuple[str, ...]] = {
     "launchers": ("net.tunnel", "files", "core", "paths", "error"),
     "client": (
         *("net", "core", "error", "paths", "files", "_version"),
-        *("engine.serialize", "engine.reference", "engine.bodies"),
+        *("engine.serialize", "engine.reference", "engine.bodies", "engine.custom"),
+        "engine.dependency",
     ),
     "cluster": (
         *("launchers", "files", "paths", "core", "client", "error", "_version"),
@@ -48,7 +49,10 @@ TABLE: dict[str, tuple[str, ...]] = {
     ),
     "__main__": ("apps",),
     # The public names; nothing is imported before it is used.
-    "__init__": ("client", "cluster", "engine.reference", "error", "_version"),
+    "__init__": (
+        *("client", "cluster", "error", "_version"),
+        *("engine.custom", "engine.dependency", "engine.reference"),
+    ),
 }
 
 # What would make a pure core impure.
