@@ -142,7 +142,7 @@ class AsyncResult(Facts, Future[Any]):
         return False
 
     def cancelled(self) -> bool:
-        """Tell whether it is finished and no task of it ever began."""
+        """Tell whether it is finished and all of its tasks were given up."""
         return self.done() and all(
             raw is not None and raw.status == _ABORTED for raw in self._raws()
         )
@@ -315,15 +315,24 @@ class AsyncResult(Facts, Future[Any]):
             if keys:
                 self._session.connection.cancel(keys, self._direct)
 
-    def cancel(self) -> bool:
-        """Give up the tasks that have not begun; tell whether none of them ever will.
+    def cancel(self, running: bool = False, grace: float = 5.0) -> bool:
+        """Give up the tasks; tell whether none of them has a result, nor ever will.
 
-        Waits up to 0.25 s for the verdict.  False means that something runs or has ended,
-        or that the verdict is not known yet; :meth:`cancelled` tells later.
+        Those that have not begun end at once; waits up to 0.25 s for the verdict.  False
+        means that something runs or has ended, or that the verdict is not known yet;
+        :meth:`cancelled` tells later.
+
+        With ``running``, those that run are interrupted (KeyboardInterrupt in their code),
+        and the engines of those that still run after ``grace`` seconds are killed and
+        replaced, with new ids.  All end as TaskAborted.
         """
         if self._state != FINISHED:
             self.abort()
             self.wait(CANCEL_WAIT)
+            if running and self._state != FINISHED:
+                from ipclusterz.client.cancelling import end_running  # few need it
+
+                end_running(self._session, self, grace)
         return self.cancelled()
 
     # -- taken apart and put together ------------------------------------------------------

@@ -67,7 +67,7 @@ def error_of(session: Session, raw: Result) -> KernelError | None:
     if raw.status == _OK:
         return None
     if raw.status == _ABORTED:
-        return Cancelled(f"task {session.msg_id(raw.key)} was cancelled before it began")
+        return Cancelled(f"task {session.msg_id(raw.key)} was {_how(raw)}")
     if raw.body is not None:
         data = b"".join(bytes(part) for part in session.connection.load(raw))
     else:
@@ -81,6 +81,14 @@ def error_of(session: Session, raw: Result) -> KernelError | None:
             "",
             raw.engine,
         )
+
+
+def _how(raw: Result) -> str:
+    """Return how a task was given up."""
+    try:
+        return _failure.decode(raw.data).text
+    except msgspec.MsgspecError:
+        return "cancelled before it began"
 
 
 def make_errors(values: list[Any], engine: int) -> None:

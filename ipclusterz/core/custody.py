@@ -36,6 +36,7 @@ A_DROP = 6  # (A_DROP, body, None): this result's body is no longer needed
 A_END = 7  # (A_END, reason, None): the lease is over, everything ends
 A_PIECE = 10  # (A_PIECE, channel, message): a Fetch or Chunk for whoever carries bodies
 A_FETCH = 9  # (A_FETCH, channel, key, body): bring this body here, then call fetched()
+A_KILL = 11  # (A_KILL, engine, key): kill it if it runs that task, and start another
 A_REVOKE = 8  # (A_REVOKE, engine, None): let it begin nothing more of its batch; see revoked()
 
 Action = tuple[Any, ...]
@@ -56,6 +57,8 @@ ROLL_PART = 50_000
 """Tasks named in one message of a roll call: a message must fit a frame."""
 
 _keys = msgspec.msgpack.Decoder(list[int] | None)
+_cancel = msgspec.msgpack.Decoder(tuple[list[int], bool])
+_failure = msgspec.msgpack.Decoder(m.Failure)
 _number = msgspec.msgpack.Decoder(int)
 
 
@@ -145,6 +148,7 @@ class Custody:
         self._roomy: dict[int, None] = {}  # running, with room for one more batch
         self._touched: set[int] = set()
         self._withdrawn: set[int] = set()
+        self._unwanted: set[int] = set()  # running, and to be ended
         self._recall: tuple[int, int, float] | None = None  # channel, how many, since when
         self._alone_since: float | None = None
 
@@ -451,6 +455,9 @@ class Custody:
         else:
             # A long one counts at once, short ones wear it off.
             self._pace[name] = seconds if seconds > 2 * pace else pace + (seconds - pace) / 8
+        if self._unwanted and item.key in self._unwanted and _interrupted(outcome):
+            self._cancelled(item, number, "it was interrupted")
+            return
         self._answer(
             item,
             number,
@@ -474,10 +481,16 @@ class Custody:
         key = item.key
         self._forget(item)
         self._withdrawn.discard(key)
+        if self._unwanted:
+            self._unwanted.discard(key)
         out = self.printed.pop(key, 0) if self.printed else 0
         result = m.Result(key, item.attempt, number, status, data, body, started, finished, out)
         self.finished[key] = (item.channel, result)
         self.out.append((A_SEND, item.channel, result))
+
+    def _cancelled(self, item: Item, number: int, how: str) -> None:
+        text = f"cancelled while it ran: {how}"
+        self._fail(item, Status.ABORTED, m.Failure("TaskAborted", text, engine=number))
 
     def _fail(self, item: Item, status: int, failure: m.Failure) -> None:
         self._answer(item, failure.engine, status, m.encode(failure))
@@ -525,7 +538,9 @@ class Custody:
         self._idle.pop(number, None)
         self._roomy.pop(number, None)
         item = engine.flight.pop(running, None)
-        if item is not None:
+        if item is not None and item.key in self._unwanted:
+            self._cancelled(item, number, "its engine was killed")
+        elif item is not None:
             text = f"engine {number} died while it ran this task: {reason}"
             self._fail(item, Status.DIED, m.Failure("EngineError", text, engine=number))
         unbegun = list(engine.flight.values()) + list(engine.own)
@@ -691,6 +706,8 @@ class Custody:
             if running:
                 self.out.append((A_INTERRUPT, number, 0 if not wanted else running))
             return bool(running)
+        if fan.op == Op.CANCEL:
+            return self._end_running(engine, *_cancel.decode(fan.data))
         if fan.op == Op.ABORT:
             keys = _keys.decode(fan.data) if fan.data else None
             self._withdraw(keys or self._keys_of(engine), now)
@@ -703,6 +720,14 @@ class Custody:
         else:
             raise ValueError("it is not known")
         return None
+
+    def _end_running(self, engine: Engine, keys: list[int], kill: bool) -> int:
+        """Interrupt tasks, or kill the engine that runs one; which one runs the shell sees."""
+        found = [key for key in engine.flight if key in set(keys)]
+        self._unwanted.update(found)
+        act = A_KILL if kill else A_INTERRUPT
+        self.out.extend((act, engine.id, key) for key in found)
+        return len(found)
 
     def _keys_of(self, engine: Engine) -> list[int]:
         return [i.key for i in engine.own] + list(engine.flight)[1:]
@@ -803,3 +828,12 @@ class Custody:
 
 
 _OP_NAMES: dict[int, bytes] = {int(op): op.name.encode() for op in Op}
+
+
+def _interrupted(outcome: m.Outcome) -> bool:
+    if outcome.status != Status.ERROR or not outcome.data:
+        return False
+    try:
+        return _failure.decode(outcome.data).name == "KeyboardInterrupt"
+    except msgspec.MsgspecError:
+        return False

@@ -67,6 +67,7 @@ class Op(IntEnum):
     STOP = 34  # end the engine after what it runs
     SIGNAL = 35  # data: msgpack signal number
     INSPECT = 36  # result: msgpack map of the engine's state
+    CANCEL = 37  # end running tasks (data: msgpack list of keys, and whether to kill)
 
 
 class Status(IntEnum):

@@ -561,6 +561,8 @@ class Agent:
             self._fail(f"engine {number} ended at its start: {reason}")
         else:
             self.status({"event": "engine_down", "id": number, "reason": reason})
+        if engine.replace and not self._ending:
+            self._registrar.send(m.Allocate(1))
         if self._ending:
             self._maybe_finish()
         elif not self.processes and self._ready >= self._wanted:
@@ -628,6 +630,10 @@ class Agent:
             engine.kill(action[2])
         elif kind == c.A_INTERRUPT:
             engine.interrupt(action[2])
+        elif kind == c.A_KILL:
+            if engine.page.running == action[2]:
+                engine.replace = True
+                engine.kill(signal.SIGKILL)
         elif kind == c.A_STOP:
             engine.ending = "it was asked to stop"
             engine.hang_up()

@@ -57,6 +57,7 @@ class EngineProcess:
         self.number = number
         self.pid = 0
         self.started = False
+        self.replace = False  # another one is to be started when it has ended
         self.ending = ""
         self._on_say = on_say
         self._on_text = on_text

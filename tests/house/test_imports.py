@@ -48,6 +48,7 @@ TABLE: dict[str, tuple[str, ...]] = {
         *("launchers", "client", "cluster", "store"),
     ),
     "__main__": ("apps",),
+    "joblib": ("client", "cluster", "error"),
     # The public names; nothing is imported before it is used.
     "__init__": (
         *("client", "cluster", "error", "_version"),
