@@ -36,11 +36,11 @@ if TYPE_CHECKING:
     from ipclusterz.client.remote import remote as remote
     from ipclusterz.cluster import Cluster as Cluster
     from ipclusterz.cluster import ClusterManager as ClusterManager
+    from ipclusterz.engine.custom import register_serializer as register_serializer
+    from ipclusterz.engine.custom import unregister_serializer as unregister_serializer
     from ipclusterz.engine.dependency import depend as depend
     from ipclusterz.engine.dependency import dependent as dependent
     from ipclusterz.engine.dependency import require as require
-    from ipclusterz.engine.custom import register_serializer as register_serializer
-    from ipclusterz.engine.custom import unregister_serializer as unregister_serializer
     from ipclusterz.engine.reference import Reference as Reference
     from ipclusterz.error import AuthenticationError as AuthenticationError
     from ipclusterz.error import ClusterError as ClusterError

@@ -160,6 +160,12 @@ class Client(HubQuestions, Books):
         """Return a :class:`concurrent.futures.Executor` over ``targets``, or all engines."""
         return self.load_balanced_view(targets).executor
 
+    def register_joblib_backend(
+        self, name: str = "ipclusterz", make_default: bool = False
+    ) -> None:
+        """Have joblib use all engines: see :meth:`LoadBalancedView.register_joblib_backend`."""
+        self.load_balanced_view().register_joblib_backend(name, make_default)
+
     def _choose(self, spec: Any) -> int | list[int]:
         return engines_of.choose(spec, self.ids, self.session.connection.departed)
 

@@ -156,6 +156,17 @@ class View:
             made = self._executor = ViewExecutor(self)
         return made
 
+    def register_joblib_backend(
+        self, name: str = "ipclusterz", make_default: bool = False
+    ) -> None:
+        """Have joblib use this view: ``with joblib.parallel_config(name): ...``.
+
+        ``make_default`` makes it joblib's default.  Raises ImportError without joblib.
+        """
+        from ipclusterz.client.joblibbackend import register  # needs joblib
+
+        register(name, self, make_default=make_default)
+
     def remote(
         self, block: bool | None = None, **flags: Any
     ) -> Callable[[Callable[..., Any]], decorators.RemoteFunction]:
