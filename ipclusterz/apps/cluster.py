@@ -7,6 +7,7 @@ from typing import Any
 
 from traitlets import Unicode
 
+from ipclusterz.apps import historic
 from ipclusterz.apps.base import BaseApp, ExitCode, run
 from ipclusterz.apps.clean import CleanApp
 from ipclusterz.apps.create import CreateApp
@@ -14,13 +15,6 @@ from ipclusterz.apps.logs import LogsApp
 from ipclusterz.apps.start import EnginesApp, StartApp
 from ipclusterz.apps.status import StatusApp
 from ipclusterz.apps.stop import ListApp, StopApp
-
-_HISTORIC = {
-    "mpiexec": "mpi",
-    "mpirun": "mpi",
-    "pbs": "pbs",
-    "ssh": "ssh",
-}
 
 
 class ClusterApp(BaseApp):
@@ -57,13 +51,8 @@ class ClusterApp(BaseApp):
 def main(argv: list[str] | None = None) -> int:
     """Run ``ipclusterz``; return the exit code."""
     words = sys.argv[1:] if argv is None else argv
-    if words and words[0] in _HISTORIC:
-        print(
-            f"ipclusterz {words[0]}: starting engines by {_HISTORIC[words[0]]} is not in this"
-            f" version yet (it will be: ipclusterz start --engines={_HISTORIC[words[0]]}).\n"
-            "Until then: 'ipcontrollerz' on one host, 'ipenginez --file=FILE' on the others.",
-            file=sys.stderr,
-        )
+    if words and words[0] in historic.LAUNCHERS:
+        print(historic.answer(words), file=sys.stderr)
         return ExitCode.USAGE
     known = ("help", *ClusterApp.subcommands)
     if words and not words[0].startswith("-") and words[0] not in known:
