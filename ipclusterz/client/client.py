@@ -19,6 +19,7 @@ from ipclusterz.client import locate, waiting
 from ipclusterz.client import targets as engines_of
 from ipclusterz.client.asyncresult import AsyncResult
 from ipclusterz.client.balanced import LoadBalancedView
+from ipclusterz.client.daskcluster import Dask
 from ipclusterz.client.direct import DirectView
 from ipclusterz.client.hubquestions import HubQuestions
 from ipclusterz.client.past import Books
@@ -36,7 +37,7 @@ CONTROL = 10.0
 """Seconds that engines get to answer a control request."""
 
 
-class Client(HubQuestions, Books):
+class Client(HubQuestions, Books, Dask):
     """A session with a cluster; ``rc[0]``, ``rc[:]``, ``rc[::2]`` are views of its engines.
 
     ``connection_info`` (or ``url_file``) is the path of a connector file, or its content
@@ -363,6 +364,7 @@ class Client(HubQuestions, Books):
 
     def close(self, linger: float | None = None) -> None:
         """Close the connection; tasks that were sent run on, their results are lost here."""
+        self._end_dask()
         self.session.close()
 
     def __enter__(self) -> Client:

@@ -37,6 +37,7 @@ TABLE: dict[str, tuple[str, ...]] = {
     "client": (
         *("net", "core", "error", "paths", "files", "_version"),
         *("engine.serialize", "engine.reference", "engine.bodies", "engine.custom"),
+        "engine.daskworker",
         "engine.dependency",
     ),
     "cluster": (
