@@ -80,6 +80,8 @@ def check_reachable(connector: Connector, origin: str, sshserver: str | None = N
         if not _answers(connector.url):
             raise ConnectorError(_elsewhere(connector, origin, sshserver))
     elif connector.hostid == hostid and hostid and _gone(connector):
+        if connector.reuse and _answers(connector.url):
+            return  # a copy that -r keeps good: the controller was started again since
         raise ConnectorError(
             f"{origin} is stale: the controller that wrote it (process {connector.pid}) has"
             " ended. Start a cluster (ipclusterz start -n 4); if it runs elsewhere, copy its"
