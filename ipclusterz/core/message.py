@@ -558,8 +558,28 @@ class Tally(Message, tag=65):
     unassigned: int
 
 
-Begun = tuple[int, int, int, bytes, float, str, bytes]
-Ended = tuple[int, int, int, int, float, float, float, str, str, bytes]
+Begun = tuple[int, int, int, bytes | None, float, str | None, bytes | None]
+Ended = tuple[
+    int, int, int, int, float | None, float | None, float, str | None, str | None, bytes | None
+]
+Whole = tuple[
+    int,
+    int,
+    int,
+    bytes | None,
+    float,
+    str | None,
+    bytes | None,
+    int,
+    int,
+    int,
+    float | None,
+    float | None,
+    float,
+    str | None,
+    str | None,
+    bytes | None,
+]
 
 
 class Records(Message, tag=68):
@@ -567,13 +587,14 @@ class Records(Message, tag=68):
 
     ``begun`` are (key, channel, op, function's digest, submitted, label, payload), ``ended``
     are (key, attempt, engine, status, started, finished, received, error's name, error's text,
-    payload), ``functions`` are (digest, pickle), ``outputs`` are (key, stream, text).  Times
-    are seconds since the epoch; a payload that is not kept is empty.  ``size`` counts the
-    bytes of payloads and text.
+    payload), ``whole`` are both of one task, with one key.  ``functions`` are (digest, pickle),
+    ``outputs`` are (key, stream, text).  Times are seconds since the epoch; what is not known
+    or not kept is None.  ``size`` counts the bytes of payloads and text.
     """
 
     begun: list[Begun] = []
     ended: list[Ended] = []
+    whole: list[Whole] = []
     functions: list[tuple[bytes, bytes]] = []
     outputs: list[tuple[int, int, str]] = []
     size: int = 0

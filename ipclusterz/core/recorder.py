@@ -31,8 +31,9 @@ class Recorder:
     def __init__(self, channel: int, clock: float) -> None:
         self._channel = channel
         self._clock = clock
-        self._begun: list[m.Begun] = []
+        self._begun: dict[int, m.Begun] = {}
         self._ended: list[m.Ended] = []
+        self._whole: list[m.Whole] = []
         self._functions: list[tuple[bytes, bytes]] = []
         self._known: set[bytes] = set()
         self._outputs: list[tuple[int, int, str]] = []
@@ -42,18 +43,29 @@ class Recorder:
     @property
     def waiting(self) -> bool:
         """Whether there is something to ship."""
-        return bool(self._begun or self._ended or self._outputs or self._functions)
+        return bool(
+            self._whole or self._begun or self._ended or self._outputs or self._functions
+        )
 
     def begun(self, key: int, op: int, fn: bytes, label: str, data: bytes, now: float) -> None:
         """A task was taken in."""
         if len(data) > SMALL:
             data = self._afford(data)
         self._size += len(data)
-        self._begun.append((key, self._channel, op, fn, self._clock + now, label, data))
+        self._begun[key] = (
+            key,
+            self._channel,
+            op,
+            fn or None,
+            self._clock + now,
+            label or None,
+            data or None,
+        )
 
     def ended(self, result: m.Result, now: float) -> None:
         """A task has ended, in whatever way."""
-        name = text = ""
+        name: str | None = None
+        text: str | None = None
         data = result.data
         if result.status and data:
             try:
@@ -64,20 +76,23 @@ class Recorder:
         if len(data) > SMALL:
             data = self._afford(data)
         self._size += len(data)
-        self._ended.append(
-            (
-                result.key,
-                result.attempt,
-                result.engine,
-                result.status,
-                result.started,
-                result.finished,
-                self._clock + now,
-                name,
-                text,
-                data,
-            )
+        end = (
+            result.attempt,
+            result.engine,
+            result.status,
+            result.started or None,
+            result.finished or None,
+            self._clock + now,
+            name,
+            text,
+            data or None,
         )
+        # Most tasks begin and end between two shippings, and cost one note instead of two.
+        begun = self._begun.pop(result.key, None)
+        if begun is not None:
+            self._whole.append(begun + end)
+        else:
+            self._ended.append((result.key, *end))
 
     def function(self, digest: bytes, data: bytes) -> None:
         """A function that tasks name, once."""
@@ -105,8 +120,16 @@ class Recorder:
 
     def take(self) -> m.Records:
         """Return everything noted since the last time."""
-        taken = m.Records(self._begun, self._ended, self._functions, self._outputs, self._size)
-        self._begun, self._ended, self._functions, self._outputs = [], [], [], []
+        taken = m.Records(
+            list(self._begun.values()),
+            self._ended,
+            self._whole,
+            self._functions,
+            self._outputs,
+            self._size,
+        )
+        self._begun.clear()
+        self._ended, self._whole, self._functions, self._outputs = [], [], [], []
         self._size = 0
         self._left = BUDGET
         return taken

@@ -75,7 +75,7 @@ class History:
         """Take down what happened to tasks."""
         self._do(lambda: self._note(records))
         if self._waiting:
-            self._tell_waiting(records.ended)
+            self._tell_waiting(records)
 
     def _note(self, records: m.Records) -> None:
         self._store.note(
@@ -84,6 +84,7 @@ class History:
             outputs=records.outputs,
             functions=records.functions,
             size=records.size,
+            whole=records.whole,
         )
 
     def ask(self, what: str, arg: Any, done: Done) -> None:
@@ -153,8 +154,8 @@ class History:
         known = set(keys.values())
         self._store.tasks(look, names, PORTION)
 
-    def _tell_waiting(self, ended: list[m.Ended]) -> None:
-        keys = {record[0] for record in ended}
+    def _tell_waiting(self, records: m.Records) -> None:
+        keys = {ended[0] for ended in records.ended} | {whole[0] for whole in records.whole}
         for entry in list(self._waiting):
             wanted, done = entry
             if found := [name for key, name in wanted.items() if key in keys]:

@@ -33,6 +33,7 @@ Row = tuple[Any, ...]
 
 _NOT_BEGUN = (None,) * len(schema.BEGUN)
 _NOT_ENDED = (None,) * len(schema.ENDED)
+_ENGINE = schema.COLUMNS.index("engine")
 _DONE = "t.received IS NOT NULL"
 
 # Values that SQLite cannot hold; everything else that goes wrong is the database's trouble.
@@ -228,6 +229,17 @@ class Database:
         begun, ended = pending.begun, pending.ended
         assert self._shifts is not None and self._engine_rows is not None
         shifts, engines = self._shifts, self._engine_rows
+        for whole in pending.whole:
+            try:
+                key = whole[0]
+                yield (
+                    key + shifts[key >> COUNTER_BITS],
+                    *whole[1:_ENGINE],
+                    engines[whole[_ENGINE]],
+                    *whole[_ENGINE + 1 :],
+                )
+            except (ValueError, TypeError, IndexError):
+                self._bad += 1
         get = begun.get
         for key, end in ended.items():
             try:

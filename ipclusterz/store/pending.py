@@ -8,18 +8,24 @@ Memory only.  Used by the writer's thread alone.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Sequence
 from itertools import islice
 from operator import itemgetter
 from time import sleep
+from typing import Any
 
-Begun = tuple[int, int, int, bytes | str, float, str, bytes]
-"""A task is known: key, channel, op, function (digest or name), submitted, label, payload
-(empty: not kept)."""
+from ipclusterz.store import schema
 
-Ended = tuple[int, int, int, int, float, float, float, str, str, bytes]
+Begun = tuple[Any, ...]
+"""A task is known: key, channel, op, function (digest or name), submitted, label, payload."""
+
+Ended = tuple[Any, ...]
 """A task has ended: key, attempt, engine (-1: none), status, started, finished, received,
-error's name, error's text, payload.  Times are seconds since the epoch, 0 for never."""
+error's name, error's text, payload.  Times are seconds since the epoch."""
+
+Whole = tuple[Any, ...]
+"""Both of one task, with one key; what is not known is None here, not empty."""
 
 Function = tuple[bytes, bytes]
 """Digest and pickle of a function."""
@@ -49,7 +55,7 @@ class Notes:
 
     __slots__ = (
         *("begun", "delivered", "ended", "functions", "outputs", "payloads"),
-        *("resubmitted", "size"),
+        *("resubmitted", "size", "whole"),
     )
 
     def __init__(
@@ -62,7 +68,9 @@ class Notes:
         resubmitted: Sequence[Resubmitted] = (),
         functions: Sequence[Function] = (),
         size: int = 0,
+        whole: Sequence[Whole] = (),
     ) -> None:
+        self.whole = whole
         self.functions = functions
         self.size = size
         self.begun = begun
@@ -74,7 +82,8 @@ class Notes:
 
     def __len__(self) -> int:
         return (
-            len(self.begun)
+            len(self.whole)
+            + len(self.begun)
             + len(self.ended)
             + len(self.payloads)
             + len(self.delivered)
@@ -87,6 +96,7 @@ class Pending:
     """Everything to be written, by task; and the names that numbers stand for."""
 
     def __init__(self) -> None:
+        self.whole: deque[Whole] = deque()
         self.begun: dict[int, Begun] = {}
         self.ended: dict[int, Ended] = {}
         self.payloads: dict[tuple[int, int], bytes] = {}
@@ -100,6 +110,7 @@ class Pending:
 
     def add(self, notes: Notes) -> None:
         """Take in what was noted; for each task the latest counts."""
+        self.whole.extend(notes.whole)
         self.begun.update(zip(map(_key, notes.begun), notes.begun, strict=True))
         self.ended.update(zip(map(_key, notes.ended), notes.ended, strict=True))
         for key, kind, data in notes.payloads:
@@ -120,6 +131,11 @@ class Pending:
 
     def clear(self) -> None:
         """Forget what has been written; not in one go, for freeing takes time as well."""
+        whole = self.whole
+        while whole:
+            for _ in range(min(len(whole), SLICE)):
+                whole.popleft()
+            sleep(PAUSE)
         for records in (self.begun, self.ended, self.payloads):
             while records:
                 for _ in range(min(len(records), SLICE)):
@@ -135,6 +151,8 @@ class Pending:
         """Keep the newest of each, at most so many and so many bytes; return how many went."""
         before = len(self)
         rows //= 2  # what began and what ended are told apart
+        while len(self.whole) > 2 * rows:
+            self.whole.popleft()
         for kept in (self.begun, self.ended):
             for key in list(islice(kept, max(len(kept) - rows, 0))):
                 del kept[key]
@@ -157,6 +175,9 @@ class Pending:
 
     def _strip(self) -> None:
         """Keep what happened, but not the payloads: they are what takes the memory."""
+        place = schema.COLUMNS.index("work")
+        for at, row in enumerate(self.whole):
+            self.whole[at] = (*row[:place], None, *row[place + 1 : -1], None)
         for key, start in self.begun.items():
             if start[-1]:
                 self.begun[key] = (*start[:-1], b"")
@@ -167,7 +188,8 @@ class Pending:
 
     def __len__(self) -> int:
         return (
-            len(self.begun)
+            len(self.whole)
+            + len(self.begun)
             + len(self.ended)
             + len(self.payloads)
             + len(self.delivered)

@@ -14,7 +14,16 @@ from typing import Any
 
 from ipclusterz.store import reading
 from ipclusterz.store.keys import Shape
-from ipclusterz.store.pending import Begun, Ended, Function, Notes, Output, Payload, Resubmitted
+from ipclusterz.store.pending import (
+    Begun,
+    Ended,
+    Function,
+    Notes,
+    Output,
+    Payload,
+    Resubmitted,
+    Whole,
+)
 from ipclusterz.store.query import compile_query
 from ipclusterz.store.writer import Bounds, Done, Task, Writer
 
@@ -97,13 +106,16 @@ class Store:
         resubmitted: Sequence[Resubmitted] = (),
         functions: Sequence[Function] = (),
         size: int = 0,
+        whole: Sequence[Whole] = (),
     ) -> None:
         """Take down what happened to tasks; costs the same for one and for thousands.
 
         The sequences belong to the store from now on; ``size`` are the bytes of what is in
         them besides fixed parts.  Neither waits nor raises.
         """
-        notes = Notes(begun, ended, payloads, delivered, outputs, resubmitted, functions, size)
+        notes = Notes(
+            begun, ended, payloads, delivered, outputs, resubmitted, functions, size, whole
+        )
         if self._closed:
             return
         self._noted += len(notes)

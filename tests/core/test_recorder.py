@@ -19,10 +19,21 @@ def test_a_task_from_its_beginning_to_its_end() -> None:
     recorder.ended(result(5, b"value"), 3.0)
     assert recorder.waiting
     taken = recorder.take()
-    assert taken.begun == [(5, Channel.TASK, Op.APPLY, b"f", 1002.0, "night", b"arguments")]
-    assert taken.ended == [(5, 3, 1, Status.OK, 10.0, 11.0, 1003.0, "", "", b"value")]
+    start = (5, Channel.TASK, Op.APPLY, b"f", 1002.0, "night", b"arguments")
+    end = (3, 1, Status.OK, 10.0, 11.0, 1003.0, None, None, b"value")
+    assert taken.whole == [start + end] and taken.begun == taken.ended == []
     assert taken.size == len(b"arguments") + len(b"value")
     assert not recorder.waiting and recorder.take() == m.Records()
+
+
+def test_a_task_that_takes_longer_is_told_of_twice() -> None:
+    recorder = Recorder(Channel.TASK, 1000.0)
+    recorder.begun(5, Op.PULL, b"", "", b"", 2.0)
+    assert recorder.take().begun == [(5, Channel.TASK, Op.PULL, None, 1002.0, None, None)]
+    recorder.ended(result(5, b"value"), 3.0)
+    taken = recorder.take()
+    assert taken.ended == [(5, 3, 1, Status.OK, 10.0, 11.0, 1003.0, None, None, b"value")]
+    assert taken.whole == []
 
 
 def test_errors_are_told_by_name_as_well() -> None:
@@ -33,8 +44,8 @@ def test_errors_are_told_by_name_as_well() -> None:
     recorder.ended(result(3, b"", Status.ABORTED), 0.0)
     one, two, three = recorder.take().ended
     assert one[-3:] == ("ValueError", "x" * 300, failure)
-    assert two[-3:] == ("unreadable", "", b"\xff")
-    assert three[-3:] == ("", "", b"")
+    assert two[-3:] == ("unreadable", None, b"\xff")
+    assert three[-3:] == (None, None, None)
 
 
 def test_large_payloads_are_kept_as_far_as_they_can_be_afforded() -> None:
@@ -43,10 +54,12 @@ def test_large_payloads_are_kept_as_far_as_they_can_be_afforded() -> None:
     for key in range(4):
         recorder.begun(key, Op.APPLY, b"", "", large, 0.0)
     recorder.begun(9, Op.APPLY, b"", "", bytes(SMALL), 0.0)
-    kept = [len(begun[-1]) for begun in recorder.take().begun]
+    kept = [len(begun[-1] or b"") for begun in recorder.take().begun]
     assert kept == [len(large), len(large), 0, 0, SMALL]  # small ones always
     recorder.begun(1, Op.APPLY, b"", "", large, 0.0)
-    assert len(recorder.take().begun[0][-1]) == len(large)  # a new shipment, a new budget
+    assert len(recorder.take().begun[0][-1] or b"") == len(
+        large
+    )  # a new shipment, a new budget
 
 
 def test_of_a_flood_of_output_only_the_beginning_is_kept() -> None:

@@ -20,7 +20,7 @@ from ipclusterz.store import RESULT, WORK, QueryError
 from ipclusterz.store import database as database_module
 from ipclusterz.store import store as store_module
 from ipclusterz.store.pending import Notes, Pending
-from tests.store.helpers import NOON, OTHER, UUID, Desk, began, ended, key
+from tests.store.helpers import NOON, OTHER, UUID, Desk, began, ended, key, whole
 
 
 def test_a_task_is_told_from_beginning_to_end(tmp_path: Path) -> None:
@@ -404,3 +404,30 @@ def test_payloads_go_first_when_the_disk_cannot_take_them() -> None:
     assert pending.begun[key(1)][:-1] == notes.begun[0][:-1]
     assert pending.begun[key(1)][-1] == b"" == pending.ended[key(1)][-1]
     assert pending.size == 0
+
+
+def test_tasks_told_of_as_a_whole_are_like_others() -> None:
+    with Desk(None) as desk:
+        at = 1_800_000_000.0
+        ends = [ended(i, engine=i % 3, received=at, data=b"value") for i in range(300)]
+        desk.store.note(whole=[whole(began(i, data=b"x"), ends[i]) for i in range(300)])
+        desk.store.note([began(i + 1000, data=b"x") for i in range(300)])
+        desk.store.note(ended=[(key(i + 1000), *ends[i][1:]) for i in range(300)])
+        keys = ["engine_id", "status", "received", "buffers", "result_buffers", "function"]
+        one = desk.ask("query", {"msg_id": {"$in": [f"{UUID}_{i}" for i in range(300)]}}, keys)
+        two = desk.ask(
+            "query", {"msg_id": {"$in": [f"{UUID}_{i + 1000}" for i in range(300)]}}, keys
+        )
+        assert len(one) == len(two) == 300
+        for first, second in zip(one, two, strict=True):
+            assert {**first, "msg_id": ""} == {**second, "msg_id": ""}
+
+
+def test_what_is_whole_is_trimmed_and_stripped_like_the_rest() -> None:
+    pending = Pending()
+    rows = [whole(began(i, data=bytes(100)), ended(i, data=bytes(100))) for i in range(50)]
+    pending.add(Notes(whole=rows, size=10_000))
+    assert pending.trim(20, 1000) == 30
+    assert [row[0] for row in pending.whole] == [key(i) for i in range(30, 50)]
+    assert all(row[6] is None and row[-1] is None for row in pending.whole)
+    assert [row[:6] for row in pending.whole] == [row[:6] for row in rows[30:]]
