@@ -40,21 +40,20 @@ html_theme = "furo"
 html_title = f"ipclusterz {release}"
 
 
-def _by_last_name(app: Any, env: Any, node: Any, text: Any) -> Any:
-    """Find a class by its bare name, as docstrings and signatures call it."""
+def _by_short_name(app: Any, env: Any, node: Any, text: Any) -> Any:
+    """Find a class, or something of a class, as docstrings and signatures call it."""
     if node.get("refdomain") != "py" or "refspecific" in node:
         return None
-    last = node["reftarget"].rpartition(".")[2]
-    domain = env.domains["py"]
-    places = domain.find_obj(env, "", "", last, node["reftype"], 1)
-    names = [name for name, entry in places if not entry.aliased]
-    if len(names) != 1 or not names[0].startswith("ipclusterz."):
-        return None
-    return domain.resolve_xref(
-        env, node["refdoc"], app.builder, node["reftype"], names[0], node, text
-    )
+    domain, kind, target = env.domains["py"], node["reftype"], node["reftarget"]
+    for short in (target, target.rpartition(".")[2]):
+        places = domain.find_obj(env, "", "", short, kind, 1)
+        names = [name for name, entry in places if not entry.aliased]
+        if len(names) == 1 and names[0].startswith("ipclusterz."):
+            where = node["refdoc"]
+            return domain.resolve_xref(env, where, app.builder, kind, names[0], node, text)
+    return None
 
 
 def setup(app: Any) -> None:
     """Called by Sphinx."""
-    app.connect("missing-reference", _by_last_name)
+    app.connect("missing-reference", _by_short_name)
