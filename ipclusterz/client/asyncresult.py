@@ -16,7 +16,7 @@ asks for the value.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from concurrent.futures import Future
 from concurrent.futures._base import FINISHED, PENDING
 from typing import Any
@@ -274,6 +274,10 @@ class AsyncResult(Facts, Future[Any]):
                 raise
         return self.get()
 
+    def __aiter__(self) -> AsyncIterator[Any]:
+        """Yield the values of several tasks as they come; one task is awaited instead."""
+        raise TypeError("the result of one task is not iterable: await it")
+
     def wait_interactive(
         self,
         interval: float = 0.1,
@@ -283,16 +287,17 @@ class AsyncResult(Facts, Future[Any]):
     ) -> bool:
         """Wait with a progress bar, looking each ``interval`` seconds; return ready().
 
-        The bar is tqdm's, in a terminal or a notebook; elsewhere one line at the end.
+        The bar is tqdm's, in a terminal or a notebook; elsewhere nothing is shown.  It is
+        called as the label says, or the function, and counts what failed.
         """
-        from ipclusterz.client.progress import watch  # tqdm takes 50 ms
+        from ipclusterz.client.progress import failures, watch  # tqdm takes 50 ms
 
         done = self._condition_for(return_when)
         watch(
             self._session,
-            name=self._name,
+            name=self._label or self._name,
             total=len(self),
-            count=lambda: self.progress,
+            count=lambda: (self.progress, failures(self._raws())),
             done=done,
             interval=interval,
             timeout=limit(timeout),

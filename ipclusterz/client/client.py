@@ -373,6 +373,14 @@ class Client(HubQuestions, Books, Dask):
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    async def __aenter__(self) -> Client:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        import asyncio  # whoever awaits has it
+
+        await asyncio.to_thread(self.close)
+
 
 def _connect(connector: Connector, timeout: float, origin: str) -> Link:
     # Sockets and sealing take 60 ms to import, which a Client that finds no file to connect

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures._base import FINISHED
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +30,7 @@ class GroupResult(AsyncResult):
     _collected: list[Any] | None = None
     _parts: tuple[PartResult, ...] | None = None
     _open_parts: dict[int, PartResult] | None = None
+    _observers: tuple[Callable[[int], None], ...] = ()
 
     def __init__(self, session: Session, name: str, expected: int = -1) -> None:
         """``expected`` is the number of tasks; -1: told later, by :meth:`complete`."""
@@ -70,8 +71,9 @@ class GroupResult(AsyncResult):
         got[key] = result
         self._received = _clock()
         self._arrived(key)
-        if self._open_parts is not None:
-            self._tell_part(key)
+        if self._observers:
+            for tell in self._observers:
+                tell(key)
         if len(got) == self._expected:
             with LOCK:
                 if self._state != FINISHED:
@@ -80,6 +82,11 @@ class GroupResult(AsyncResult):
 
     def _arrived(self, key: int) -> None:
         """Hook: a result is in."""
+
+    def observe(self, tell: Callable[[int], None], on: bool = True) -> None:
+        """Have ``tell(key)`` called, quickly, under the I/O lock, for each result to come."""
+        others = tuple(one for one in self._observers if one != tell)
+        self._observers = (*others, tell) if on else others
 
     def split(self) -> tuple[AsyncResult, ...]:
         """Return a result for each task: its value, of a chunk the list of its values.
@@ -91,6 +98,7 @@ class GroupResult(AsyncResult):
 
             self._parts = tuple(PartResult(self, i) for i in range(len(self._keys)))
             self._open_parts = dict(zip(self._keys, self._parts, strict=True))
+            self.observe(self._tell_part)
             for key in [key for key in self._open_parts if key in self._got]:
                 self._tell_part(key)
         return self._parts
@@ -194,6 +202,12 @@ class GroupResult(AsyncResult):
             return
         for index in range(len(self._keys)):
             yield self._wait_piece(index)
+
+    def __aiter__(self) -> AsyncIterator[Any]:
+        """Yield values in order as they come, in a coroutine: ``async for value in ar``."""
+        from ipclusterz.client.asyncitems import pieces  # brings asyncio along
+
+        return pieces(self, range(len(self._keys)))
 
     def _wait_piece(self, index: int, deadline: float | None = None) -> Any:
         key = self._keys[index]
@@ -320,6 +334,22 @@ class AsyncMapResult(GroupResult):
     def iterate(self, timeout: float | None = None) -> Iterator[Any]:
         """Yield items as iterating does; TimeoutError ``timeout`` seconds after this call."""
         return self._iterate(None if timeout is None else time.monotonic() + timeout)
+
+    async def __aiter__(self) -> AsyncIterator[Any]:
+        """Yield items as iterating does, in a coroutine: ``async for item in ar``."""
+        from ipclusterz.client.asyncitems import pieces  # brings asyncio along
+
+        if self._joiner is not None:
+            for item in await self:
+                yield item
+            return
+        order = range(len(self._keys)) if self._ordered else None
+        async for piece in pieces(self, order):
+            if self._sizes is None:
+                yield piece
+            else:
+                for item in piece:
+                    yield item
 
     def _iterate(self, deadline: float | None) -> Iterator[Any]:
         if self._collected is not None or self._joiner is not None:

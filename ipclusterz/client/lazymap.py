@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from itertools import islice
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -58,6 +58,7 @@ class LazyMap(Iterator[Any]):
         self._order: deque[int] = deque()  # keys to yield next: as sent, or as they came
         self._sent: set[int] = set()  # keys not yet taken
         self._got: dict[int, Result] = {}
+        self.wake: Callable[[], object] | None = None  # called when a result has come
         self._ended = False
         self._problem: Exception | None = None
         self._fill()
@@ -76,6 +77,8 @@ class LazyMap(Iterator[Any]):
             self._order.append(key)
         if self.done():
             self._session.live.discard(self)
+        if self.wake is not None:
+            self.wake()
 
     def task_keys(self) -> Iterable[int]:
         """Return the keys of the tasks under way."""
@@ -96,6 +99,18 @@ class LazyMap(Iterator[Any]):
                 return values
             ready.extend(values)
         return ready.popleft()
+
+    def ready(self) -> bool:
+        """Tell whether the next value, or the end, can be had without waiting."""
+        if self._ready or not self._sent:
+            return True
+        return self._order[0] in self._got if self._ordered else bool(self._order)
+
+    def __aiter__(self) -> AsyncIterator[Any]:
+        """Yield values in a coroutine: ``async for value in view.imap(...)``."""
+        from ipclusterz.client.asyncitems import lazily  # brings asyncio along
+
+        return lazily(self)
 
     def _next_raw(self) -> Result:
         """Wait for the next task's result and send others in its place."""

@@ -7,7 +7,7 @@ they are made of, which keep what has arrived.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from concurrent.futures._base import FINISHED
 from itertools import chain
 from typing import TYPE_CHECKING, Any
@@ -131,6 +131,15 @@ class JoinedResult(AsyncResult):
         """Yield values in order as they come; a failed one is raised."""
         for one in self._of:
             yield from _values(one, self._return_exceptions)
+
+    async def __aiter__(self) -> AsyncIterator[Any]:
+        """Yield values in order as they come, in a coroutine."""
+        for one in self._of:
+            if one._single:
+                yield await one
+            else:
+                async for value in one:
+                    yield value
 
     def abort(self) -> None:
         """Give up the tasks that have not begun: see :meth:`AsyncResult.abort`."""

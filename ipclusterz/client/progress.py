@@ -1,4 +1,4 @@
-"""A progress bar while the caller waits: tqdm's where someone looks, a line elsewhere."""
+"""A progress bar while the caller waits: tqdm's where someone looks, nothing elsewhere."""
 
 from __future__ import annotations
 
@@ -7,9 +7,18 @@ import time
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
+from ipclusterz.core.message import Result, Status
+
 if TYPE_CHECKING:
     from ipclusterz.client.interrupts import GivesUp
     from ipclusterz.client.session import Session
+
+_OK = int(Status.OK)
+
+
+def failures(raws: Iterable[Result | None]) -> int:
+    """Return how many of the tasks that have ended did not end well."""
+    return sum(raw is not None and raw.status != _OK for raw in raws)
 
 
 def watch(
@@ -17,46 +26,48 @@ def watch(
     *,
     name: str,
     total: int,
-    count: Callable[[], int],
+    count: Callable[[], tuple[int, int]],
     done: Callable[[], bool],
     interval: float,
     timeout: float | None,
     widget: bool | None,
+    unit: str = "task",
     whose: Iterable[GivesUp] = (),
 ) -> bool:
-    """Wait until ``done()`` and show ``count()`` of ``total`` all the while; return done().
+    """Wait until ``done()`` and show how far it is all the while; return done().
 
+    ``count()`` returns how many of ``total`` there are, and how many of these failed.
     ``interval`` is the time between two looks in seconds.  ``widget`` asks for a notebook's
-    bar (default: in a notebook).  Where output is no terminal, one line is printed at the
-    end.  Ctrl-C passes through and leaves the bar as it was.
+    bar (default: in a notebook); where standard error is no terminal nothing is shown.
+    Ctrl-C passes through and leaves the bar as it was.
     """
     started = time.monotonic()
-    bar = _bar(name, total, widget)
+    bar = _bar(name, total, unit, widget)
     try:
         while not done():
             left = None if timeout is None else started + timeout - time.monotonic()
             if left is not None and left <= 0:
                 break
-            _show(bar, count())
-            step = max(interval, 0.01)
+            _show(bar, count)
+            step = max(interval, 0.01) if bar is not None else 3600.0
             session.wait(done, step if left is None else min(step, left), whose)
         finished = done()
-        _show(bar, count())
+        _show(bar, count)
     finally:
         if bar is not None:
             bar.close()
-    if bar is None:
-        seconds = time.monotonic() - started
-        print(f"{name}: {count()}/{total} done in {seconds:.1f} s", file=sys.stderr)
     return finished
 
 
-def _show(bar: Any, count: int) -> None:
+def _show(bar: Any, count: Callable[[], tuple[int, int]]) -> None:
     if bar is not None:
-        bar.update(count - bar.n)
+        now, failed = count()
+        if failed:
+            bar.set_postfix_str(f"{failed} failed", refresh=False)
+        bar.update(now - bar.n)
 
 
-def _bar(name: str, total: int, widget: bool | None) -> Any:
+def _bar(name: str, total: int, unit: str, widget: bool | None) -> Any:
     notebook = _in_notebook() if widget is None else widget
     if not notebook and not sys.stderr.isatty():
         return None
@@ -65,7 +76,7 @@ def _bar(name: str, total: int, widget: bool | None) -> Any:
         from tqdm.auto import tqdm
     else:
         from tqdm import tqdm
-    return tqdm(total=total, desc=name, unit="tasks", dynamic_ncols=True, file=sys.stderr)
+    return tqdm(total=total, desc=name, unit=unit, dynamic_ncols=True, file=sys.stderr)
 
 
 def _in_notebook() -> bool:

@@ -44,13 +44,8 @@ def results(
     session: Session, jobs: Any, timeout: float | None, interval: float | None = None
 ) -> bool:
     """Wait for results; tell whether all are in.  With ``interval`` (seconds) show a bar."""
-    pending = open_sinks(session, jobs)
-    total = len(pending)
-
-    def left() -> int:
-        nonlocal pending
-        pending = [sink for sink in pending if not sink.done()]
-        return len(pending)
+    sinks = open_sinks(session, jobs)
+    pending = list(sinks)
 
     def done() -> bool:
         while pending and pending[-1].done():
@@ -58,19 +53,27 @@ def results(
         return not pending
 
     if interval is None:
-        return session.wait(done, limit(timeout), jobs_of(pending))
-    from ipclusterz.client.progress import watch  # tqdm takes 50 ms
+        return session.wait(done, limit(timeout), jobs_of(sinks))
+    from ipclusterz.client.progress import failures, watch  # tqdm takes 50 ms
+
+    kept = [sink for sink in sinks if isinstance(sink, AsyncResult)]
+
+    def count() -> tuple[int, int]:
+        return (
+            sum(sink.progress for sink in kept),
+            sum(failures(sink._raws()) for sink in kept),
+        )
 
     return watch(
         session,
-        name="results",
-        total=total,
-        count=lambda: total - left(),
+        name=kept[0]._label or kept[0]._name if len(kept) == 1 else "tasks",
+        total=sum(len(sink) for sink in kept),
+        count=count,
         done=done,
         interval=interval,
         timeout=limit(timeout),
         widget=None,
-        whose=jobs_of(pending),
+        whose=jobs_of(sinks),
     )
 
 
@@ -94,11 +97,12 @@ def engines(
             session,
             name="engines",
             total=n,
-            count=lambda: min(n, len(connection.engines)),
+            count=lambda: (min(n, len(connection.engines)), 0),
             done=enough,
             interval=0.1,
             timeout=limit(timeout),
             widget=widget,
+            unit="engine",
         )
     else:
         ready = session.wait(enough, limit(timeout))

@@ -79,10 +79,12 @@ def test_results_come_while_others_run(rc: ipp.Client, tmp_path: Path) -> None:
     view = rc.load_balanced_view()
     go = tmp_path / "go"
     items = [(str(go), 0), *(("", i) for i in range(1, 20))]
-    for values in (
-        iter(view.map(held, items, ordered=False)),
-        view.imap(held, items, ordered=False, max_outstanding=6),
-    ):
+    for how in ("map", "imap"):
+        values: Iterator[int]
+        if how == "map":
+            values = iter(view.map(held, items, ordered=False))
+        else:
+            values = view.imap(held, items, ordered=False, max_outstanding=6)
         early = list(itertools.islice(values, 19))
         assert sorted(early) == list(range(1, 20))
         go.touch()
