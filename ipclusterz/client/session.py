@@ -220,12 +220,16 @@ def keys_of(live: set[Open]) -> Iterable[int]:
 
 
 _sessions: weakref.WeakSet[Session] = weakref.WeakSet()
+_closing: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
+_CLOSING_SECONDS = 2.0
 
 
 @atexit.register
 def _close_all() -> None:
     for session in list(_sessions):
         session.close()
+    for thread in list(_closing):  # else their folders in shared memory would stay
+        thread.join(_CLOSING_SECONDS)
 
 
 def _close_apart(connection: Link) -> None:
@@ -234,8 +238,10 @@ def _close_apart(connection: Link) -> None:
     In a thread of its own: the last reference may go while the connection itself delivers
     a result, and closing waits for just that.
     """
+    thread = threading.Thread(target=connection.close, name="ipclusterz-close", daemon=True)
     try:
-        threading.Thread(target=connection.close, name="ipclusterz-close", daemon=True).start()
+        thread.start()
+        _closing.add(thread)
     except RuntimeError:  # the interpreter ends, and the connection with it
         pass
 

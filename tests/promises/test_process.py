@@ -21,7 +21,6 @@ import ipclusterz as ipp
 from ipclusterz.core.config import CHANNEL_NAMES
 from tests.running import MODULES, ROOT, Running, eventually, run
 
-pytest_plugins = ["tests.faults.conftest"]
 Start = Callable[[str], Running]
 CLIENT, ENGINE = "ipcontroller-client.json", "ipcontroller-engine.json"
 
@@ -208,3 +207,17 @@ def test_every_component_has_a_log_file(start: Start, ipython_dir: Path) -> None
     parts = ("hub", "direct", "task", "control", "iopub")
     assert {"ipcontroller.log", *(f"ipcontroller-{part}.log" for part in parts)} <= names
     assert [name for name in names if name.startswith("ipenginez-agent-")]
+
+
+def test_a_program_of_one_line_leaves_nothing(
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its client is dropped with the line, and nobody closed it."""
+    start("ipclusterz start -n 1").until("^stop:")
+    monkeypatch.setenv("IPCLUSTERZ_BODIES", str(tmp_path))
+    line = "import ipclusterz as ipp; print(ipp.Client()[:].apply_sync(abs, -6))"
+    done = subprocess.run(
+        [sys.executable, "-c", line], cwd=ROOT, capture_output=True, text=True, timeout=30
+    )
+    assert done.stdout == "[6]\n", done.stderr
+    assert list(tmp_path.iterdir()) == []
