@@ -599,6 +599,28 @@ class Records(Message, tag=68):
     outputs: list[tuple[int, int, str]] = []
     size: int = 0
 
+    @property
+    def count(self) -> int:
+        """How many records these are."""
+        return (
+            len(self.begun)
+            + len(self.ended)
+            + len(self.whole)
+            + len(self.functions)
+            + len(self.outputs)
+        )
+
+
+class Shipment(Message, tag=70):
+    """Announces encoded :class:`Records`, which follow in a frame of their own.
+
+    The hub keeps them as they are: to take each task out of them can wait until somebody
+    asks, or nothing else is to be done.
+    """
+
+    count: int
+    size: int
+
 
 class Ship(Message, tag=69):
     """The hub ends: send what was gathered for the task database, then acknowledge."""
@@ -709,7 +731,7 @@ FromAgentWork = Union[Result, Returned, Down, RollCall, NeedFunction, Fetch, Chu
 ToAgentWork = Union[Assign, Fan, Function, Recall, Withdraw, Received, Fetch, Chunk]
 FromRegistration = Union[Register, EnginesUp, EngineDown, Allocate, Goodbye]
 ToRegistration = Union[Registered, Refused, Allocated, Shutdown]
-FromScheduler = Union[Hello, Ack, Tally, Records]
+FromScheduler = Union[Hello, Ack, Tally, Shipment]
 ToScheduler = Union[Admit, Expel, Join, Roster, Absent, Ship]
 FromAgentStream = Stream
 

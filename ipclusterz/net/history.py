@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
+
 from ipclusterz.core import message as m
 from ipclusterz.net.loop import Loop
 
@@ -27,6 +29,8 @@ GRACE_SECONDS = 2.0
 
 _UNREAD: dict[str, Any] = {"received": None}
 """Stands for a task that the answer had no room for: its turn comes."""
+
+_decode = msgspec.msgpack.Decoder(m.Records).decode
 
 Done = Callable[[Any, str], None]
 
@@ -71,21 +75,11 @@ class History:
         """Say which engine has this number."""
         self._do(lambda: self._store.engine(number, uuid, host))
 
-    def note(self, records: m.Records) -> None:
-        """Take down what happened to tasks."""
-        self._do(lambda: self._note(records))
+    def note(self, records: bytes, count: int, size: int) -> None:
+        """Take down what happened to tasks: encoded records, as they came."""
+        self._do(lambda: self._store.ship(records, count, size))
         if self._waiting:
-            self._tell_waiting(records)
-
-    def _note(self, records: m.Records) -> None:
-        self._store.note(
-            begun=records.begun,
-            ended=records.ended,
-            outputs=records.outputs,
-            functions=records.functions,
-            size=records.size,
-            whole=records.whole,
-        )
+            self._tell_waiting(_decode(records))
 
     def ask(self, what: str, arg: Any, done: Done) -> None:
         """Answer one of :data:`ASKED` by calling ``done(value, error)``."""

@@ -318,7 +318,7 @@ class Hub:
 
     def _monitor_frames(self, frames: list[bytes]) -> None:
         try:
-            message = _decode_monitor(frames[-1])
+            message = _decode_monitor(frames[1])
         except msgspec.MsgspecError as error:
             self.log.error("a scheduler said something that makes no sense: %s", error)
             return
@@ -332,9 +332,9 @@ class Hub:
             self.registry.ack(message)
             if self._asked:
                 self._answer_asked()
-        elif isinstance(message, m.Records):
+        elif isinstance(message, m.Shipment):
             if self.history is not None:
-                self.history.note(message)
+                self.history.note(frames[-1], message.count, message.size)
         else:
             self.registry.tally(message)
 

@@ -191,7 +191,9 @@ class Scheduler:
         """Send the hub what happened to tasks since the last time."""
         self._shipping = False
         if self.recorder is not None:
-            self._monitor.send([m.encode(self.recorder.take())])
+            records = self.recorder.take()
+            shipment = m.Shipment(records.count, records.size)
+            self._monitor.send([m.encode(shipment), m.encode(records)])
 
     def _tally(self) -> None:
         self._tallying = False

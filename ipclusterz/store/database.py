@@ -9,15 +9,18 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from itertools import chain, islice
 from typing import Any
 
-from ipclusterz.core.message import COUNTER_BITS, Status
+import msgspec
+
+from ipclusterz.core.message import COUNTER_BITS, Records, Status
 from ipclusterz.core.naming import function_name
 from ipclusterz.store import place, schema
 from ipclusterz.store.keys import COUNTER
 from ipclusterz.store.opening import Say, is_damage, open_file, open_memory
-from ipclusterz.store.pending import PAUSE, Pending
+from ipclusterz.store.pending import PAUSE, Notes, Pending
 from ipclusterz.store.query import Condition
 
 TEXT_CHARACTERS = 64 * 1024
@@ -25,6 +28,9 @@ TEXT_CHARACTERS = 64 * 1024
 
 ERROR_CHARACTERS = 1_000
 """Characters of an error's text that are kept."""
+
+MANY, MUCH = 1_000, 16 * 1024 * 1024
+"""Engines, and bytes of functions, above which it is looked for those not needed any more."""
 
 STEP = 1_000
 """Tasks pruned at once."""
@@ -41,6 +47,25 @@ _UNFIT = (
     *(sqlite3.InterfaceError, sqlite3.ProgrammingError, sqlite3.IntegrityError),
     *(sqlite3.DataError, OverflowError, ValueError, TypeError),
 )
+
+
+_decode_names = msgspec.msgpack.Decoder(
+    tuple[dict[int, str], dict[int, tuple[str, str]]]
+).decode
+_decode_records = msgspec.msgpack.Decoder(Records).decode
+
+
+def notes_of(data: bytes) -> Notes:
+    """Return what a scheduler shipped, decoded."""
+    records = _decode_records(data)
+    return Notes(
+        begun=records.begun,
+        ended=records.ended,
+        outputs=records.outputs,
+        functions=records.functions,
+        size=records.size,
+        whole=records.whole,
+    )
 
 
 class Shifts(dict[int, int]):
@@ -116,24 +141,36 @@ class Database:
         # Keys whose payloads are kept; few, and asked for with each delivery.
         self.kept = {key for (key,) in db.execute("SELECT DISTINCT key FROM payloads")}
         self._outputs = bool(db.execute("SELECT 1 FROM outputs LIMIT 1").fetchone())
+        self.journal_bytes: int = db.execute(
+            "SELECT coalesce(sum(length(data)), 0) FROM journal"
+        ).fetchone()[0]
         self._shifts: Shifts | None = None
         self._engine_rows: EngineRows | None = None
+        self._names = b""
         self._bad = 0
 
     def tidy(self) -> None:
-        """Forget clients, engines and functions of which there is no task left."""
-        self.connection.execute(
+        """Forget clients, and many engines and functions, of which there is no task left.
+
+        To look for the last two means to look at every task, so it has to be worth it.
+        """
+        db = self.connection
+        db.execute(
             "DELETE FROM clients WHERE NOT EXISTS (SELECT 1 FROM tasks WHERE key >="
             f" id << {COUNTER_BITS} AND key <= (id << {COUNTER_BITS} | {COUNTER}))"
         )
-        self.connection.execute(
-            "DELETE FROM engines WHERE row NOT IN (SELECT engine FROM tasks WHERE engine"
-            " IS NOT NULL)"
-        )
-        self.connection.execute(
-            "DELETE FROM functions WHERE digest NOT IN"
-            " (SELECT fn FROM tasks WHERE fn IS NOT NULL)"
-        )
+        tasks = self._count()
+        if db.execute("SELECT count(*) FROM engines").fetchone()[0] > max(MANY, tasks // 10):
+            db.execute(
+                "DELETE FROM engines WHERE row NOT IN (SELECT engine FROM tasks WHERE engine"
+                " IS NOT NULL)"
+            )
+        size = "SELECT coalesce(sum(length(data)), 0) FROM functions"
+        if db.execute(size).fetchone()[0] > MUCH:
+            db.execute(
+                "DELETE FROM functions WHERE digest NOT IN"
+                " (SELECT fn FROM tasks WHERE fn IS NOT NULL)"
+            )
 
     def _count(self) -> int:
         return int(self.connection.execute("SELECT count(*) FROM tasks").fetchone()[0])
@@ -176,36 +213,75 @@ class Database:
             self._new_engines.append((row, engine, uuid or None, host or None))
         return row
 
-    def renamed(self) -> None:
-        """A number stands for another name now, or for the first time for any."""
-        self._shifts = self._engine_rows = None
+    def _use(self, names: bytes, clients: Any, engines: Any) -> None:
+        """Take note of what numbers stand for."""
+        if names != self._names or self._shifts is None:
+            self._names = names
+            self._shifts = Shifts(self, clients)
+            self._engine_rows = EngineRows(self, engines)
 
     # -- writing ---------------------------------------------------------------------------
 
     def write(self, pending: Pending) -> int:
-        """Write everything in one transaction, or nothing; return how many made no sense."""
+        """Write what was noted, all or nothing; return how many made no sense."""
+        self._use(pending.names, pending.clients, pending.engines)
+        with self._transaction():
+            self._write_all(pending)
+        return self._bad
+
+    def put_aside(self, pending: Pending) -> None:
+        """Write what was shipped as it came."""
+        shipments = [(pending.names, shipment.data) for shipment in pending.raw]
+        with self._transaction():
+            self.connection.executemany(schema.SHIP, shipments)
+        self.journal_bytes += sum(len(data) for _, data in shipments)
+
+    def settle(self) -> int:
+        """Make rows of the oldest shipment; return how many records made no sense."""
         db = self.connection
-        if self._shifts is None or self._engine_rows is None:
-            self._shifts = Shifts(self, pending.clients)
-            self._engine_rows = EngineRows(self, pending.engines)
+        row = db.execute("SELECT id, names, data FROM journal ORDER BY id LIMIT 1").fetchone()
+        if row is None:
+            self.journal_bytes = 0
+            return 0
+        number, names, data = row
+        pending = Pending()
+        try:
+            pending.clients, pending.engines = _decode_names(names)
+            pending.add(notes_of(data))
+            bad = 0
+        except (msgspec.MsgspecError, TypeError, ValueError):
+            bad = 1
+        self._use(names, pending.clients, pending.engines)
+        with self._transaction():
+            db.execute("DELETE FROM journal WHERE id = ?", (number,))
+            self._write_all(pending)
+        self.journal_bytes -= len(data)
+        return self._bad + bad
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        """All or nothing; what is counted and remembered is so only when it is there."""
+        db = self.connection
         self._bad = 0
+        rows, kept = self.rows, self.kept
         db.execute("BEGIN")
         try:
-            new = self._write_tasks(pending)
-            kept = self._write_payloads(pending)
-            self._write_rest(pending)
-            db.executemany(schema.CLIENT, self._new_clients)
-            db.executemany(schema.ENGINE, self._new_engines)
+            yield
             db.execute("COMMIT")
         except BaseException:
+            self.rows, self.kept = rows, kept
             if db.in_transaction:
                 db.execute("ROLLBACK")
             raise
         self._new_clients.clear()
         self._new_engines.clear()
-        self.rows += new
-        self.kept = kept
-        return self._bad
+
+    def _write_all(self, pending: Pending) -> None:
+        self.rows += self._write_tasks(pending)
+        self.kept = self._write_payloads(pending)
+        self._write_rest(pending)
+        self.connection.executemany(schema.CLIENT, self._new_clients)
+        self.connection.executemany(schema.ENGINE, self._new_engines)
 
     def _write_tasks(self, pending: Pending) -> int:
         db, new = self.connection, 0

@@ -15,6 +15,8 @@ from operator import itemgetter
 from time import sleep
 from typing import Any
 
+import msgspec
+
 from ipclusterz.store import schema
 
 Begun = tuple[Any, ...]
@@ -48,6 +50,20 @@ SLICE = 1_000
 """Records that are forgotten before others get Python's lock."""
 
 _key = itemgetter(0)
+
+
+class Shipment:
+    """Encoded :class:`~ipclusterz.core.message.Records`, as a scheduler shipped them."""
+
+    __slots__ = ("count", "data", "size")
+
+    def __init__(self, data: bytes, count: int, size: int) -> None:
+        self.data = data
+        self.count = count
+        self.size = size
+
+    def __len__(self) -> int:
+        return self.count
 
 
 class Notes:
@@ -92,10 +108,16 @@ class Notes:
         )
 
 
+def weight(item: Notes | Shipment) -> int:
+    """Return the bytes that what was noted takes besides its fixed parts."""
+    return len(item.data) if isinstance(item, Shipment) else item.size
+
+
 class Pending:
     """Everything to be written, by task; and the names that numbers stand for."""
 
     def __init__(self) -> None:
+        self.raw: deque[Shipment] = deque()
         self.whole: deque[Whole] = deque()
         self.begun: dict[int, Begun] = {}
         self.ended: dict[int, Ended] = {}
@@ -107,6 +129,34 @@ class Pending:
         self.size = 0
         self.clients: dict[int, str] = {}
         self.engines: dict[int, tuple[str, str]] = {}
+        self._names: bytes | None = None
+
+    def name_client(self, number: int, uuid: str) -> None:
+        """Say whose keys have this number."""
+        self.clients[number] = uuid
+        self._names = None
+
+    def name_engine(self, number: int, uuid: str, host: str) -> None:
+        """Say which engine has this number."""
+        self.engines[number] = (uuid, host)
+        self._names = None
+
+    @property
+    def names(self) -> bytes:
+        """What the numbers stand for, encoded; made again only when it changed."""
+        if self._names is None:
+            self._names = msgspec.msgpack.encode((self.clients, self.engines))
+        return self._names
+
+    @property
+    def noted(self) -> bool:
+        """Whether there is something that cannot be put aside as it came."""
+        return len(self) > sum(map(len, self.raw))
+
+    def ship(self, shipment: Shipment) -> None:
+        """Take in what came encoded."""
+        self.raw.append(shipment)
+        self.size += len(shipment.data)
 
     def add(self, notes: Notes) -> None:
         """Take in what was noted; for each task the latest counts."""
@@ -129,8 +179,13 @@ class Pending:
                 self.payloads.pop((key, 1), None)
         self.delivered.extend(keys)
 
+    def clear_shipments(self) -> None:
+        """Forget what was put aside."""
+        self.size -= sum(len(shipment.data) for shipment in self.raw)
+        self.raw.clear()
+
     def clear(self) -> None:
-        """Forget what has been written; not in one go, for freeing takes time as well."""
+        """Forget what was noted and is written; not in one go, for freeing takes time."""
         whole = self.whole
         while whole:
             for _ in range(min(len(whole), SLICE)):
@@ -145,7 +200,7 @@ class Pending:
         self.outputs.clear()
         self.resubmitted.clear()
         self.functions.clear()
-        self.size = 0
+        self.size = sum(len(shipment.data) for shipment in self.raw)
 
     def trim(self, rows: int, size: int) -> int:
         """Keep the newest of each, at most so many and so many bytes; return how many went."""
@@ -156,6 +211,7 @@ class Pending:
         for kept in (self.begun, self.ended):
             for key in list(islice(kept, max(len(kept) - rows, 0))):
                 del kept[key]
+        self._trim_raw(2 * rows, size)
         if self.size > size:
             self._strip()
         total = sum(map(len, self.payloads.values()))
@@ -173,6 +229,15 @@ class Pending:
         del self.resubmitted[: max(len(self.resubmitted) - rows, 0)]
         return before - len(self)
 
+    def _trim_raw(self, rows: int, size: int) -> None:
+        total = sum(map(len, self.raw))
+        held = sum(len(shipment.data) for shipment in self.raw)
+        while self.raw and (total > rows or held > size):
+            gone = self.raw.popleft()
+            total -= len(gone)
+            held -= len(gone.data)
+            self.size -= len(gone.data)
+
     def _strip(self) -> None:
         """Keep what happened, but not the payloads: they are what takes the memory."""
         place = schema.COLUMNS.index("work")
@@ -185,10 +250,12 @@ class Pending:
             if end[-1]:
                 self.ended[key] = (*end[:-1], b"")
         self.size = sum(len(output[2]) for output in self.outputs)
+        self.size += sum(len(shipment.data) for shipment in self.raw)
 
     def __len__(self) -> int:
         return (
-            len(self.whole)
+            sum(map(len, self.raw))
+            + len(self.whole)
             + len(self.begun)
             + len(self.ended)
             + len(self.payloads)

@@ -20,14 +20,20 @@ VERSION = 2
 # WITHOUT ROWID is for small rows; a function's pickle may have 64 KiB.
 FUNCTIONS = "CREATE TABLE functions (digest BLOB PRIMARY KEY, name TEXT, data BLOB);"
 
+JOURNAL = "CREATE TABLE journal (id INTEGER PRIMARY KEY, names BLOB, data BLOB);"
+"""What schedulers shipped, as it came, until there is time to make rows of it: a task costs a
+hundredth of what its row does.  ``names`` says whose the numbers in it are."""
+
 MIGRATIONS: dict[int, str] = {
     1: "ALTER TABLE tasks ADD COLUMN work BLOB; ALTER TABLE tasks ADD COLUMN result BLOB;"
-    + FUNCTIONS,
+    + FUNCTIONS
+    + JOURNAL,
 }
 """From version to the script that makes the next one of it."""
 
 TABLES = f"""
 {FUNCTIONS}
+{JOURNAL}
 CREATE TABLE clients (id INTEGER PRIMARY KEY, uuid TEXT NOT NULL UNIQUE);
 CREATE TABLE engines (
     row INTEGER PRIMARY KEY, id INTEGER NOT NULL, uuid TEXT, host TEXT
@@ -83,6 +89,7 @@ OUTPUT = (
     "INSERT INTO outputs (key, stream, text) VALUES (?1, ?2, ?3) ON CONFLICT (key, stream)"
     " DO UPDATE SET text = substr(text || excluded.text, 1, ?4)"
 )
+SHIP = "INSERT INTO journal (names, data) VALUES (?, ?)"
 FUNCTION = "INSERT OR IGNORE INTO functions (digest, name, data) VALUES (?, ?, ?)"
 CLIENT = "INSERT OR IGNORE INTO clients (id, uuid) VALUES (?, ?)"
 ENGINE = "INSERT OR IGNORE INTO engines (row, id, uuid, host) VALUES (?, ?, ?, ?)"

@@ -22,7 +22,9 @@ from ipclusterz.store.pending import (
     Output,
     Payload,
     Resubmitted,
+    Shipment,
     Whole,
+    weight,
 )
 from ipclusterz.store.query import compile_query
 from ipclusterz.store.writer import Bounds, Done, Task, Writer
@@ -116,10 +118,17 @@ class Store:
         notes = Notes(
             begun, ended, payloads, delivered, outputs, resubmitted, functions, size, whole
         )
+        self._add(notes, size)
+
+    def ship(self, records: bytes, count: int, size: int) -> None:
+        """Take down encoded records as they came: that costs the least."""
+        self._add(Shipment(records, count, size), len(records))
+
+    def _add(self, item: Notes | Shipment, size: int) -> None:
         if self._closed:
             return
-        self._noted += len(notes)
-        self._put(notes)
+        self._noted += len(item)
+        self._put(item)
         writer = self._writer
         if not writer.waked:
             writer.waked = True
@@ -133,7 +142,7 @@ class Store:
             if waiting > BACKLOG or self._size - writer.taken_size > BACKLOG_BYTES:
                 self._drop()
 
-    def _put(self, item: Notes | tuple[str, int, str, str]) -> None:
+    def _put(self, item: Notes | Shipment | tuple[str, int, str, str]) -> None:
         if not self._closed:
             self._writer.inbox.append(item)
 
@@ -143,9 +152,9 @@ class Store:
             item = self._writer.inbox.popleft()
         except IndexError:
             return
-        if isinstance(item, Notes):
+        if not isinstance(item, tuple):
             self._dropped += len(item)
-            self._size -= item.size
+            self._size -= weight(item)
         else:
             self._writer.inbox.append(item)
 

@@ -18,7 +18,7 @@ from typing import Any
 from ipclusterz.store.database import Database
 from ipclusterz.store.keys import QueryError
 from ipclusterz.store.opening import code_of, is_damage
-from ipclusterz.store.pending import PAUSE, Notes, Pending
+from ipclusterz.store.pending import PAUSE, Notes, Pending, Shipment, weight
 from ipclusterz.store.place import move_aside
 
 PENDING_ROWS = 200_000
@@ -32,6 +32,12 @@ RETRY_MOST = 60.0
 
 PRUNE_SECONDS = 5.0
 """How often bounds are looked at when nothing else is due."""
+
+JOURNAL_BYTES = 32 * 1024 * 1024
+"""Shipments that may lie as they came: a question has to wait for rows to be made of them."""
+
+IDLE_SECONDS = 1.0
+"""After so long without a shipment rows are made."""
 
 SLICE = 2_000
 """Records that are taken in before others get Python's lock."""
@@ -66,7 +72,7 @@ class Writer:
         answer: Callable[[Done, Any, str], None],
     ) -> None:
         self.thread = threading.Thread(target=self._run, name="task database", daemon=True)
-        self.inbox: deque[Notes | tuple[str, int, str, str]] = deque()
+        self.inbox: deque[Notes | Shipment | tuple[str, int, str, str]] = deque()
         self.commands: SimpleQueue[tuple[str, Task | None, Done | None]] = SimpleQueue()
         self.taken = 0
         self.taken_size = 0
@@ -84,6 +90,7 @@ class Writer:
         self._pending = Pending()
         self._due: float | None = None
         self._prune_at = 0.0
+        self._shipped = 0.0  # when something was shipped last
         self._delay = 0.0
         self._odd = False
 
@@ -120,11 +127,24 @@ class Writer:
                 self._flush()
             elif self._database is not None and monotonic() >= self._prune_at:
                 self._prune()
+            elif not word and self._idle():
+                self._settle_idly()
+
+    def _idle(self) -> bool:
+        database = self._database
+        return (
+            database is not None
+            and database.journal_bytes > 0
+            and not self._delay
+            and monotonic() >= self._shipped + IDLE_SECONDS
+        )
 
     def _next(self) -> tuple[str, Task | None, Done | None]:
         due = self._due
         if self._database is not None and not self._delay:
             due = self._prune_at if due is None else min(due, self._prune_at)
+            if self._database.journal_bytes:
+                due = min(due, self._shipped + IDLE_SECONDS)
         try:
             return self.commands.get(
                 timeout=None if due is None else max(due - monotonic(), 0.0)
@@ -165,9 +185,14 @@ class Writer:
                 item = inbox.popleft()
             except IndexError:
                 return
-            if isinstance(item, Notes):
+            if isinstance(item, Shipment):
                 self.taken += len(item)
-                self.taken_size += item.size
+                self.taken_size += weight(item)
+                self._shipped = monotonic()
+                pending.ship(item)
+            elif isinstance(item, Notes):
+                self.taken += len(item)
+                self.taken_size += weight(item)
                 since += len(item)
                 try:
                     pending.add(item)
@@ -182,11 +207,9 @@ class Writer:
     def _name(self, item: tuple[str, int, str, str]) -> None:
         what, number, uuid, host = item
         if what == "client":
-            self._pending.clients[number] = uuid
+            self._pending.name_client(number, uuid)
         else:
-            self._pending.engines[number] = (uuid, host)
-        if self._database is not None:
-            self._database.renamed()
+            self._pending.name_engine(number, uuid, host)
 
     def _flush(self) -> None:
         """Write what there is; on trouble keep it and come again later."""
@@ -208,15 +231,45 @@ class Writer:
                     )
                     self._close()
                     database = self._open()
-                odd = database.write(self._pending)
-                self._pending.clear()
-                if odd:
-                    self._strange(odd, "values that a database cannot hold")
+                self._store(database)
+                while database.journal_bytes > JOURNAL_BYTES:
+                    self._settle_some(database)
             elif self._delay:
                 database.probe()
             self._recovered()
         except (sqlite3.Error, OSError) as error:
             self._trouble(error)
+
+    def _store(self, database: Database) -> None:
+        pending = self._pending
+        if pending.raw:
+            database.put_aside(pending)
+            pending.clear_shipments()
+        if pending.noted:
+            self._settle(database)  # what came before comes before
+            odd = database.write(pending)
+            pending.clear()
+            if odd:
+                self._strange(odd, "values that a database cannot hold")
+
+    def _settle(self, database: Database) -> None:
+        """Make rows of everything that was shipped."""
+        while database.journal_bytes:
+            self._settle_some(database)
+
+    def _settle_some(self, database: Database) -> None:
+        odd = database.settle()
+        if odd:
+            self._strange(odd, "values that a database cannot hold")
+
+    def _settle_idly(self) -> None:
+        """Nobody needs us: make rows of one shipment."""
+        database = self._database
+        if database is not None:
+            try:
+                self._settle_some(database)
+            except (sqlite3.Error, OSError) as error:
+                self._trouble(error)
 
     def _open(self) -> Database:
         if self._database is None:
@@ -324,6 +377,8 @@ class Writer:
             self._answer(done, None, text)
             return
         try:
+            if not self._delay:
+                self._settle(database)
             self._answer(done, task(database), "")
         except QueryError as error:
             self._answer(done, None, str(error))

@@ -386,7 +386,7 @@ def test_a_database_of_version_1_is_brought_to_this_one(tmp_path: Path) -> None:
     with sqlite3.connect(path) as db:
         db.executescript(
             "ALTER TABLE tasks DROP COLUMN work; ALTER TABLE tasks DROP COLUMN result;"
-            "DROP TABLE functions; PRAGMA user_version = 1"
+            "DROP TABLE functions; DROP TABLE journal; PRAGMA user_version = 1"
         )
     db.close()
     with Desk(path) as desk:
