@@ -136,6 +136,11 @@ class RemoteError(KernelError):
         self.traceback = traceback
         self.engine_id = engine_id
 
+    @property
+    def engine_info(self) -> dict[str, int | str]:
+        """Where it happened, as a dict: ``engine_id``; for compatibility."""
+        return {"engine_id": self.engine_id, "engine_uuid": "", "method": ""}
+
     def render_traceback(self) -> list[str]:
         """Return the remote traceback's lines."""
         return (self.traceback or f"{self.ename}: {self.evalue}").splitlines()
@@ -164,6 +169,8 @@ class CompositeError(RemoteError):
 
     msg: str
     elist: list[tuple[str, str, str, int]]
+    tb_limit = 8
+    """How many of the errors its text shows."""
 
     def __init__(self, msg: str, elist: Sequence[tuple[str, str, str, int]]) -> None:
         super().__init__("CompositeError", msg)
@@ -190,10 +197,10 @@ class CompositeError(RemoteError):
     def __str__(self) -> str:
         shown = [
             f"[engine {engine}] {ename}: {evalue}"
-            for ename, evalue, _, engine in self.elist[:8]
+            for ename, evalue, _, engine in self.elist[: self.tb_limit]
         ]
-        if len(self.elist) > 8:
-            shown.append(f"... and {len(self.elist) - 8} more")
+        if len(self.elist) > self.tb_limit:
+            shown.append(f"... and {len(self.elist) - self.tb_limit} more")
         return "\n".join([self.msg, *shown])
 
     def __repr__(self) -> str:
