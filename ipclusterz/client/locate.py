@@ -21,9 +21,6 @@ from ipclusterz.core.config import CHANNEL_NAMES
 from ipclusterz.core.connector import Connector
 from ipclusterz.error import ConnectorError
 
-PROBE = 1.0
-"""Seconds to wait for a loopback port to accept; it does so at once or never."""
-
 _FILE = re.compile(r"ipcontroller-(?:(?P<id>.+)-)?client\.json\Z")
 _PORT = re.compile(r"tcp://(?P<host>.+):(?P<port>\d+)\Z")
 
@@ -209,15 +206,9 @@ def _ssh_target(host: str) -> str:
 
 def _answers(url: str) -> bool:
     """Tell whether something accepts connections there (a tunnel made by hand)."""
-    match = _PORT.match(url)
-    if match is None:
-        return False
-    try:
-        address = (match["host"].strip("[]"), int(match["port"]))
-        socket.create_connection(address, timeout=PROBE).close()
-    except OSError:
-        return False
-    return True
+    from ipclusterz.net.host import answers  # only where it is in doubt
+
+    return answers(url)
 
 
 def _gone(connector: Connector) -> bool:

@@ -165,12 +165,13 @@ class Agent:
         self.custody.is_here = bodies.here
         self.custody.observe = self._observe
         hostid = host.boot_id()
-        if loopback_elsewhere(connector, hostid):
+        # Something that answers there is a tunnel that the user made.
+        if loopback_elsewhere(connector, hostid) and not host.answers(connector.url):
             raise LaunchError(
                 f"the controller at {connector.url} listens on the loopback of "
-                f"{connector.location} only, and this is {host.host_name()}: start it with "
-                f"--ip (an address this host can reach) and copy the file again, or make a "
-                f"tunnel and point the file's url at its end"
+                f"{connector.location} only, and nothing answers there on {host.host_name()}: "
+                f"start it with --ip (an address this host can reach) and copy the file "
+                f"again, or lead its seven ports here (ssh -N -L PORT:127.0.0.1:PORT ...)"
             )
         self._hostid = hostid
         self._folder, self._proof = bodies.make_folder()

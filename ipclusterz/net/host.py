@@ -14,6 +14,9 @@ from ipclusterz.error import LaunchError
 
 LINUX = sys.platform.startswith("linux")
 
+PROBE_SECONDS = 1.0
+"""How long a loopback port may take to accept; it does so at once or never."""
+
 
 def host_name() -> str:
     """Return this host's name."""
@@ -37,6 +40,18 @@ def host_id() -> str:
 def boot_id() -> str:
     """Return the boot id part of :func:`host_id`, as connector files carry it."""
     return host_id().rpartition("-")[0] if LINUX else host_name()
+
+
+def answers(url: str) -> bool:
+    """Tell whether something accepts connections at a ``tcp://host:port`` address."""
+    place, _, port = url.removeprefix("tcp://").rpartition(":")
+    if not url.startswith("tcp://") or not port.isdigit():
+        return False
+    try:
+        socket.create_connection((place.strip("[]"), int(port)), PROBE_SECONDS).close()
+    except OSError:
+        return False
+    return True
 
 
 def raise_file_limit() -> int:

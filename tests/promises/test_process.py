@@ -114,6 +114,7 @@ def test_controller_and_engines_in_the_background_of_a_shell(
         in_shell("(ipenginez &)")
         eventually(lambda: in_shell("").count("is ready") == 2)
         with ipp.Client() as rc:
+            rc.wait_for_engines(2, timeout=20)
             assert rc[:].apply_sync(pow, 2, 5) == [32, 32]
     finally:
         assert run("ipclusterz stop").returncode == 0
@@ -148,6 +149,7 @@ def test_a_copied_engine_file_is_found_by_folder_and_by_path(
         found = start("ipenginez")
         found.until("engine 1 is ready")
     with ipp.Client() as rc:
+        rc.wait_for_engines(2, timeout=20)
         assert rc[:].apply_sync(os.getppid) == [named.process.pid, found.process.pid]
 
 
@@ -182,6 +184,7 @@ def test_persistent_files_are_copied_once(
         engine = start(f"ipenginez --file={copies[ENGINE]}")
         engine.until("engine 0 is ready")
         with ipp.Client(str(copies[CLIENT])) as rc:
+            rc.wait_for_engines(1, timeout=20)
             assert rc[:].apply_sync(abs, -5) == [5]
         assert ports(copies[CLIENT]) == ports(security / CLIENT)
         assert ports(copies[CLIENT])["registration"] == port
@@ -202,6 +205,7 @@ def test_every_component_has_a_log_file(start: Start, ipython_dir: Path) -> None
     start("ipcontrollerz --profile=work").until("^stop:")
     start("ipenginez --profile=work").until("is ready")
     with ipp.Client(profile="work") as rc:
+        rc.wait_for_engines(1, timeout=20)
         rc[:].execute("print('hello')", block=True)
     names = {path.name for path in (ipython_dir / "cluster_work" / "log").iterdir()}
     parts = ("hub", "direct", "task", "control", "iopub")
