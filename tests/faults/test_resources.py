@@ -191,14 +191,15 @@ def cycles(n: int) -> None:
 
 
 def remains() -> set[str]:
-    """Folders of clusters in shared memory and among temporary files."""
-    places = {"/dev/shm", tempfile.gettempdir(), os.environ.get("XDG_RUNTIME_DIR", "/dev/shm")}
+    """Folders of clusters among the run's own temporary files (shared memory is looked at
+    when the whole run ends: other clusters may live there)."""
+    places = {tempfile.gettempdir(), os.environ.get("XDG_RUNTIME_DIR", "/nowhere")}
     return {
         os.path.join(place, name)
         for place in places
         if os.path.isdir(place)
         for name in os.listdir(place)
-        if name.startswith(("ipclusterz-", "ipcz-"))
+        if name.startswith("ipclusterz-")
     }
 
 
