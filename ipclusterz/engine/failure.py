@@ -39,6 +39,15 @@ class ItemError(Exception):
         self.cause = cause
 
 
+class CodeError(Exception):
+    """Code that was executed raised its cause; ``traceback`` is how to show that."""
+
+    def __init__(self, cause: BaseException, traceback: str) -> None:
+        super().__init__(traceback)
+        self.cause = cause
+        self.traceback = traceback
+
+
 def failure(error: BaseException, engine: int = -1) -> Failure:
     """Describe ``error``: its type, text, formatted traceback and, where possible, itself.
 
@@ -46,12 +55,15 @@ def failure(error: BaseException, engine: int = -1) -> Failure:
     that does not pickle, or not come back from it, travels as text alone; so the result
     always fits a batch.
     """
+    shown = ""
+    if isinstance(error, CodeError):
+        shown, error = error.traceback, error.cause
     error, note = _unwrap(error)
     text = _text(error)
     return Failure(
         name=type(error).__name__,
         text=_cut(f"{text} {note}".strip() if note else text, _TEXT_LIMIT),
-        traceback=_cut(_traceback(error, note), _TRACEBACK_LIMIT),
+        traceback=_cut(shown or traceback_of(error, note), _TRACEBACK_LIMIT),
         engine=engine,
         pickled=_pickled(error),
     )
@@ -75,7 +87,8 @@ def _text(error: BaseException) -> str:
         return f"<no text: its __str__ raised {type(second).__name__}>"
 
 
-def _traceback(error: BaseException, note: str) -> str:
+def traceback_of(error: BaseException, note: str = "") -> str:
+    """Return the formatted traceback, frames of this package left out."""
     try:
         lines = traceback.format_exception(
             type(error), error, _foreign(error.__traceback__), chain=True

@@ -19,6 +19,7 @@ import sys
 import msgspec
 
 from ipclusterz.core.message import Batch, Fork, Outcome, Say, Work, encode
+from ipclusterz.engine import display
 from ipclusterz.engine.namespace import Namespace
 from ipclusterz.engine.page import INTERRUPT, REVOKED, RUNNING, Page
 from ipclusterz.engine.runner import Runner
@@ -53,6 +54,8 @@ class Engine:
     def install(self) -> None:
         """Take over ``__main__``, the standard streams and SIGINT of this process."""
         self.namespace.install()
+        self.runner.install()
+        display.connect(display.Outlet(self._out.show, self._words))
         sys.stdout = sys.__stdout__ = self._out  # type: ignore[assignment,misc]
         sys.stderr = sys.__stderr__ = self._err  # type: ignore[assignment,misc]
         signal.signal(signal.SIGINT, self.runner.on_interrupt)

@@ -59,6 +59,12 @@ class Namespace:
             for name in names:
                 self._fallbacks.pop(name, None)
 
+    def own_changed(self) -> None:
+        """Note that fallbacks which are no longer there, or others, are the user's."""
+        names = self.dict
+        kept = self._fallbacks.items()
+        self.own([name for name, value in kept if names.get(name) is not value])
+
     def pull(self, name: str) -> Any:
         """Return a variable; raises NameError when there is none."""
         try:

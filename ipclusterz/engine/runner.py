@@ -8,6 +8,7 @@ page, the namespace, serialisation, bodies.  Must not know: the socket that task
 
 from __future__ import annotations
 
+import builtins
 import pickle
 from collections.abc import Callable, Sequence
 from time import monotonic, time
@@ -16,7 +17,7 @@ from typing import Any
 
 from ipclusterz.core.message import INLINE, Failure, Op, Outcome, Status, Work, encode
 from ipclusterz.engine import bodies, serialize
-from ipclusterz.engine.execute import Executor
+from ipclusterz.engine.execute import Executor, Reply, no_input
 from ipclusterz.engine.failure import ItemError, LoadError, failure
 from ipclusterz.engine.namespace import Namespace, Shipment
 from ipclusterz.engine.page import INTERRUPT, RUNNING, SERIAL
@@ -80,6 +81,11 @@ class Runner:
             Op.CALL: self._call,
         }
         self._executor = Executor(namespace)
+
+    def install(self) -> None:
+        """Let tasks of this process find a shell, and nobody to ask."""
+        builtins.input = no_input
+        self._executor.watch()
 
     # -- functions -------------------------------------------------------------------------
 
@@ -253,9 +259,9 @@ class Runner:
             return {name: replace(item, names) for name, item in value.items()}
         return value
 
-    def _execute(self, work: Work) -> dict[str, str | None]:
-        code, silent = self._load(work)
-        return {"repr": self._executor.run(code, silent)}
+    def _execute(self, work: Work) -> Reply:
+        code, silent, *colors = self._load(work)
+        return self._executor.run(code, silent, *colors)
 
     def _push(self, work: Work) -> None:
         self.namespace.push(self._load(work))
@@ -268,6 +274,7 @@ class Runner:
 
     def _clear(self, work: Work) -> None:
         self.namespace.clear()
+        self._executor.cleared()
 
     def _call(self, work: Work) -> Any:
         function, args, kwargs = self._load(work)

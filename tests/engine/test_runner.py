@@ -182,15 +182,45 @@ def test_references(bench: Bench) -> None:
 # -- execute -------------------------------------------------------------------------------
 
 
-def test_execute_shows_its_last_expression(
+@pytest.fixture(autouse=True)
+def no_ipython(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In this process there is to be no shell; test_shell.py has one, on an engine."""
+    monkeypatch.setattr("ipclusterz.engine.execute.Executor.start_shell", lambda self: None)
+
+
+def shown(text: str, count: int) -> dict[str, Any]:
+    return {"data": {"text/plain": text}, "metadata": {}, "count": count}
+
+
+def test_execute_returns_its_last_expression(
     bench: Bench, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert bench.do(Op.EXECUTE, ("a = 2\na * 21", False)) == {"repr": "42"}
-    assert bench.do(Op.EXECUTE, ("a; None", False)) == {"repr": None}
-    assert bench.do(Op.EXECUTE, ("a * 21", True)) == {"repr": None}
-    assert bench.do(Op.EXECUTE, ("", False)) == {"repr": None}
-    assert bench.do(Op.EXECUTE, ("_ + 1", False)) == {"repr": "43"}
-    assert capsys.readouterr().out == "42\n43\n"
+    assert bench.do(Op.EXECUTE, ("a = 2\na * 21", False)) == shown("42", 1)
+    assert bench.do(Op.EXECUTE, ("a; None", False)) == {"count": 2}
+    assert bench.do(Op.EXECUTE, ("a * 21", True)) == {}
+    assert bench.do(Op.EXECUTE, ("", False)) == {"count": 3}
+    assert bench.do(Op.EXECUTE, ("_ + 1", False)) == shown("43", 4)
+    assert capsys.readouterr().out == ""
+
+
+def test_execute_awaits(bench: Bench) -> None:
+    code = "import asyncio\nasync def later(x):\n    await asyncio.sleep(0)\n    return x\n"
+    assert bench.do(Op.EXECUTE, (code + "await later(5)", False)) == shown("5", 1)
+    assert (
+        bench.do(Op.EXECUTE, ("task = asyncio.create_task(later(6))\nawait task", True)) == {}
+    )
+    assert bench.do(Op.EXECUTE, ("task.result()", False)) == shown("6", 2)
+    told = bench.failed(Op.EXECUTE, serialize.pack(("await later(1 / 0)", True)))
+    assert told.name == "ZeroDivisionError" and "execute.py" not in told.traceback
+
+
+def test_tracebacks_may_be_coloured(bench: Bench) -> None:
+    told = bench.failed(Op.EXECUTE, serialize.pack(("1 / 0", True, "linux")))
+    assert "\x1b[31mZeroDivisionError: division by zero\x1b[0m" in told.traceback
+    assert isinstance(remote_error(told), ZeroDivisionError)
+    for colors in ("", "nocolor"):
+        told = bench.failed(Op.EXECUTE, serialize.pack(("1 / 0", True, colors)))
+        assert "\x1b" not in told.traceback and "ZeroDivisionError" in told.traceback
 
 
 def test_execute_and_functions_share_their_variables(bench: Bench) -> None:

@@ -485,9 +485,9 @@ def test_output_is_there_before_the_task_ends(forked: TestEngine) -> None:
     forked.interrupt(key)
 
 
-def test_execute_prints_its_value(forked: TestEngine) -> None:
-    assert forked.execute("1 + 1") == {"repr": "2"}
-    assert forked.text(forked.key) == "2\n"
+def test_execute_returns_its_value(forked: TestEngine) -> None:
+    assert forked.execute("1 + 1")["data"] == {"text/plain": "2"}
+    assert forked.text(forked.key) == ""
 
 
 def test_a_lot_of_output(forked: TestEngine) -> None:

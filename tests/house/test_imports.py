@@ -49,6 +49,7 @@ TABLE: dict[str, tuple[str, ...]] = {
         *("launchers", "client", "cluster", "store"),
     ),
     "__main__": ("apps",),
+    "datapub": ("engine.display",),
     "joblib": ("client", "cluster", "error"),
     # The public names; nothing is imported before it is used.
     "__init__": (
