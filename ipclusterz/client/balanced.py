@@ -10,6 +10,7 @@ from ipclusterz.client import loads
 from ipclusterz.client import targets as engines_of
 from ipclusterz.client.group import AsyncMapResult
 from ipclusterz.client.lazymap import LazyMap
+from ipclusterz.client.past import FRESH
 from ipclusterz.client.task import TaskResult, name_of
 from ipclusterz.client.views import View
 from ipclusterz.core.message import Op, Options
@@ -50,6 +51,7 @@ class LoadBalancedView(View):
         self._pack = self._session.functions.pack
         self._submit = self._session.connection.submit
         self._live = self._session.live
+        self._fresh = self._past.fresh
 
     def __repr__(self) -> str:
         return f"<LoadBalancedView {self._targets}>"
@@ -175,11 +177,10 @@ class LoadBalancedView(View):
         except BaseException:
             live.discard(result)
             raise
-        past = self._past
-        if key == past.next:
-            past.next = key + 1
-        else:
-            past.add(key)
+        fresh = self._fresh
+        fresh.append(key)
+        if len(fresh) >= FRESH:
+            self._past.fold()
         return result
 
     def _apply_large(

@@ -10,6 +10,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from threading import Lock
 from typing import TYPE_CHECKING, Any, overload
 
 from ipclusterz.client import remembered
@@ -23,33 +24,50 @@ if TYPE_CHECKING:
 RUNS = 100_000
 """Ranges that are remembered of one view; the oldest go first."""
 
+FRESH = 4096
+"""Keys that are made into ranges together."""
+
 
 class Past:
-    """The keys of tasks sent through one view, as ranges.
+    """The keys of tasks sent through one view, as ranges; any thread may add some.
 
-    ``next`` is the key that would continue the last range: whoever adds a million tasks may
-    compare and increment it instead of calling :meth:`add`.
+    ``fresh`` takes keys as they come: whoever sends a million tasks may append to it, and
+    call :meth:`fold` when it has :data:`FRESH` of them.
     """
 
-    __slots__ = ("_ends", "_first", "next")
+    __slots__ = ("_first", "_lock", "_next", "_runs", "fresh")
 
     def __init__(self) -> None:
-        self._ends: deque[range] = deque(maxlen=RUNS)
-        self._first = 0
-        self.next = 0
+        self.fresh: list[int] = []
+        self._runs: deque[range] = deque(maxlen=RUNS)
+        self._first = self._next = 0  # the last range, which grows
+        self._lock = Lock()
 
     def add(self, key: int, n: int = 1) -> None:
         """Take note of ``n`` tasks with keys in a row."""
-        if key != self.next:
-            if self.next:
-                self._ends.append(range(self._first, self.next))
-            self._first = key
-        self.next = key + n
+        self.fresh.extend(range(key, key + n))
+        if len(self.fresh) >= FRESH:
+            self.fold()
+
+    def fold(self) -> None:
+        """Make ranges of the fresh keys."""
+        with self._lock:
+            count = len(self.fresh)  # others may append meanwhile
+            part = sorted(self.fresh[:count])
+            del self.fresh[:count]
+            for key in part:
+                if key != self._next:
+                    if self._next:
+                        self._runs.append(range(self._first, self._next))
+                    self._first = key
+                self._next = key + 1
 
     def ranges(self) -> list[range]:
         """Return the ranges, in the order of sending."""
-        last = [range(self._first, self.next)] if self.next else []
-        return [*self._ends, *last]
+        self.fold()
+        with self._lock:
+            last = [range(self._first, self._next)] if self._next else []
+            return [*self._runs, *last]
 
 
 class History(Sequence[str]):

@@ -186,3 +186,23 @@ def test_decorators(rc: Client) -> None:
 
     assert same(3).get() == 3
     assert more(range(5)).get() == [1, 2, 3, 4, 5]
+
+
+def test_a_view_used_by_threads_remembers_all(rc: Client) -> None:
+    view = rc.load_balanced_view()
+    names: list[list[str]] = [[] for _ in range(4)]
+
+    def send(into: list[str]) -> None:
+        for _ in range(3000):
+            into.extend(view.apply_async(len, "").msg_ids)
+
+    threads = [threading.Thread(target=send, args=(into,)) for into in names]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert set(view.history) == {name for into in names for name in into}
+    assert (
+        len(view.history) == 12_000
+        and view._past.ranges() == rc.session.connection.task_ranges()
+    )

@@ -67,10 +67,12 @@ def test_a_history_is_a_few_ranges() -> None:
         past.add(key)
     past.add(30, 3)
     history = History(str, past.ranges())
-    assert list(history) == "5 6 7 20 21 9 30 31 32".split()
-    assert history[3:5] == ["20", "21"] and history[-1] == "32" and len(history) == 9
+    assert list(history) == "5 6 7 9 20 21 30 31 32".split()  # keys count upwards
+    assert history[3:6] == ["9", "20", "21"] and history[-1] == "32" and len(history) == 9
     assert len(past.ranges()) == 4
-    for key in range(0, 2 * RUNS + 20, 2):
+    past.add(33)
+    assert past.ranges()[-1] == range(30, 34) and not past.fresh
+    for key in range(100, 2 * RUNS + 120, 2):
         past.add(key)
     assert len(past.ranges()) == RUNS + 1
     assert list(History(str, [])) == [] and not History(str, [])
