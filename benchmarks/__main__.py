@@ -18,7 +18,7 @@ from typing import Any
 
 from benchmarks import bars, machine, markdown, report, rows
 from benchmarks.bench import Bench
-from benchmarks.environment import ROOT, numpy_beside, peers_environment
+from benchmarks.environment import ROOT, compile_checkout, numpy_beside, peers_environment
 from benchmarks.figures import Results
 from benchmarks.peers import ALL, KEYS, OURS, QUICK, Peer
 from benchmarks.plan import Plan
@@ -131,6 +131,7 @@ def _prepare(options: argparse.Namespace, plan: Plan, progress: Progress) -> Ben
     def wanted(peer: Peer) -> list[str]:
         return [name for name in peer.packages if arrays or name != "numpy"]
 
+    compile_checkout()
     here = Path(sys.executable)
     pythons = dict.fromkeys(chosen, here)
     missing: dict[str, str] = {}

@@ -16,7 +16,7 @@ from benchmarks.rows import QUANTITIES, Quantity
 OF_PEERS: dict[Peer, str] = {
     peers.OURS: "`Cluster(n=4)` as it is by default: every message sealed, every task in the"
     " task database; `load_balanced_view()` for what is balanced, `rc[0]` and `rc[:]` for what"
-    " is named.",
+    " is named. Its modules are compiled, as they are once installed.",
     peers.POOL: "the standard library's, forking, with the default queue; it keeps nothing"
     " and is no cluster, but the floor of what separate processes can do. No worker can be"
     " named, so the rows that need this are empty.",

@@ -8,6 +8,7 @@ numpy, which only the arrays need, numpy goes into a folder beside.
 
 from __future__ import annotations
 
+import compileall
 import importlib.util
 import os
 import shutil
@@ -48,6 +49,15 @@ def peers_environment(
             if reason:
                 environment.missing[package] = reason
     return environment
+
+
+def compile_checkout() -> None:
+    """Compile ipclusterz' modules, as an installation does: the peers' are.
+
+    A checkout in which Python may not write bytecode would be compiled at every start.
+    """
+    for folder in ("ipclusterz", "launchers"):
+        compileall.compile_dir(str(ROOT / folder), quiet=2)
 
 
 def numpy_beside(notice: Callable[[str], None]) -> tuple[Path | None, str]:
