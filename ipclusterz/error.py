@@ -32,7 +32,7 @@ from __future__ import annotations
 
 import builtins
 import pickle
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
 
@@ -145,6 +145,11 @@ class RemoteError(KernelError):
         """Return the remote traceback's lines."""
         return (self.traceback or f"{self.ename}: {self.evalue}").splitlines()
 
+    def _render_traceback_(self) -> list[str]:
+        """Return what IPython shows: where it happened there, not where it was raised here."""
+        head = [f"[engine {self.engine_id}]"] if self.engine_id >= 0 else []
+        return head + self.render_traceback()
+
     def print_traceback(self) -> None:
         """Print the remote traceback to standard output."""
         print("\n".join(self.render_traceback()))
@@ -170,19 +175,31 @@ class CompositeError(RemoteError):
     msg: str
     elist: list[tuple[str, str, str, int]]
     tb_limit = 8
-    """How many of the errors its text shows."""
+    """How many different errors are shown; equal ones count once."""
 
     def __init__(self, msg: str, elist: Sequence[tuple[str, str, str, int]]) -> None:
         super().__init__("CompositeError", msg)
         self.msg = msg
         self.elist = list(elist)
 
+    def _alike(self, *places: int) -> list[tuple[str, tuple[str, str, str, int]]]:
+        """Return the errors that differ in ``places``, each with the engines that raised it."""
+        found: dict[tuple[Any, ...], list[tuple[str, str, str, int]]] = {}
+        for entry in self.elist:
+            found.setdefault(tuple(entry[place] for place in places), []).append(entry)
+        return [(_engines([one[3] for one in same]), same[0]) for same in found.values()]
+
     def render_traceback(self) -> list[str]:
+        """Return the remote tracebacks' lines: equal ones once, with all their engines."""
         lines: list[str] = []
-        for ename, evalue, traceback, engine in self.elist:
-            lines.append(f"[engine {engine}] {ename}: {evalue}")
+        different = self._alike(0, 1, 2)
+        for engines, (ename, evalue, traceback, _) in different[: self.tb_limit]:
+            lines.append(f"{engines} {ename}: {evalue}")
             lines.extend("  " + line for line in traceback.splitlines())
-        return lines
+        return lines + _more(len(different) - self.tb_limit)
+
+    def _render_traceback_(self) -> list[str]:
+        return [self.msg, *self.render_traceback()]
 
     def raise_exception(self, index: int = 0) -> None:
         """Raise the error with the given index as a RemoteError of its own."""
@@ -195,19 +212,41 @@ class CompositeError(RemoteError):
         raise RemoteError(ename, evalue, traceback, engine)
 
     def __str__(self) -> str:
+        different = self._alike(0, 1)
         shown = [
-            f"[engine {engine}] {ename}: {evalue}"
-            for ename, evalue, _, engine in self.elist[: self.tb_limit]
+            f"{engines} {ename}: {evalue}"
+            for engines, (ename, evalue, _, _) in different[: self.tb_limit]
         ]
-        if len(self.elist) > self.tb_limit:
-            shown.append(f"... and {len(self.elist) - self.tb_limit} more")
-        return "\n".join([self.msg, *shown])
+        return "\n".join([self.msg, *shown, *_more(len(different) - self.tb_limit)])
 
     def __repr__(self) -> str:
         return f"<CompositeError({len(self.elist)})>"
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (CompositeError, (self.msg, self.elist))
+
+
+def ranges(numbers: Iterable[int]) -> str:
+    """Return engine ids as short text.
+
+    >>> ranges([0, 1, 2, 7])
+    '0-2,7'
+    """
+    parts: list[list[int]] = []
+    for number in sorted(set(numbers)):
+        if parts and number == parts[-1][-1] + 1:
+            parts[-1] = [parts[-1][0], number]
+        else:
+            parts.append([number])
+    return ",".join("-".join(map(str, part)) for part in parts)
+
+
+def _engines(numbers: Sequence[int]) -> str:
+    return f"[engine{'s' if len(set(numbers)) > 1 else ''} {ranges(numbers)}]"
+
+
+def _more(count: int) -> list[str]:
+    return [f"... and {count} more that differ"] if count > 0 else []
 
 
 class _Failure(Protocol):

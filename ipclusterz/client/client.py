@@ -55,6 +55,10 @@ class Client(HubQuestions, Books, Dask):
     block: bool = False
     """Whether views made from now on return values rather than AsyncResults."""
 
+    colors: str | None = None
+    """Colours of the tracebacks of executed code: an IPython scheme such as ``'linux'``,
+    ``'nocolor'`` for plain ones, None for those of the IPython this session runs in, if any."""
+
     def __init__(
         self,
         connection_info: str | os.PathLike[str] | Mapping[str, Any] | None = None,

@@ -12,6 +12,7 @@ from ipclusterz.client import targets as engines_of
 from ipclusterz.client.asyncresult import AsyncResult
 from ipclusterz.client.group import AsyncMapResult, DirectResult, ExecuteGroup, GroupResult
 from ipclusterz.client.pickling import Pickling
+from ipclusterz.client.saying import ipython
 from ipclusterz.client.task import ExecuteResult, TaskResult, name_of
 from ipclusterz.client.views import View
 from ipclusterz.core.message import Op
@@ -111,6 +112,7 @@ class DirectView(View, Pickling):
         session = self._session
         result: TaskResult | GroupResult
         result = one(session, name) if single else many(session, name, len(ids))
+        result._sent_to = ids
         if self.label:
             result._label = self.label
         with _listed(session, result):
@@ -140,13 +142,15 @@ class DirectView(View, Pickling):
     ) -> AsyncResult:
         """Execute ``code`` in the engines' namespaces; return its AsyncResult.
 
-        Its values are :class:`ExecuteReply`.  With ``silent=False`` the value of a last
-        expression is printed and returned as text, as an interpreter does.  When blocking,
-        the result is finished, and what the code raised is raised.
+        Its values are :class:`ExecuteReply`.  With ``silent=False`` they hold the value of a
+        last expression, by MIME type.  Where the engine has IPython, code may be as in a
+        notebook: magics, ``!commands``, displays, top-level ``await``.  When blocking, the
+        result is finished, and what the code raised is raised, its traceback in
+        :attr:`Client.colors`.
         """
         if not isinstance(code, str):
             raise TypeError(f"execute needs code as a str, not {type(code).__name__}")
-        parts = serialize.pack((code, silent))
+        parts = serialize.pack((code, silent, *_colors(self.client)))
         result = self._send(
             Op.EXECUTE, None, parts, targets, "execute", DirectExecute, ExecuteGroup
         )
@@ -405,6 +409,15 @@ def pack_apply(
     if fn.large:
         return Op.CALL, None, serialize.pack_large(f, args, kwargs)
     return Op.APPLY, fn, serialize.pack_call(args, kwargs)
+
+
+def _colors(client: Client) -> list[str]:
+    """Return the colours that tracebacks are to have, as IPython calls them, or nothing."""
+    colors = client.colors
+    if colors is None:
+        colors = getattr(ipython(), "colors", "nocolor")
+    colors = str(colors).lower()
+    return [] if colors in ("", "nocolor") else [colors]
 
 
 def _check_name(name: Any) -> None:

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 from ipclusterz.client import outcome
 from ipclusterz.client.outcome import Metadata
+from ipclusterz.client.output import Texts
 from ipclusterz.client.session import limit
 from ipclusterz.core.message import Result, Status
 from ipclusterz.error import TimeoutError
@@ -18,13 +20,14 @@ from ipclusterz.error import TimeoutError
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from ipclusterz.client.output import Texts
     from ipclusterz.client.session import Session
 
 OUTPUT_WAIT = 2.0
 """Seconds that reading ``stdout`` waits for text that is known to be on its way."""
 
 OK = int(Status.OK)
+
+_NOTHING = Texts()
 
 
 class Facts:
@@ -35,6 +38,7 @@ class Facts:
     _received = 0.0
     _single = False
     _label: str | None = None
+    _sent_to: Sequence[int] | None = None
 
     # -- what it asks of the result --------------------------------------------------------
 
@@ -72,19 +76,26 @@ class Facts:
         return records[0] if self._single else records
 
     def _records(self) -> list[Metadata]:
-        records = []
-        for index, (key, raw) in enumerate(zip(self.task_keys(), self._raws(), strict=False)):
-            record = outcome.metadata(
-                self._session, key, raw, self._submitted, self._received, self._label
-            )
-            texts = self._texts(index)
-            if texts is not None:
-                record["stdout"], record["stderr"] = texts.read(1), texts.read(2)
-            if raw is not None and raw.status != OK:
-                record["error"] = outcome.error_of(self._session, raw)
-            self._add_facts(index, raw, record)
-            records.append(record)
-        return records
+        return [self._record(index) for index in range(len(self.task_keys()))]
+
+    def _record(self, index: int) -> Metadata:
+        """Return the facts about one task."""
+        key, raw = self.task_keys()[index], self._raw_of(index)
+        record = outcome.metadata(
+            self._session, key, raw, self._submitted, self._received, self._label
+        )
+        texts = self._texts(index)
+        if texts is not None:
+            record["stdout"], record["stderr"] = texts.read(1), texts.read(2)
+            record["outputs"], record["data"] = texts.displays(), texts.values()
+        if raw is not None and raw.status != OK:
+            record["error"] = outcome.error_of(self._session, raw)
+        self._add_facts(index, raw, record)
+        return record
+
+    def _raw_of(self, index: int) -> Result | None:
+        """Return one task's result, if it is in."""
+        return self._raws()[index]
 
     def _add_facts(self, index: int, raw: Result | None, record: Metadata) -> None:
         """Hook: add what a kind knows besides."""
@@ -136,13 +147,62 @@ class Facts:
         """What it wrote to standard error; a list of texts for several tasks."""
         return self._output(2)
 
+    @property
+    def outputs(self) -> Any:
+        """What it displayed so far: dicts with ``'data'`` by MIME type and ``'metadata'``.
+
+        Binary data, such as of ``image/png``, is base64 text.  One list for a single task, a
+        list of lists for several.
+        """
+        return self._of_texts(Texts.displays)
+
+    @property
+    def data(self) -> Any:
+        """The values it published so far (``publish_data``); a list of dicts for several."""
+        return self._of_texts(Texts.values)
+
+    @property
+    def execute_result(self) -> Any:
+        """The value of the last expression of executed code, or None; a list for several.
+
+        A dict: ``'data'`` by MIME type, ``'metadata'`` and ``'execution_count'``.
+        """
+        return self._fact("execute_result")
+
+    @property
+    def targets(self) -> list[int] | None:
+        """The engines it was sent to, one for each task; None where any engine will do."""
+        return None if self._sent_to is None else list(self._sent_to)
+
     def _output(self, stream: int) -> Any:
+        return self._of_texts(lambda texts: texts.read(stream))
+
+    def _of_texts(self, read: Callable[[Texts], Any]) -> Any:
         self.wait_for_output(OUTPUT_WAIT)
-        found = []
-        for index in range(len(self.task_keys())):
-            texts = self._texts(index)
-            found.append(texts.read(stream) if texts is not None else "")
+        found = [read(self._texts(index) or _NOTHING) for index in range(len(self.task_keys()))]
         return found[0] if self._single else found
+
+    def display_outputs(self, groupby: str = "type", result_only: bool = False) -> None:
+        """Show what the tasks printed, displayed and gave as values; TimeoutError before.
+
+        What several engines put out alike is shown once, with their ids: ``[stdout:0-3]``.
+        ``groupby='type'``: standard output, then errors, displays, values; ``'order'``: of
+        the displays, the first of each engine, then the second ones; ``'engine'``: engine by
+        engine.  With ``result_only`` the values only.  ValueError for others.
+        """
+        from ipclusterz.client.display import display_outputs
+
+        display_outputs(self, groupby, result_only)  # type: ignore[arg-type]
+
+    def stream_output(self) -> AbstractContextManager[None]:
+        """Return a context manager: within its block, output is shown as it comes.
+
+        From another thread, so the block may do what it likes: ``with ar.stream_output():
+        ar.wait()``.  Values are not shown: see :meth:`display_outputs`.
+        """
+        from ipclusterz.client.display import stream_output
+
+        return stream_output(self)  # type: ignore[arg-type]
 
     def wait_for_output(self, timeout: float | None = -1) -> bool:
         """Wait for all text of the tasks that are finished; tell whether it is there."""

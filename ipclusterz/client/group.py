@@ -119,6 +119,9 @@ class GroupResult(AsyncResult):
         get = self._got.get
         return [get(key) for key in self._keys]
 
+    def _raw_of(self, index: int) -> Result | None:
+        return self._got.get(self._keys[index])
+
     def _texts(self, index: int) -> Texts | None:
         key = self._keys[index]
         return self._written.get(key) or self._session.outputs.peek(key)
@@ -256,12 +259,12 @@ class ExecuteGroup(DirectResult):
     _code = ""
 
     def _convert(self, value: Any, raw: Result) -> ExecuteReply:
-        return reply(raw.engine, value)
+        return reply(raw.engine, value, lambda: self._record(self._keys.index(raw.key)))
 
     def _add_facts(self, index: int, raw: Result | None, record: Metadata) -> None:
         record["execute_input"] = self._code
         if raw is not None and raw.status == OK and self._settle(index) is None:
-            record["execute_result"] = self._piece(index).text
+            record["execute_result"] = self._piece(index).execute_result
 
 
 class AsyncMapResult(GroupResult):

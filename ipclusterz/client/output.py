@@ -1,17 +1,26 @@
-"""What tasks print, kept by task until someone reads it or the task is forgotten.
+"""What tasks print, display and publish, kept by task until read or the task is forgotten.
 
-Text comes on another channel than results, so it may come before, with or after them, and
+Output comes on another channel than results, so it may come before, with or after them, and
 for tasks whose result nobody holds any more.  The store lets go of everything that can no
 longer be read: memory must not grow with the number of tasks that ever printed.
 
 Called under the connection's I/O lock (:meth:`Outputs.add`, :meth:`Outputs.claim`), so one
-at a time; reading is safe from any thread.  Knows keys and text only.
+at a time; reading is safe from any thread.  Knows keys, text and records of displays
+(:mod:`ipclusterz.engine.display` says what is in one).
 """
 
 from __future__ import annotations
 
+import base64
+import pickle
 import weakref
 from collections.abc import Callable, Iterable
+from typing import Any
+
+import msgspec
+
+from ipclusterz.core.message import BEGIN, DISPLAY, END
+from ipclusterz.error import SerializationError
 
 SWEEP = 1024
 """Tasks with unclaimed text at which the store first looks for forgotten ones."""
@@ -21,41 +30,128 @@ LATE = 16384
 
 
 class Texts:
-    """The text of one task, by stream; ``received`` counts characters."""
+    """The output of one task in order; ``received`` counts characters."""
 
-    __slots__ = ("__weakref__", "_pieces", "received")
+    __slots__ = ("__weakref__", "_open", "engine", "pieces", "received")
 
-    def __init__(self) -> None:
-        self._pieces: list[tuple[int, str]] = []
+    def __init__(self, engine: int = -1) -> None:
+        self.engine = engine
+        self.pieces: list[tuple[int, str]] = []
+        """Text by stream (1 or 2), and whole displays as DISPLAY and JSON."""
         self.received = 0
+        self._open: list[str] | None = None
 
     def add(self, stream: int, text: str) -> None:
-        """Append ``text`` to standard output (1) or standard error (2)."""
-        self._pieces.append((stream, text))
+        """Append text to standard output (1) or standard error (2), or a display's piece."""
         self.received += len(text)
+        if stream < DISPLAY:
+            self.pieces.append((stream, text))
+            return
+        if stream & BEGIN or self._open is None:
+            self._open = []  # what was not finished never will be: its engine has died
+        self._open.append(text)
+        if stream & END:
+            self.pieces.append((DISPLAY, "".join(self._open)))
+            self._open = None
 
     def read(self, stream: int) -> str:
         """Return all text of one stream so far."""
-        return "".join([text for which, text in list(self._pieces) if which == stream])
+        return "".join([text for which, text in list(self.pieces) if which == stream])
+
+    def records(self) -> list[dict[str, Any]]:
+        """Return what was displayed and published so far, decoded, in order."""
+        return [decoded(text) for which, text in list(self.pieces) if which == DISPLAY]
+
+    def displays(self) -> list[dict[str, Any]]:
+        """Return what is to be seen of it: see :func:`displays`."""
+        return displays(self.records())
+
+    def values(self) -> dict[str, Any]:
+        """Return what was published: see :func:`published`."""
+        return published(self.records())
+
+
+def decoded(record: str) -> dict[str, Any]:
+    """Return what a record says; nothing if it cannot be read."""
+    try:
+        made = msgspec.json.decode(record)
+    except msgspec.DecodeError:
+        return {}
+    return made if isinstance(made, dict) else {}
+
+
+def displays(records: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return what is to be seen in the end: dicts with 'data' and 'metadata' by MIME type.
+
+    Displays that were cleared are gone, those that were updated are as they were last.
+    """
+    seen: list[dict[str, Any]] = []
+    clear_next = False
+    for record in records:
+        if "clear" in record:
+            clear_next = bool(record["clear"])
+            if not clear_next:
+                seen.clear()
+        elif "data" in record:
+            if clear_next:
+                seen.clear()
+                clear_next = False
+            _place(seen, display_of(record), bool(record.get("update")))
+    return seen
+
+
+def display_of(record: dict[str, Any]) -> dict[str, Any]:
+    """Return a record's display as users get it."""
+    made = {"data": record["data"], "metadata": record.get("metadata") or {}}
+    if "id" in record:
+        made["transient"] = {"display_id": record["id"]}
+    return made
+
+
+def _place(seen: list[dict[str, Any]], made: dict[str, Any], update: bool) -> None:
+    if not update:
+        seen.append(made)
+        return
+    for index, one in enumerate(seen):  # one that was cleared is not to be seen again
+        if one.get("transient") == made.get("transient"):
+            seen[index] = made
+
+
+def published(records: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    """Return the values that a task has published, by name, the last of each."""
+    values: dict[str, Any] = {}
+    for record in records:
+        if "values" in record:
+            try:
+                values.update(pickle.loads(base64.b64decode(record["values"])))
+            except Exception as error:
+                raise SerializationError(
+                    f"published data cannot be unpickled here: {type(error).__name__}: {error};"
+                    " what it needs must be importable in the client as well"
+                ) from error
+    return values
 
 
 class Outputs:
-    """Text by task key.
+    """Output by task key.
 
-    ``live_keys`` returns the keys of tasks that are not finished.  ``open`` holds the text
-    of tasks by key until it is claimed; others may look whether a key is in it.
+    ``live_keys`` returns the keys of tasks that are not finished.  ``open`` holds the output
+    of tasks by key until it is claimed; others may look whether a key is in it.  ``count``
+    is another number whenever something came.
     """
 
     def __init__(self, live_keys: Callable[[], Iterable[int]]) -> None:
         self._live_keys = live_keys
         self.open: dict[int, Texts] = {}
+        self.count = 0
         self._late: dict[int, tuple[weakref.ref[Texts], int]] = {}
         self._sweep_at = SWEEP
 
     def add(self, key: int, engine: int, stream: int, text: str) -> None:
-        """Keep ``text`` that task ``key`` wrote; what no task wrote (0) is dropped."""
+        """Keep what task ``key`` wrote; what no task wrote (0) is dropped."""
         if not key:
             return
+        self.count += 1
         late = self._late.get(key)
         if late is not None:
             self._add_late(key, late, stream, text)
@@ -64,15 +160,15 @@ class Outputs:
         if texts is None:
             if len(self.open) >= self._sweep_at:
                 self._sweep()
-            texts = self.open[key] = Texts()
+            texts = self.open[key] = Texts(engine)
         texts.add(stream, text)
 
     def peek(self, key: int) -> Texts | None:
-        """Return the text of a task that is still running, if it wrote any."""
+        """Return the output of a task that is still running, if there is any."""
         return self.open.get(key)
 
     def claim(self, key: int, expected: int) -> Texts | None:
-        """Hand over a finished task's text; ``expected`` characters belong to it in all.
+        """Hand over a finished task's output; ``expected`` characters belong to it in all.
 
         What is still missing is added as it comes, as long as the caller holds the object.
         """
@@ -100,7 +196,7 @@ class Outputs:
             del self._late[key]
 
     def _sweep(self) -> None:
-        """Forget text of tasks that ended without claiming it (it came after their end)."""
+        """Forget output of tasks that ended without claiming it (it came after their end)."""
         live = set(self._live_keys())
         for key in [key for key in self.open if key not in live]:
             del self.open[key]

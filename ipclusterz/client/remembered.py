@@ -150,7 +150,7 @@ class AsyncHubResult(GroupResult):
         if record["op"] == m.Op.EXECUTE:
             from ipclusterz.client.task import reply
 
-            return reply(raw.engine, value)
+            return reply(raw.engine, value, lambda: self._record(raw.key - 1))
         return value
 
     def _add_facts(self, index: int, raw: m.Result | None, record: Metadata) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures._base import FINISHED
 from typing import TYPE_CHECKING, Any
 
@@ -104,25 +104,89 @@ class TaskResult(AsyncResult):
 
 
 class ExecuteReply:
-    """What executing code gave: the engine, and the last expression as text or None.
+    """What executing code gave: the engine, and what the last expression showed.
 
-    >>> ExecuteReply(2, "42")
-    <ExecuteReply[2]: 42>
+    ``data`` holds it by MIME type (``text/plain``, ``text/html``, ...; bytes as base64), empty
+    where there is nothing to show.  Facts of the task, such as ``stdout``, can be read as
+    attributes or items.  In a notebook it is displayed as the value would be.
+
+    >>> ExecuteReply(2, {"data": {"text/plain": "42"}, "count": 7})
+    <ExecuteReply[7]: 42>
     """
 
-    __slots__ = ("engine_id", "text")
+    __slots__ = ("_facts", "_shown", "engine_id", "execution_count")
 
-    def __init__(self, engine_id: int, text: str | None) -> None:
+    def __init__(
+        self,
+        engine_id: int,
+        shown: Mapping[str, Any],
+        facts: Callable[[], Metadata] = Metadata,
+    ) -> None:
         self.engine_id = engine_id
-        self.text = text
+        self.execution_count: int | None = shown.get("count")
+        self._shown = shown
+        self._facts = facts
 
     @property
-    def execute_result(self) -> str | None:
-        """The last expression's repr, or None."""
-        return self.text
+    def data(self) -> dict[str, Any]:
+        """The last expression's value by MIME type."""
+        return self._shown.get("data") or {}
+
+    @property
+    def text(self) -> str | None:
+        """The last expression's value as text, or None."""
+        return self.data.get("text/plain")
+
+    @property
+    def execute_result(self) -> dict[str, Any] | None:
+        """``data``, ``metadata`` and ``execution_count`` of the value, or None."""
+        if not self.data:
+            return None
+        return {
+            "data": self.data,
+            "metadata": self._shown.get("metadata") or {},
+            "execution_count": self.execution_count,
+        }
+
+    @property
+    def metadata(self) -> Metadata:
+        """The facts about the task."""
+        return self._facts()
+
+    def display(self) -> None:
+        """Show the value: as IPython does, or its text where there is no IPython."""
+        from ipclusterz.client.display import Screen  # few need it
+
+        Screen().values([(self.engine_id, self)])
+
+    def __getitem__(self, key: str) -> Any:
+        return self._facts()[key]
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return getattr(self._facts(), name)
 
     def __repr__(self) -> str:
-        return f"<ExecuteReply[{self.engine_id}]: {self.text or ''}>"
+        text = self.text or ""
+        count = "" if self.execution_count is None else self.execution_count
+        return f"<ExecuteReply[{count}]: {text if len(text) <= 32 else text[:29] + '...'}>"
+
+    def prompt(self, engines: str = "", count: bool = True) -> str:
+        """Return what stands before the value: ``Out[2:7]:``, engine and execution count."""
+        number = self.execution_count if count else None
+        return f"Out[{engines or self.engine_id}{'' if number is None else f':{number}'}]:"
+
+    def labelled(self, prompt: str) -> str:
+        """Return the value as text after its prompt."""
+        text = self.text or ""
+        return prompt + ("\n" if "\n" in text else " ") + text
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> Any:
+        if not self.data:
+            return {"text/plain": repr(self)}, {}
+        shown = {**self.data, "text/plain": self.labelled(self.prompt())}
+        return shown, self._shown.get("metadata") or {}
 
 
 class ExecuteResult(TaskResult):
@@ -132,17 +196,17 @@ class ExecuteResult(TaskResult):
 
     def _convert(self, value: Any) -> Any:
         raw = self._raw
-        return reply(raw.engine if raw is not None else -1, value)
+        return reply(raw.engine if raw is not None else -1, value, lambda: self._record(0))
 
     def _add_facts(self, index: int, raw: Result | None, record: Metadata) -> None:
         record["execute_input"] = self._code
         if raw is not None and raw.status == OK and self._error() is None:
-            record["execute_result"] = self._value.text
+            record["execute_result"] = self._value.execute_result
 
 
-def reply(engine: int, value: Any) -> ExecuteReply:
+def reply(engine: int, value: Any, facts: Callable[[], Metadata]) -> ExecuteReply:
     """Make an :class:`ExecuteReply` of what an engine answers to EXECUTE."""
-    return ExecuteReply(engine, value.get("repr") if isinstance(value, dict) else None)
+    return ExecuteReply(engine, value if isinstance(value, dict) else {}, facts)
 
 
 def name_of(f: Callable[..., Any]) -> str:

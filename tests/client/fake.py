@@ -192,13 +192,12 @@ class FakeConnection:
         if op is Op.MAP:
             return _map(serialize.loads(fn.data), *data)
         if op is Op.EXECUTE:
-            code, silent = data
+            code, silent, *_colors = data
             if silent:
                 exec(code, space)
-                return {"repr": None}
+                return {}
             shown = repr(eval(code, space))
-            print(shown)
-            return {"repr": shown}
+            return {"data": {"text/plain": shown}, "metadata": {}, "count": 7}
         if op is Op.PUSH:
             space.update(data)
             return None

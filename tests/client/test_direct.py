@@ -98,12 +98,16 @@ def test_execute_returns_replies(rc: Client) -> None:
     result = rc[:].execute("a = 1", block=True)
     assert result.ready() and result.successful()
     shown = rc[0].execute("1 + 2", silent=False, block=True)
-    assert shown.get().execute_result == "3" and repr(shown.get()) == "<ExecuteReply[0]: 3>"
-    assert shown.stdout == "3\n"
-    assert shown.metadata["execute_result"] == "3"
+    value = {"data": {"text/plain": "3"}, "metadata": {}, "execution_count": 7}
+    assert shown.get().execute_result == value and shown.get().text == "3"
+    assert repr(shown.get()) == "<ExecuteReply[7]: 3>"
+    assert shown.stdout == "" and shown.execute_result == value
+    assert shown.metadata["execute_result"] == value and shown.metadata.execute_input == "1 + 2"
     several = rc[:].execute("1 + 2", silent=False)
     assert [reply.engine_id for reply in several.get()] == [0, 1, 2]
-    assert [facts["execute_result"] for facts in several.metadata] == ["3"] * 3
+    assert [facts["execute_result"] for facts in several.metadata] == [value] * 3
+    assert several.get()[1]["engine_id"] == 1 and several.get()[2].status == "ok"
+    assert result.get()[0].execute_result is None and result.get()[0].text is None
 
 
 def test_run_sends_a_files_content(rc: Client, tmp_path: object) -> None:
@@ -122,7 +126,7 @@ def test_errors_have_their_type(rc: Client) -> None:
     assert isinstance(caught.value, error.RemoteError) and caught.value.engine_id == 0
     with pytest.raises(error.CompositeError) as several:
         rc[:].execute("1/0", block=True)
-    assert len(several.value.elist) == 3 and "[engine 2] ZeroDivisionError" in str(
+    assert len(several.value.elist) == 3 and "[engines 0-2] ZeroDivisionError" in str(
         several.value
     )
     with pytest.raises(ZeroDivisionError):  # all of one type: that type too
