@@ -19,7 +19,7 @@ import threading
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from concurrent.futures import Future
 from concurrent.futures._base import FINISHED, PENDING
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ipclusterz.client import callbacks, outcome
 from ipclusterz.client.facts import OK, Facts
@@ -34,6 +34,11 @@ CANCEL_WAIT = 0.25
 """Seconds :meth:`AsyncResult.cancel` waits for the verdict on tasks not begun."""
 
 _ABORTED = int(Status.ABORTED)
+
+# Facts that few ask for by attribute; others are properties of Facts.
+_ASKED = frozenset(
+    "after attempt engine_uuid error execute_input execute_result follow label".split()
+)
 
 
 class _Waiters:
@@ -395,6 +400,14 @@ class AsyncResult(Facts, Future[Any]):
         self._check_ready(key)
         value = self.get(0)
         return ([value] if self._single else value)[key]
+
+    if not TYPE_CHECKING:  # mypy would take any name for one of these
+
+        def __getattr__(self, name: str) -> Any:
+            """Return a fact about the task, a list for several; see ``metadata``."""
+            if name in _ASKED:
+                return self._fact(name)
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def _check_ready(self, key: int | slice) -> None:
         if self._state != FINISHED:

@@ -53,6 +53,9 @@ class LoadBalancedView(View):
         self._live = self._session.live
         self._fresh = self._past.fresh
 
+    def __len__(self) -> int:
+        return len(self._targets or self._session.connection.engines)
+
     def __repr__(self) -> str:
         return f"<LoadBalancedView {self._targets}>"
 

@@ -46,6 +46,9 @@ class View:
         self.block: bool = client.block
         self.set_flags(**flags)
 
+    def __bool__(self) -> bool:
+        return True  # also while there is no engine
+
     # -- flags -----------------------------------------------------------------------------
 
     def set_flags(self: V, **flags: Any) -> V:

@@ -130,6 +130,19 @@ def test_split_and_join_of_failures(rc: ipp.Client) -> None:
         ipp.AsyncResult.join()
 
 
+def test_facts_are_attributes(rc: ipp.Client) -> None:
+    one = rc.load_balanced_view(label="fact").apply_async(abs, -1)
+    two = rc[:2].apply_async(divmod, 1, 0)
+    assert rc.wait([one, two], timeout=20)
+    assert one.label == "fact" and one.attempt is not None and not one.follow
+    assert [type(error).__name__ for error in two.error] == ["ZeroDivisionError"] * 2
+    assert one.error is None and one.engine_uuid == one.metadata.engine_uuid
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        one.nonsense  # noqa: B018
+    view = rc.load_balanced_view()
+    assert len(view) == 3 and len(rc.load_balanced_view([0])) == 1
+
+
 def test_times_and_dicts(rc: ipp.Client) -> None:
     result = rc[:].apply_async(time.sleep, 0.1)
     assert result.get(timeout=20) == [None] * 3
