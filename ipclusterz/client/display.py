@@ -85,9 +85,14 @@ class Screen:
     def displays(self, engines: Sequence[int], shown: Iterable[dict[str, Any]]) -> None:
         """Show displays of these engines, one after the other."""
         for index, one in enumerate(shown):
-            if self._named and index == 0:
-                self.line(f"[output:{ranges(engines)}]")
+            if index == 0:
+                self.head(engines)
             self.publish(one["data"], one["metadata"])
+
+    def head(self, engines: Sequence[int]) -> None:
+        """Say whose displays follow."""
+        if self._named:
+            self.line(f"[output:{ranges(engines)}]")
 
     def values(self, replies: Iterable[tuple[int, ExecuteReply]]) -> None:
         """Show the values of last expressions, by engine."""
@@ -259,7 +264,7 @@ class _Live:
             shown = display_of(record)
             name = f"{self._result.msg_ids[index]}-{record['id']}"
             if not record.get("update"):
-                screen.displays(engines, [])
+                screen.head(engines)
             screen.publish(
                 shown["data"],
                 shown["metadata"],

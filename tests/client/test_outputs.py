@@ -202,6 +202,22 @@ def test_maps_and_calls_have_outputs_too(
     assert rc[:].apply_sync(len, "abc") == [3, 3, 3, 3]
 
 
+def test_streaming_of_what_is_there_already(
+    rc: Client, link: Told, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pieces = [(1, "a\n"), (1, "b\n"), (WHOLE, html("x")), (2, "wrong"), (1, "c")]
+    named = [(WHOLE, html("y", id="1")), (WHOLE, html("Y", id="1", update=True))]
+    link.told = {0: pieces, 1: pieces, 2: named}
+    result = finished(rc)
+    with result.stream_output():
+        pass
+    out, err = capsys.readouterr()
+    assert out == (
+        "[stdout:0-1]\na\nb\n[output:0-1]\n<x>\n\n[stdout:0-1] c\n[output:2]\n<y>\n<Y>\n"
+    )
+    assert err == "[stderr:0-1] wrong"
+
+
 def test_what_alike_means() -> None:
     assert display.alike([(3, "b"), (1, "a"), (2, "b")]) == [([3, 2], "b"), ([1], "a")]
     one, two = {"data": {"a": 1}}, {"data": {"a": 2}}
