@@ -582,7 +582,7 @@ Whole = tuple[
 ]
 
 
-class Records(Message, tag=68):
+class Records(Part):
     """What a scheduler saw of tasks, for the task database.
 
     ``begun`` are (key, channel, op, function's digest, submitted, label, payload), ``ended``
@@ -611,7 +611,7 @@ class Records(Message, tag=68):
         )
 
 
-class Shipment(Message, tag=70):
+class Shipment(Message, tag=68):
     """Announces encoded :class:`Records`, which follow in a frame of their own.
 
     The hub keeps them as they are: to take each task out of them can wait until somebody
