@@ -128,5 +128,12 @@ def __getattr__(name: str) -> object:
     return value
 
 
+def load_ipython_extension(shell: object) -> None:
+    """Give IPython the magics for engines: ``%load_ext ipclusterz``."""
+    from ipclusterz.client.magics import load
+
+    load(shell)
+
+
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})

@@ -171,6 +171,15 @@ class Client(HubQuestions, Books, Dask):
         """Have joblib use all engines: see :meth:`LoadBalancedView.register_joblib_backend`."""
         self.load_balanced_view().register_joblib_backend(name, make_default)
 
+    def activate(self, targets: Any = "all", suffix: str = "") -> DirectView:
+        """Return a blocking view of ``targets`` that has IPython's magics, ``%px`` and others.
+
+        See :meth:`DirectView.activate`.
+        """
+        view = self.direct_view(targets, block=True)
+        view.activate(suffix)
+        return view
+
     def _choose(self, spec: Any) -> int | list[int]:
         return engines_of.choose(spec, self.ids, self.session.connection.departed)
 

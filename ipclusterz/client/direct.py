@@ -176,6 +176,23 @@ class DirectView(View, Pickling):
             code = file.read()
         return self.execute(code, targets=targets, block=block, label=label)
 
+    def activate(self, suffix: str = "") -> None:
+        """Let IPython's ``%px``, ``%%px``, ``%autopx``, ``%pxresult``, ``%pxconfig`` use it.
+
+        ``suffix`` is added to their names, so that several views can have magics.  Warns
+        where no IPython runs.
+        """
+        shell = ipython()
+        if shell is None:
+            import warnings
+
+            text = "%px and its like need IPython, which does not run here"
+            warnings.warn(text, stacklevel=2)
+            return
+        from ipclusterz.client.magics import register
+
+        register(shell, self, suffix)
+
     # -- namespaces ------------------------------------------------------------------------
 
     def push(
