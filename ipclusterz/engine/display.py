@@ -5,13 +5,14 @@ stream's way to write a record, the shared page's count of tasks.  Must not know
 sockets.
 
 A record is ``{"data": {mime: content}, "metadata": {}}``, with ``"id"`` (and ``"update"``) for
-a display that can be replaced; or ``{"clear": wait}``; or ``{"values": pickle}``.  Bytes become
-base64, as notebooks have it.
+a display that can be replaced; or ``{"clear": wait}``; or ``{"values": pickle, "names": []}``.
+Bytes become base64, as notebooks have it.
 """
 
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -21,7 +22,10 @@ from ipclusterz.engine import serialize
 from ipclusterz.engine.page import SERIAL
 
 LIMIT = 32 * 1024 * 1024
-"""Bytes of records that one task may send."""
+"""Bytes of displays that one task may send, and of values at once."""
+
+VALUES = 256 * 1024 * 1024
+"""Bytes of values that one task may send in all: later ones replace earlier ones."""
 
 MARKERS = 100
 """How often a task that shows too much is told so in place of what it showed."""
@@ -38,6 +42,7 @@ class Outlet:
         self._process = os.getpid()
         self._task = -1
         self._left = LIMIT
+        self._left_values = VALUES
         self._markers = MARKERS
 
     @property
@@ -45,32 +50,46 @@ class Outlet:
         """Whether this is the engine itself: children write no records, but text."""
         return os.getpid() == self._process
 
-    def fits(self, size: int) -> bool:
-        """Take ``size`` bytes from what the task may send; False if they are too many."""
+    def _begin(self) -> None:
+        """Let another task have what is allowed."""
         if self._words[SERIAL] != self._task:
             self._task = self._words[SERIAL]
             self._left = LIMIT
+            self._left_values = VALUES
             self._markers = MARKERS
-        if size > self._left:
-            return False
-        self._left -= size
-        return True
 
     def show(self, data: Mapping[str, Any], more: Mapping[str, Any]) -> None:
         """Send a display, or a word in its place if it is too large."""
+        self._begin()
         record = _encode({"data": data, **more})
-        if self.fits(len(record)):
+        if len(record) <= self._left:
+            self._left -= len(record)
             self._write(record)
         elif self._markers > 0:
             self._markers -= 1
             self._write(_encode({"data": _marker(data, len(record)), **more, "metadata": {}}))
 
-    def send(self, record: bytes) -> bool:
-        """Send a record; tell whether it was not too large."""
-        fits = self.fits(len(record))
-        if fits:
+    def clear(self, record: bytes) -> None:
+        """Send that displays are taken back, as long as there may be any."""
+        self._begin()
+        if self._left > 0:
+            self._left -= len(record)
             self._write(record)
-        return fits
+
+    def publish(self, record: bytes) -> None:
+        """Send values; when there were too many say so, once, and drop them."""
+        self._begin()
+        if self._left_values <= 0:
+            return
+        self._left_values -= len(record)
+        if self._left_values > 0:
+            self._write(record)
+        else:
+            print(
+                f"publish_data: this task has published {VALUES / 1e6:.0f} MB; nothing of what"
+                " it publishes from now on is sent",
+                file=sys.stderr,
+            )
 
 
 _outlet: Outlet | None = None
@@ -103,15 +122,15 @@ def publish(
 def clear(wait: bool = False) -> None:
     """Take back what the task has shown, with ``wait`` when it shows something next."""
     if _outlet is not None and _outlet.usable:
-        _outlet.send(_encode({"clear": wait}))
+        _outlet.clear(_encode({"clear": wait}))
 
 
 def publish_data(data: Mapping[str, Any]) -> None:
     """Tell the client of values while the task runs: they are added to the result's ``data``.
 
     ``data`` maps names to anything that can be pickled.  Raises TypeError for other than a
-    mapping, RuntimeError outside of an engine's task, ValueError when the task has published
-    and displayed more than 32 MiB.
+    mapping, RuntimeError outside of an engine's task, ValueError for more than 32 MiB at once.
+    Of a task that has published 256 MiB nothing more is sent; its standard error says so.
     """
     if not isinstance(data, Mapping):
         raise TypeError(f"publish_data needs names and values, not {type(data).__name__}")
@@ -119,13 +138,14 @@ def publish_data(data: Mapping[str, Any]) -> None:
         raise RuntimeError(
             "publish_data() works in tasks on engines, and not in processes they start"
         )
-    record = _encode({"values": serialize.one_block(dict(data))})
-    if not _outlet.send(record):
+    names = [str(name) for name in data]
+    record = _encode({"values": serialize.one_block(dict(data)), "names": names})
+    if len(record) > LIMIT:
         raise ValueError(
-            f"publish_data: {len(record)} bytes for {', '.join(map(str, data))} are more than"
-            f" is left of the {LIMIT} that a task may publish and display; return large values"
-            " as the result"
+            f"publish_data: {len(record)} bytes for {', '.join(names)} are more than the"
+            f" {LIMIT} that can be published at once; return large values as the result"
         )
+    _outlet.publish(record)
 
 
 def jsonable(data: Mapping[str, Any]) -> dict[str, Any]:

@@ -530,9 +530,25 @@ def test_published_values(shared: Shelled) -> None:
     (record,) = shared.records()
     values = serialize.loads(base64.b64decode(record["values"]))
     assert values["step"] == 1 and values["f"](1) == 2
+    assert record["names"] == ["step", "f"]
     assert shared.fail("publish_data([1])").name == "TypeError"
     told = shared.fail(f"publish_data(dict(big=bytes({display.LIMIT})))")
     assert told.name == "ValueError" and "big" in told.text
+
+
+def test_publishing_ends_when_it_is_far_too_much(shared: Shelled) -> None:
+    shared.run("limit = __import__('ipclusterz.engine.display').engine.display")
+    shared.run("was, limit.VALUES = limit.VALUES, 3000")
+    shared.run(
+        "for i in range(9): limit.publish_data({'i': i, 'data': bytes(700)})\ndisplay(1)"
+    )
+    shared.run("limit.VALUES = was")
+    key = shared.engine.key - 1
+    assert shared.engine.text(key, 2).count("publish_data: this task has published") == 1
+    found = [
+        text for kind, owner, text in shared.engine.texts if owner == key and kind >= DISPLAY
+    ]
+    assert ["values" in text for text in found] == [True, True, False]
 
 
 # -- without IPython -----------------------------------------------------------------------
