@@ -28,11 +28,13 @@ SWEEP = 1024
 LATE = 16384
 """Finished tasks whose text may still be on its way; beyond, the oldest are given up."""
 
+_VALUES = '{"values":'  # a record with these words is no display, but what was published
+
 
 class Texts:
     """The output of one task in order; ``received`` counts characters."""
 
-    __slots__ = ("__weakref__", "_open", "engine", "pieces", "received")
+    __slots__ = ("__weakref__", "_open", "_published", "engine", "pieces", "received")
 
     def __init__(self, engine: int = -1) -> None:
         self.engine = engine
@@ -40,6 +42,7 @@ class Texts:
         """Text by stream (1 or 2), and whole displays as DISPLAY and JSON."""
         self.received = 0
         self._open: list[str] | None = None
+        self._published: list[dict[str, Any]] | None = None
 
     def add(self, stream: int, text: str) -> None:
         """Append text to standard output (1) or standard error (2), or a display's piece."""
@@ -51,24 +54,30 @@ class Texts:
             self._open = []  # what was not finished never will be: its engine has died
         self._open.append(text)
         if stream & END:
-            self.pieces.append((DISPLAY, "".join(self._open)))
+            whole = "".join(self._open)
             self._open = None
+            if whole.startswith(_VALUES):
+                self._publish(decoded(whole))
+            else:
+                self.pieces.append((DISPLAY, whole))
+
+    def _publish(self, record: dict[str, Any]) -> None:
+        """Keep published values until later ones have replaced them all."""
+        names = frozenset(record.get("names", ()))
+        old = [one for one in self._published or () if not names.issuperset(one["names"])]
+        self._published = [*old, record] if names else old
 
     def read(self, stream: int) -> str:
         """Return all text of one stream so far."""
         return "".join([text for which, text in list(self.pieces) if which == stream])
 
-    def records(self) -> list[dict[str, Any]]:
-        """Return what was displayed and published so far, decoded, in order."""
-        return [decoded(text) for which, text in list(self.pieces) if which == DISPLAY]
-
     def displays(self) -> list[dict[str, Any]]:
         """Return what is to be seen of it: see :func:`displays`."""
-        return displays(self.records())
+        return displays(decoded(text) for which, text in list(self.pieces) if which == DISPLAY)
 
     def values(self) -> dict[str, Any]:
         """Return what was published: see :func:`published`."""
-        return published(self.records())
+        return published(self._published or ())
 
 
 def decoded(record: str) -> dict[str, Any]:
@@ -121,14 +130,13 @@ def published(records: Iterable[dict[str, Any]]) -> dict[str, Any]:
     """Return the values that a task has published, by name, the last of each."""
     values: dict[str, Any] = {}
     for record in records:
-        if "values" in record:
-            try:
-                values.update(pickle.loads(base64.b64decode(record["values"])))
-            except Exception as error:
-                raise SerializationError(
-                    f"published data cannot be unpickled here: {type(error).__name__}: {error};"
-                    " what it needs must be importable in the client as well"
-                ) from error
+        try:
+            values.update(pickle.loads(base64.b64decode(record["values"])))
+        except Exception as error:
+            raise SerializationError(
+                f"published data cannot be unpickled here: {type(error).__name__}: {error};"
+                " what it needs must be importable in the client as well"
+            ) from error
     return values
 
 

@@ -6,6 +6,7 @@ import base64
 import json
 import pickle
 import threading
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -91,15 +92,32 @@ def test_clearing_takes_back_what_was_displayed() -> None:
     assert texts.displays() == []
 
 
+def published(**values: Any) -> str:
+    data = base64.b64encode(pickle.dumps(values)).decode()
+    return json.dumps({"values": data, "names": list(values)}, separators=(",", ":"))
+
+
 def test_published_values_are_added_up() -> None:
     texts = Texts()
-    for values in ({"a": 1, "b": [2]}, {"a": numpy.arange(3)}):
-        data = base64.b64encode(pickle.dumps(values)).decode()
-        texts.add(WHOLE, record(values=data))
+    texts.add(WHOLE, published(a=1, b=[2]))
+    texts.add(WHOLE, published(a=numpy.arange(3)))
     made = texts.values()
     assert list(made) == ["a", "b"] and made["b"] == [2]
     assert (made["a"] == numpy.arange(3)).all()
     assert texts.displays() == []
+
+
+def test_published_values_that_were_replaced_are_not_kept() -> None:
+    texts = Texts()
+    tracemalloc.start()
+    try:
+        for step in range(100):
+            texts.add(WHOLE, published(step=step, data=bytes(100_000)))
+        texts.add(WHOLE, published(other=1))
+        assert tracemalloc.get_traced_memory()[0] < 1_000_000
+    finally:
+        tracemalloc.stop()
+    assert texts.values() == {"step": 99, "data": bytes(100_000), "other": 1}
 
 
 def test_values_that_need_what_is_not_here_are_a_typed_error() -> None:
