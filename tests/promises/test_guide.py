@@ -178,6 +178,8 @@ def run_console(text: str, shell: Shell, port: int) -> int:
 
 def value_in(comment: str) -> Iterator[Any]:
     """The value that a comment tells, if it tells one."""
+    if "..." in comment:
+        return  # only the form is shown
     for text in (comment, comment.rpartition(": ")[2]):
         try:
             yield ast.literal_eval(text.strip())
