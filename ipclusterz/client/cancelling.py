@@ -20,6 +20,8 @@ AGAIN = 0.25
 ANSWER = 10.0
 """Seconds that engines' agents get to answer, and a killed engine to be buried."""
 
+BRIEFLY = 2.0
+
 PART = 10_000
 """Tasks that are named in one request."""
 
@@ -37,6 +39,14 @@ def end_running(session: Session, result: AsyncResult, grace: float) -> None:
     while not result.done() and monotonic() < deadline:
         _ask(session, result, kill=True)
         result.wait(AGAIN)
+
+
+def interrupt(session: Session, result: AsyncResult) -> None:
+    """Interrupt a result's tasks that run, for two seconds; they may catch it and go on."""
+    deadline = monotonic() + BRIEFLY
+    while not result.done() and monotonic() < deadline:
+        _ask(session, result, kill=False)
+        session.wait(result.done, AGAIN)
 
 
 def _ask(session: Session, result: AsyncResult, kill: bool) -> None:

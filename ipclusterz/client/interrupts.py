@@ -1,7 +1,7 @@
 """What Ctrl-C means to somebody who waits.
 
 Once: the wait ends, the work goes on.  Twice for the same results, the second soon after
-the first: what has not begun is given up.  Knows results by one method only.
+the first: what has not begun is given up, and what runs is interrupted.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from time import monotonic
 from typing import Protocol
 
 from ipclusterz.client.saying import say
+from ipclusterz.error import KernelError
 
 SOON = 10.0
 """Seconds within which a second Ctrl-C gives the work up."""
@@ -41,13 +42,25 @@ class Interrupts:
         if again and now - self._at <= SOON:
             self._whose.clear()
             for one in again:
-                one.abort()
-            say("interrupted again: what had not begun was given up")
+                _give_up(one)
+            say("interrupted again: what had not begun was given up, what ran interrupted")
             return
         self._at = now
         self._whose = weakref.WeakSet(whose)
         if whose:
             say(
                 "interrupted: the work goes on; wait for it again and press Ctrl-C within"
-                f" {SOON:g} s, and what has not begun is given up"
+                f" {SOON:g} s, and it is given up"
             )
+
+
+def _give_up(one: GivesUp) -> None:
+    from ipclusterz.client.asyncresult import AsyncResult  # which knows the session, and it us
+    from ipclusterz.client.cancelling import interrupt
+
+    try:
+        one.abort()
+        if isinstance(one, AsyncResult) and not one.done():
+            interrupt(one._session, one)
+    except KernelError as error:  # another client's tasks, or the controller is gone
+        say(str(error))

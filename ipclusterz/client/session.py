@@ -164,7 +164,7 @@ class Session:
 
         Says on standard error why nothing progresses, when that is so and known.  Raises
         what ended the connection when it can never be done.  Ctrl-C ends the wait and
-        leaves the work alone; a second one soon after gives up ``whose`` results it is.
+        leaves the work alone; a second one soon after gives up ``whose`` results these are.
         """
         if done():
             return True

@@ -175,13 +175,11 @@ def test_ctrl_c_stops_waiting_and_a_second_one_the_work(
         waits[how]()
     timer.join()
     assert "given up" in capsys.readouterr().err
+    if how != "lazy":  # whatever ran was interrupted, the rest never began
+        values = result.get(timeout=30, return_exceptions=True)
+        assert [type(v).__name__ for v in values] == ["TaskAborted"] * 12
     go.touch()
     assert rc.wait(timeout=30)
-    if how != "lazy":
-        values = result.get(return_exceptions=True)
-        aborted = sum(isinstance(v, ipp.TaskAborted) for v in values)
-        assert aborted >= 6  # three engines run one each, and may hold one ahead
-        assert all(v == i for i, v in enumerate(values) if not isinstance(v, Exception))
     assert view.map_sync(abs, range(-5, 0)) == [5, 4, 3, 2, 1]
 
 
