@@ -182,17 +182,18 @@ class CompositeError(RemoteError):
         self.msg = msg
         self.elist = list(elist)
 
-    def _alike(self, *places: int) -> list[tuple[str, tuple[str, str, str, int]]]:
-        """Return the errors that differ in ``places``, each with the engines that raised it."""
-        found: dict[tuple[Any, ...], list[tuple[str, str, str, int]]] = {}
+    def _alike(self, tracebacks: bool) -> list[tuple[str, tuple[str, str, str, int]]]:
+        """Return the errors that differ, each with the engines that raised it."""
+        found: dict[tuple[str, ...], list[tuple[str, str, str, int]]] = {}
         for entry in self.elist:
-            found.setdefault(tuple(entry[place] for place in places), []).append(entry)
+            key = entry[:2] + ((_unnumbered(entry[2]),) if tracebacks else ())
+            found.setdefault(key, []).append(entry)
         return [(_engines([one[3] for one in same]), same[0]) for same in found.values()]
 
     def render_traceback(self) -> list[str]:
         """Return the remote tracebacks' lines: equal ones once, with all their engines."""
         lines: list[str] = []
-        different = self._alike(0, 1, 2)
+        different = self._alike(True)
         for engines, (ename, evalue, traceback, _) in different[: self.tb_limit]:
             lines.append(f"{engines} {ename}: {evalue}")
             lines.extend("  " + line for line in traceback.splitlines())
@@ -212,7 +213,7 @@ class CompositeError(RemoteError):
         raise RemoteError(ename, evalue, traceback, engine)
 
     def __str__(self) -> str:
-        different = self._alike(0, 1)
+        different = self._alike(False)
         shown = [
             f"{engines} {ename}: {evalue}"
             for engines, (ename, evalue, _, _) in different[: self.tb_limit]
@@ -243,6 +244,13 @@ def ranges(numbers: Iterable[int]) -> str:
 
 def _engines(numbers: Sequence[int]) -> str:
     return f"[engine{'s' if len(set(numbers)) > 1 else ''} {ranges(numbers)}]"
+
+
+def _unnumbered(traceback: str) -> str:
+    """Return a traceback without the numbers of cells: each engine counts its own."""
+    import re
+
+    return re.sub(r"In\[\d+\]|<execute \d+>", "", traceback)
 
 
 def _more(count: int) -> list[str]:

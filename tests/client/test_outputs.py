@@ -258,6 +258,9 @@ def test_errors_that_are_alike_are_shown_once(rc: Client) -> None:
     assert len(caught.value.elist) == 4
     shown = caught.value._render_traceback_()
     assert shown[1] == lines[1] and shown.count(lines[1]) == 1
+    cells = [("E", "bad", f'Cell In[{n}], line 1\nFile "<execute {n}>"', n) for n in range(3)]
+    shown = error.CompositeError("cells", cells).render_traceback()
+    assert shown == ["[engines 0-2] E: bad", "  Cell In[0], line 1", '  File "<execute 0>"']
     many = error.CompositeError("many", [("E", str(n), "", n) for n in range(100)])
     assert str(many).splitlines()[-1] == "... and 92 more that differ"
 
