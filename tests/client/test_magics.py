@@ -107,10 +107,15 @@ def rc(shared_ipython_dir: Path) -> Iterator[ipp.Client]:
 
 @pytest.fixture
 def px(shell: Any, rc: ipp.Client) -> Iterator[Session]:
-    """A session in which ``%px`` goes to all engines and waits."""
+    """A session in which ``%px`` goes to all engines and waits.
+
+    Live output is asked for where it is meant: what is put together then depends on chance.
+    """
     before = set(shell.user_ns)
     rc.activate()
-    yield Session(shell, rc)
+    session = Session(shell, rc)
+    session.run("%pxconfig --no-stream")
+    yield session
     for name in set(shell.user_ns) - before:
         del shell.user_ns[name]
 
@@ -303,7 +308,10 @@ def interrupt_at(word: str) -> Callable[[str], None]:
 
 def test_ctrl_c_interrupts_the_engines(px: Session) -> None:
     with pytest.raises(ipp.CompositeError) as caught:
-        px.run("%%px\nimport time\nprint('begun')\ntime.sleep(1000)", interrupt_at("begun"))
+        px.run(
+            "%%px --stream\nimport time\nprint('begun')\ntime.sleep(1000)",
+            interrupt_at("begun"),
+        )
     assert {name for name, *_ in caught.value.elist} == {"KeyboardInterrupt"}
     assert "sending SIGINT" in px.err
     assert px.rc.ids == [0, 1, 2]
@@ -314,7 +322,7 @@ def test_ctrl_c_interrupts_the_engines(px: Session) -> None:
 def test_ctrl_c_may_leave_the_engines_alone(px: Session, gate: Path) -> None:
     code = "print('begun')\n" + WAIT.format(path=str(gate)) + "'went on'"
     with pytest.raises(KeyboardInterrupt):
-        px.run(f"%%px --signal-on-interrupt 0\n{code}", interrupt_at("begun"))
+        px.run(f"%%px --stream --signal-on-interrupt 0\n{code}", interrupt_at("begun"))
     gate.touch()
     assert "went on" in "".join(px.lines("%pxresult"))
 
@@ -325,7 +333,9 @@ def test_ctrl_c_may_send_another_signal(px: Session) -> None:
         "print('begun')\ntime.sleep(1000)"
     )
     with pytest.raises(ZeroDivisionError):
-        px.run(f"%%px --signal-on-interrupt SIGUSR1 -t 0\n{code}", interrupt_at("begun"))
+        px.run(
+            f"%%px --stream --signal-on-interrupt SIGUSR1 -t 0\n{code}", interrupt_at("begun")
+        )
     assert "sending SIGUSR1" in px.err
     assert "is no signal" in usage(px, "%%px --signal-on-interrupt NONSENSE\n1")
 
@@ -346,7 +356,7 @@ def test_configuration(px: Session) -> None:
 def test_suffixes(px: Session) -> None:
     px.rc[1:].activate(suffix="_some")
     assert px.run("%px_some suffixed = 1").get(20)
-    px.run("%pxconfig_some --block")
+    px.run("%pxconfig_some --block --no-stream")
     px.run("%%px_some\nprint('here')")
     assert px.out == "[stdout:1-2] here\n"
     px.run("%pxresult_some")
@@ -388,7 +398,7 @@ def test_the_extension_uses_the_sessions_client(shell: Any, rc: ipp.Client) -> N
         for name in [n for n in shell.magics_manager.magics[kind] if "px" in n]:
             del shell.magics_manager.magics[kind][name]
     session.run("%load_ext ipclusterz")
-    session.run("%px print('found')")
+    session.run("%%px --no-stream\nprint('found')")
     assert session.out == "[stdout:0-2] found\n"
     del shell.user_ns["rc"]
 
@@ -419,6 +429,7 @@ def test_without_ipython_on_the_engines(shell: Any, shared_ipython_dir: Path) ->
         plain[:].execute(hide, block=True)
         plain.activate()
         session = Session(shell, plain)
+        session.run("%pxconfig --no-stream")
         assert session.lines("%px 6 * 7; print('p')") == ["[stdout:0-1] p"]
         assert session.lines("%px 6 * 7") == ["Out[0-1:2]: 42"]
         with pytest.raises(SyntaxError):
