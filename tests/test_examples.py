@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import os
+import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -74,3 +76,39 @@ def test_a_difference_is_found(demo: ModuleType, tmp_path: Path) -> None:
     changed = [{**surveys[0], "lines": 2}]
     assert demo.difference(demo.combine(surveys), demo.combine(surveys)) == ""
     assert "'one'" in demo.difference(demo.combine(surveys), demo.combine(changed))
+
+
+# -- the other examples: each runs on a cluster and compares with what it computes alone -------
+
+
+@pytest.mark.parametrize(
+    ("name", "line", "says"),
+    [
+        ("option_pricing", "--paths 4000", "15 points, 0 further"),
+        ("text_index", "--limit 60 memory view", "60 documents; equal to"),
+        ("parameter_sweep", "--folds 2", "by joblib: 0.9"),
+        ("image_tiles", "picture.pgm --width 160 --tile 32 --depth 60", "160 x 128; equal to"),
+        ("build_graph", "--targets 150", "150 targets"),
+    ],
+)
+def test_an_example_runs_and_is_right(name: str, line: str, says: str, tmp_path: Path) -> None:
+    program = DEMO.parent / f"{name}.py"
+    done = subprocess.run(
+        [sys.executable, str(program), "-n", "2", *line.split()],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(DEMO.parent.parent)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert says in done.stdout and "NOT" not in done.stdout
+
+
+def test_every_example_is_tested_and_on_its_page() -> None:
+    names = {path.stem for path in DEMO.parent.glob("*.py")}
+    page = (DEMO.parent.parent / "docs" / "examples.md").read_text()
+    source = Path(__file__).read_text()
+    for name in names:
+        assert f"examples/{name}.py" in page, name
+        assert f'"{name}"' in source, name
