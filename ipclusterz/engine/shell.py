@@ -140,6 +140,12 @@ class Shell(InteractiveShell):  # type: ignore[misc]
                 self.namespace.own_changed()
         error = result.error_before_exec or result.error_in_exec
         shown = tracebacks.pop() if tracebacks and error is not None else ""
+        interrupt = _interrupt_behind(error)
+        if interrupt is not None:
+            if interrupt is not error:
+                shown = ""
+            error = interrupt
+            tracebacks.clear()  # of what the interrupt cancelled
         for text in tracebacks:  # of callbacks: nobody else tells of them
             print(text, file=sys.stderr)
         if error is not None:
@@ -222,6 +228,14 @@ class Shell(InteractiveShell):  # type: ignore[misc]
 
     system_piped = system_raw = system
 
+    def safe_execfile(self, fname: Any, *where: Any, **settings: Any) -> None:
+        """Run a file for ``%run``; what it raises is the cell's error."""
+        try:
+            super().safe_execfile(fname, *where, **{**settings, "raise_exceptions": True})
+        except SystemExit as status:
+            if status.code:
+                raise
+
     def enable_gui(self, gui: str | None = None) -> None:
         """Refuse what needs a screen."""
         if gui not in (None, "inline"):
@@ -264,6 +278,23 @@ def _has_group(error: BaseException | None) -> bool:
             return True
         error, seen = error.__context__, seen + 1
     return False
+
+
+def _interrupt_behind(error: BaseException | None) -> KeyboardInterrupt | None:
+    """Return the interrupt that made IPython itself raise ``error``, or that it is."""
+    if isinstance(error, KeyboardInterrupt):
+        return error
+    trace = error.__traceback__ if error is not None else None
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    if trace is None or not trace.tb_frame.f_code.co_filename.startswith(_IPYTHON):
+        return None  # what the user's code makes of an interrupt is its own affair
+    seen = 0
+    while error is not None and seen < 100:
+        if isinstance(error, KeyboardInterrupt):
+            return error
+        error, seen = error.__context__, seen + 1
+    return None
 
 
 def _trimmed(error: BaseException) -> BaseException:

@@ -16,7 +16,7 @@ from ipclusterz.core.message import BEGIN, DISPLAY, END, Op
 from ipclusterz.engine import bodies, display, serialize
 from tests.engine.testagent import Failed, TestEngine, Zygote, be_subreaper, until, user
 
-pytest.importorskip("IPython")
+IPython = pytest.importorskip("IPython")
 
 
 class Shelled:
@@ -291,6 +291,14 @@ def test_run_runs_a_file(shared: Shelled, tmp_path: Path) -> None:
     assert shared.text() == "ran\n"
     assert shared.engine.do(Op.PULL, "from_script") == "__main__"
     assert "not found" in shared.fail(f"%run {tmp_path}/none.py").text
+    script.write_text("print('so far')\n1 / 0\n")
+    told = shared.fail(f"%run {script}")
+    assert told.name == "ZeroDivisionError" and "script.py" in told.traceback
+    assert (shared.text(), shared.text(2)) == ("so far\n", "")
+    script.write_text("import sys; sys.exit(0)")
+    assert shared.run(f"%run {script}") is None
+    script.write_text("import sys; sys.exit(3)")
+    assert shared.fail(f"%run {script}").name == "SystemExit"
 
 
 def test_commands(shared: Shelled) -> None:
@@ -357,6 +365,25 @@ def test_interrupting_what_is_awaited(one: Shelled) -> None:
     with pytest.raises(Failed, match="KeyboardInterrupt"):
         one.engine.value(key)
     assert one.run("await asyncio.sleep(0, 'alive')") == "'alive'"
+    assert one.engine.text(key, 2) == ""
+
+
+@pytest.mark.skipif(IPython.version_info[0] < 9, reason="IPython 8 takes it for a good end")
+def test_interrupting_a_script(one: Shelled) -> None:
+    work = one.engine.work(
+        Op.EXECUTE, serialize.pack(("%%sh\necho go\nexec sleep 1000", False))
+    )
+    key = one.engine.send([work])[0]
+
+    def begun() -> bool:
+        one.engine.drain()
+        return any(owner == key for _, owner, _ in one.engine.texts)
+
+    until(begun, "the first line")
+    one.engine.interrupt(key)
+    with pytest.raises(Failed, match="KeyboardInterrupt"):
+        one.engine.value(key)
+    assert one.engine.text(key, 2) == ""
 
 
 def test_input_says_that_nobody_answers(shared: Shelled) -> None:
