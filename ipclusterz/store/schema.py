@@ -14,7 +14,7 @@ from __future__ import annotations
 APPLICATION = 0x69706378
 """Marks a file as ours (PRAGMA application_id): ``ipcx``."""
 
-VERSION = 2
+VERSION = 3
 """Of the tables below (PRAGMA user_version); see :data:`MIGRATIONS`."""
 
 # WITHOUT ROWID is for small rows; a function's pickle may have 64 KiB.
@@ -26,8 +26,8 @@ hundredth of what its row does.  ``names`` says whose the numbers in it are."""
 
 MIGRATIONS: dict[int, str] = {
     1: "ALTER TABLE tasks ADD COLUMN work BLOB; ALTER TABLE tasks ADD COLUMN result BLOB;"
-    + FUNCTIONS
-    + JOURNAL,
+    + FUNCTIONS,
+    2: JOURNAL.replace("TABLE", "TABLE IF NOT EXISTS"),
 }
 """From version to the script that makes the next one of it."""
 

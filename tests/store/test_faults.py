@@ -213,8 +213,8 @@ def older(path: Path) -> None:
     [
         (lambda path: path.write_bytes(b"once upon a time " * 500), "damaged", "no database"),
         (foreign, "foreign", "another program"),
-        (newer, "schema99", "schema 99; this one knows 2"),
-        (older, "schema0", "cannot be brought to 2"),
+        (newer, "schema99", "schema 99; this one knows 3"),
+        (older, "schema0", "cannot be brought to 3"),
         (lambda path: path.mkdir(), "foreign", "not a regular file"),
         (lambda path: path.symlink_to("elsewhere.db"), "foreign", "a symbolic link"),
     ],
