@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import pickle
+import re
 import threading
 import tracemalloc
 from collections.abc import Iterator
@@ -442,3 +443,17 @@ def test_tracebacks_have_colours_where_they_are_wanted(real: ipp.Client, magic: 
         assert "\x1b[" in coloured.value.traceback
     finally:
         real.colors = None
+
+
+def test_the_examples_of_the_page_run(
+    real: ipp.Client, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = Path(__file__).parents[2] / "docs" / "magics.md"
+    examples = re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
+    assert len(examples) == 3
+    monkeypatch.setattr(ipp, "Client", lambda: real)
+    names: dict[str, Any] = {"__name__": "__main__"}
+    for example in examples:
+        exec(compile(example, str(page), "exec"), names)
+    out = capsys.readouterr().out
+    assert out.startswith("[stdout:0-2] hello\nOut[0-2") and out.endswith("2\n")
