@@ -94,13 +94,14 @@ class Running:
 
 
 def children(pid: int) -> list[int]:
-    """The processes below ``pid``, as the kernel knows them."""
+    """The processes below ``pid`` that run; not those that only wait to be buried."""
     import psutil
 
     try:
-        return [child.pid for child in psutil.Process(pid).children(recursive=True)]
+        found = [child.pid for child in psutil.Process(pid).children(recursive=True)]
     except psutil.Error:
         return []
+    return [child for child in found if alive(child)]
 
 
 def alive(pid: int) -> bool:

@@ -41,6 +41,9 @@ ACK_KEYS = 1000
 ACK_SECONDS = 0.05
 """Results are acknowledged with the next task, or when so many or so old."""
 
+HAND_OVER_SECONDS = 2.0
+"""How long closing waits for schedulers to take over tasks that have not ended."""
+
 GONE_SECONDS = 3.0
 """How long nothing may listen at a controller that cannot come back before we say so."""
 
@@ -565,7 +568,10 @@ class Connection:
     # -- ending ----------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Say goodbye and let go of everything; outstanding results are given up."""
+        """Say goodbye and let go of everything.
+
+        Tasks that were sent run on, and the hub keeps their results; here they are given up.
+        """
         if self._closed:
             return
         if self._pid != os.getpid():
@@ -575,12 +581,27 @@ class Connection:
             if self._closed:
                 return
             self._flush()
+            self._hand_over()
             self._registrar.send(m.Goodbye("it was closed"))
             for dial in self._dials.values():
                 dial.flush()
             self._closed = True
             self._fail_all(ControllerLost("this client was closed"))
         self._release_all()
+
+    def _hand_over(self) -> None:
+        """Wait until schedulers have what was sent: the hub may tell them sooner that we left."""
+        deadline = monotonic() + HAND_OVER_SECONDS
+        while self.ledger.pending and self.lost is None and self._owing():
+            left = deadline - monotonic()
+            if left <= 0:
+                return
+            self._loop.process(self._loop.wait(self._loop.timeout(left)))
+
+    def _owing(self) -> bool:
+        """Return whether a scheduler has not acknowledged all that it was sent."""
+        dials = [self._dials[channel] for channel in WORK]  # type: ignore[index]
+        return any(d.up and (d.link.waiting or d.link.unacknowledged) for d in dials)
 
     def _release_all(self) -> None:
         self._closed = True

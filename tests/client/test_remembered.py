@@ -107,6 +107,14 @@ def test_a_client_that_left_and_its_results(rc: ipp.Client, tmp_path: Path) -> N
     assert {record["msg_id"] for record in labelled} == {*ids, *done_before}
 
 
+def test_leaving_at_once_loses_nothing_that_was_sent(rc: ipp.Client) -> None:
+    for _ in range(20):
+        with ipp.Client(rc.connection_file) as leaving:
+            view = leaving.load_balanced_view()
+            ids = view.map_async(lambda x: x * 2, range(50)).msg_ids
+        assert rc.get_result(ids).get(30) == [2 * x for x in range(50)]
+
+
 def test_submitting_again(rc: ipp.Client, other: ipp.Client) -> None:
     view = rc.load_balanced_view(label="first")
     ar = view.apply_async(lambda x: x + 1, 4)

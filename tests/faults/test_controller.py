@@ -428,7 +428,7 @@ def test_with_r_a_killed_controller_may_come_back_to_its_engines_and_clients(
     with ipp.Client() as rc:
         rc.wait_for_engines(2, timeout=20)
         pids = rc[:].apply_sync(os.getpid)
-        rc[:].push({"kept": 5})
+        rc[:].push({"kept": 5}, block=True)
         first.process.kill()
         first.wait()
         engine.until("no connection to the controller")
