@@ -67,6 +67,6 @@ def test_every_page_with_python_is_run_by_a_test() -> None:
         for page in DOCS.rglob("*.md")
         if "_build" not in page.parts and "```python\n" in page.read_text()
     }
-    first_examples = {"index"}  # tests/house/test_docs.py
-    assert shown - first_examples - GUIDE - {*GIVEN} - {*whole_pages.PAGES} == set()
+    elsewhere = {"index", "magics"}  # tests/house/test_docs.py, tests/client/test_outputs.py
+    assert shown - elsewhere - GUIDE - {*GIVEN} - {*whole_pages.PAGES} == set()
     assert Path(whole_pages.__file__).is_file()
