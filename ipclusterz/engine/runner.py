@@ -284,11 +284,13 @@ class Runner:
 
     def on_interrupt(self, _signal: int, _frame: FrameType | None) -> None:
         """Handle SIGINT: raise KeyboardInterrupt if, and only if, the agent means this task."""
+        __tracebackhide__ = True  # in IPython's tracebacks
         words = self.words
         if self.armed and words[RUNNING] != 0 and words[INTERRUPT] == words[RUNNING]:
             self._raise_interrupt()
 
     def _raise_interrupt(self) -> None:
+        __tracebackhide__ = True
         now = monotonic()
         if now - self._interrupted < _PAUSE:
             return
