@@ -355,6 +355,23 @@ def test_a_welcome_recorded_for_another_connection_is_refused(bench: Any) -> Non
     bench.until(lambda: dial.up)
 
 
+def test_a_frame_forged_for_a_connected_peer_is_not_acted_upon(bench: Any) -> None:
+    """Whoever cuts into a connection is not heard, and what was on its way still comes."""
+    bench.admit(PEER)
+    dial = bench.dial()
+    bench.until(lambda: dial.up)
+    stranger = Sealer(os.urandom(32))
+    for forged in (stranger.seal(packet(1, m.Beat(66)), doors.DATA), b"", b"noise"):
+        wire = dial._wire
+        assert wire is not None
+        dial._frames(wire, [doors.DATA + forged])
+        assert not dial.up and not bench.answers
+        bench.until(lambda: dial.up)
+    bench.door.send(PEER.peer, m.Beat(1))
+    bench.until(lambda: bench.answers)
+    assert numbers(bench.answers) == [1] and bench.news.count("renewed") == 1
+
+
 def test_a_welcome_with_impossible_numbers_is_refused_without_harm(bench: Any) -> None:
     """Only the true controller could send it; the connection ends, not the process."""
     bench.admit(PEER)

@@ -15,6 +15,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 import ipclusterz as ipp
@@ -23,6 +24,15 @@ from tests.running import MODULES, ROOT, Running, eventually, run
 
 Start = Callable[[str], Running]
 CLIENT, ENGINE = "ipcontroller-client.json", "ipcontroller-engine.json"
+CLOUD = """
+import msgspec
+from ipclusterz.launchers.local import LocalLauncher
+
+class CloudLauncher:
+    def start(self, spec):
+        env = {**spec.env, "STARTED_BY": f"cloud, {spec.n} engines"}
+        return LocalLauncher().start(msgspec.structs.replace(spec, env=env))
+"""
 
 
 @pytest.fixture
@@ -81,6 +91,18 @@ def ports(file: Path) -> dict[str, int]:
     return {name: int(listed[-1].rpartition(":")[2]) for name, listed in addresses.items()}
 
 
+def addresses() -> list[str]:
+    """The addresses of this host."""
+    listed = [each for interface in psutil.net_if_addrs().values() for each in interface]
+    return [each.address for each in listed if each.family == socket.AF_INET]
+
+
+def remotes(pid: int) -> set[str]:
+    """The addresses that a process has connections to."""
+    held = psutil.Process(pid).net_connections(kind="inet")
+    return {each.raddr.ip for each in held if each.status == psutil.CONN_ESTABLISHED}
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -137,6 +159,25 @@ def test_ipclusterz_heeds_the_settings_of_both_other_commands(ipython_dir: Path)
         run("ipclusterz stop")
 
 
+def test_a_launcher_of_ones_own_starts_engines(
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is found by its entry point, which is what installing its package leaves."""
+    (tmp_path / "cloud.py").write_text(CLOUD)
+    info = tmp_path / "cloud-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: cloud\nVersion: 1.0\n")
+    point = "[ipclusterz.launchers]\ncloud = cloud:CloudLauncher\n"
+    (info / "entry_points.txt").write_text(point)
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{ROOT}")
+    running = start("ipclusterz start -n 2 --engines=cloud")
+    running.until("^stop:")
+    with ipp.Client() as rc:
+        told = rc[:].apply_sync(os.getenv, "STARTED_BY")
+    assert told == ["cloud, 2 engines"] * 2
+    assert running.end() == 0
+
+
 def test_a_copied_engine_file_is_found_by_folder_and_by_path(
     start: Start, security: Path, elsewhere: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -163,6 +204,26 @@ def test_a_copied_client_file_is_found_by_folder_and_by_path(
     monkeypatch.setenv("IPYTHONDIR", str(home_of(elsewhere)))
     with ipp.Client() as rc:
         assert rc[:].apply_sync(abs, -4) == [4]
+
+
+def test_other_hosts_come_to_the_address_that_was_given(
+    start: Start, security: Path, elsewhere: Path
+) -> None:
+    """A host that is not the controller's has copies of its files, and none of its sockets."""
+    own = next((found for found in addresses() if not found.startswith("127.")), "")
+    if not own:
+        pytest.skip("this host has no address but loopback")
+    start(f"ipcontrollerz --ip={own}").until("^stop:")
+    for name in (CLIENT, ENGINE):
+        copy = copied(security / name, elsewhere)
+        copy.write_text(json.dumps(json.loads(copy.read_text()) | {"hostid": "another-boot"}))
+    engine = start(f"ipenginez --file={elsewhere / ENGINE}")
+    engine.until("engine 0 is ready")
+    with ipp.Client(str(elsewhere / CLIENT)) as rc:
+        rc.wait_for_engines(1, timeout=20)
+        assert rc[:].apply_sync(pow, 3, 4) == [81]
+        for pid in (os.getpid(), engine.process.pid):
+            assert remotes(pid) == {own}
 
 
 def test_persistent_files_are_copied_once(

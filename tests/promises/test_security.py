@@ -188,6 +188,72 @@ def test_each_start_has_a_key_of_its_own(start: Start, security: Path) -> None:
     assert len(set(seen)) == 4, "one for each role at each start"
 
 
+def test_the_user_may_choose_the_key_in_a_file_or_type_it(
+    start: Start, security: Path, tmp_path: Path
+) -> None:
+    """The same key by both ways goes on with what ``-r`` keeps; another one does not."""
+    file = tmp_path / "key"
+    file.touch(0o600)
+    file.write_bytes(b"a key of sixteen")
+    controller = start(f"ipcontrollerz -r --execkey={file}")
+    controller.until("^stop:")
+    assert "sixteen" not in "".join(each.read_text() for each in security.iterdir())
+    made = key_for_clients(security)
+    assert controller.end() == 0
+    said, shown = typed("a key of sixteen")
+    assert "stop:" in said and "sixteen" not in shown, shown
+    assert key_for_clients(security) == made
+    said, _ = typed("another, of mine")
+    assert "stop:" not in said and "the key (by its hash) is to be" in said, said
+
+
+def key_for_clients(security: Path) -> str:
+    return str(json.loads((security / "ipcontroller-client.json").read_text())["exec_key"])
+
+
+def typed(key: str) -> tuple[str, str]:
+    """Type a key for ``ipcontrollerz -r``; what it said till it was up, and the terminal."""
+    ours, theirs = os.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "ipclusterz.apps.controller", "-r", "--execkey=-"],
+        cwd=ROOT,
+        stdin=theirs,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+    os.close(theirs)
+    assert process.stdout is not None
+    said = b""
+    try:
+        for awaited, answer in ((b"Key: ", key + "\n"), (b"stop:", "")):
+            while awaited not in said and (more := os.read(process.stdout.fileno(), 1000)):
+                said += more
+            os.write(ours, answer.encode())
+        os.set_blocking(ours, False)
+        try:
+            shown = os.read(ours, 1000)
+        except OSError:  # nothing was, or the other end is closed
+            shown = b""
+        return said.decode(), shown.decode()
+    finally:
+        process.terminate()
+        process.communicate(timeout=30)
+        os.close(ours)
+
+
+def test_an_engine_can_do_what_its_user_can(start: Start, tmp_path: Path) -> None:
+    start("ipclusterz start -n 1").until("^stop:")
+    file = tmp_path / "written"
+    with ipp.Client() as rc:
+        code = f"import os\nopen({str(file)!r}, 'w').write('by me')\nwho = os.getresuid()"
+        rc[0].execute(code, block=True)
+        assert rc[0]["who"] == os.getresuid()
+        rc[0].execute(f"code = os.system('rm {file} && mkdir {file}')", block=True)
+        assert rc[0]["code"] == 0
+    assert file.is_dir() and file.stat().st_uid == os.geteuid()
+
+
 def interpreters() -> Iterator[str]:
     """Interpreters that could run this project for any user."""
     version = f"python{sys.version_info[0]}.{sys.version_info[1]}"
