@@ -41,6 +41,9 @@ ACK_KEYS = 1000
 ACK_SECONDS = 0.05
 """Results are acknowledged with the next task, or when so many or so old."""
 
+NOTICE_SECONDS = 0.5
+"""How long a lost connection is nobody's business: it may be back, or the cluster stopped."""
+
 HAND_OVER_SECONDS = 2.0
 """How long closing waits for schedulers to take over tasks that have not ended."""
 
@@ -95,6 +98,7 @@ class Connection:
         self._gone_since = -1.0
         self._ever_up = False
         self._announced = False
+        self._lost_since = -1.0
         self._pid = os.getpid()
         self._payloads = Payloads(
             lambda channel, message: self.ledger.out.append((channel, message)),
@@ -266,10 +270,11 @@ class Connection:
             if self._announced:
                 self._announced = False
                 self._notice("connected to the controller again")
+            self._lost_since = -1.0
             return
-        if not self._announced:
-            self._announced = True
-            self._notice(f"lost the connection to the controller ({text}); trying again")
+        if self._lost_since < 0:
+            self._lost_since = monotonic()
+            self._loop.after(NOTICE_SECONDS, lambda: self._announce(text))
         if kind == register.DENIED:
             error = "the controller does not accept our key any more: it was replaced"
             self._give_up(AuthenticationError(error))
@@ -284,6 +289,12 @@ class Connection:
                         f"there, and it was started without -r, so it cannot come back"
                     )
                 )
+
+    def _announce(self, text: str) -> None:
+        """Say that the connection was lost, unless it is back or the cluster was stopped."""
+        if self._lost_since >= 0 and self.lost is None and not self._closed:
+            self._announced = True
+            self._notice(f"lost the connection to the controller ({text}); trying again")
 
     def _unknown(self) -> None:
         if self._ever_up and self.lost is None:
