@@ -601,7 +601,7 @@ class Connection:
         self._release_all()
 
     def _hand_over(self) -> None:
-        """Wait until schedulers have what was sent: the hub may tell them sooner that we left."""
+        """Wait until schedulers have what was sent; the hub may be quicker to say we left."""
         deadline = monotonic() + HAND_OVER_SECONDS
         while self.ledger.pending and self.lost is None and self._owing():
             left = deadline - monotonic()
