@@ -14,6 +14,12 @@ LAUNCHERS = {"mpiexec": "mpi", "mpirun": "mpi", "pbs": "pbs", "ssh": "ssh"}
 """The launcher that each mode has become."""
 
 _RENAMED = {"--pbs-script": "--batch-template"}
+_MEANWHILE = {
+    "mpi": "'ipcontrollerz' (with --ip=ADDRESS if other hosts shall come), then '{mode} {n}"
+    "ipenginez'",
+    "pbs": "'ipcontrollerz --ip=ADDRESS', then a job that runs 'ipenginez {n}--file=FILE'",
+    "ssh": "'ipcontrollerz --ip=ADDRESS', then 'ipenginez {n}--file=FILE' on each host",
+}
 _NEEDLESS = ("--mpi",)  # the launcher has MPI initialised in each engine by itself
 
 
@@ -27,11 +33,22 @@ def todays_form(words: Sequence[str]) -> str:
 def answer(words: Sequence[str]) -> str:
     """Return what to tell somebody who typed a mode as a subcommand."""
     mode = words[0]
+    launcher = LAUNCHERS[mode]
+    meanwhile = _MEANWHILE[launcher].format(mode=mode, n=_number(words))
     return (
-        f"ipclusterz {mode}: starting engines by {LAUNCHERS[mode]} is not in this version yet"
+        f"ipclusterz {mode}: starting engines by {launcher} is not in this version yet"
         f" (it will be: {todays_form(words)}).\n"
-        "Until then: 'ipcontrollerz' on one host, 'ipenginez --file=FILE' on the others."
+        f"Until then: {meanwhile}."
     )
+
+
+def _number(words: Sequence[str]) -> str:
+    """Return ``-n`` and its number as they were given, with a space behind; '' without."""
+    for word, following in zip(words, [*words[1:], ""], strict=True):
+        said = following if word == "-n" else word.removeprefix("-n").lstrip("=")
+        if word.startswith("-n") and said.isdigit():
+            return f"-n {said} "
+    return ""
 
 
 def _options(words: Sequence[str]) -> Iterator[str]:

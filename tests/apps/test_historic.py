@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ipclusterz.apps.historic import todays_form
+from ipclusterz.apps.historic import LAUNCHERS, todays_form
 from tests.running import run
 
 
@@ -36,21 +36,32 @@ def test_todays_form_can_be_pasted() -> None:
 
 
 @pytest.mark.parametrize(
-    ("old", "new"),
+    ("old", "new", "meanwhile"),
     [
-        ("mpiexec -n 4 --mpi=mpi4py", "start --engines=mpi -n 4"),
-        ("pbs -n 128 --pbs-script=x", "start --engines=pbs -n 128 --batch-template=x"),
-        ("ssh --clusterfile x", "start --engines=ssh --clusterfile x"),
+        ("mpiexec -n 4 --mpi=mpi4py", "-n 4", "then 'mpiexec -n 4 ipenginez'"),
+        ("mpirun -n4", "-n4", "then 'mpirun -n 4 ipenginez'"),
+        ("mpiexec", "", "then 'mpiexec ipenginez'"),
+        (
+            "pbs -n 128 --pbs-script=x",
+            "-n 128 --batch-template=x",
+            "a job that runs 'ipenginez -n 128 --file=FILE'",
+        ),
+        ("ssh -n 4", "-n 4", "'ipenginez -n 4 --file=FILE' on each host"),
+        ("ssh --clusterfile x", "--clusterfile x", "'ipenginez --file=FILE' on each host"),
+        ("ssh -n", "-n", "'ipenginez --file=FILE' on each host"),
     ],
 )
-def test_an_old_mode_is_answered_with_todays_form(old: str, new: str) -> None:
+def test_an_old_mode_is_answered_with_todays_form(old: str, new: str, meanwhile: str) -> None:
     done = run(f"ipclusterz {old}")
     assert (done.returncode, done.stdout) == (2, "")
     first, second = done.stderr.splitlines()
     mode = old.split()[0]
-    assert first.startswith(f"ipclusterz {mode}: starting engines by ")
-    assert first.endswith(f" is not in this version yet (it will be: ipclusterz {new}).")
-    assert "'ipcontrollerz'" in second and "'ipenginez --file=FILE'" in second
+    form = f"ipclusterz start --engines={LAUNCHERS[mode]} {new}".rstrip()
+    assert first == (
+        f"ipclusterz {mode}: starting engines by {LAUNCHERS[mode]} is not in this version yet"
+        f" (it will be: {form})."
+    )
+    assert second.startswith("Until then: 'ipcontrollerz") and second.endswith(f"{meanwhile}.")
 
 
 COMMON = "--work-dir=. --clean-logs --log-to-file --log-level=INFO".split()

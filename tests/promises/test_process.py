@@ -24,6 +24,7 @@ from tests.running import MODULES, ROOT, Running, eventually, run
 
 Start = Callable[[str], Running]
 CLIENT, ENGINE = "ipcontroller-client.json", "ipcontroller-engine.json"
+RANKS = ("PMI_RANK", "PMIX_RANK", "OMPI_COMM_WORLD_RANK")
 CLOUD = """
 import msgspec
 from ipclusterz.launchers.local import LocalLauncher
@@ -157,6 +158,21 @@ def test_ipclusterz_heeds_the_settings_of_both_other_commands(ipython_dir: Path)
             assert rc[:]["told"] == [7, 7]
     finally:
         run("ipclusterz stop")
+
+
+@pytest.mark.skipif(shutil.which("mpiexec") is None, reason="there is no mpiexec here")
+def test_engines_can_be_started_with_mpiexec(
+    start: Start, in_shell: Callable[[str], str]
+) -> None:
+    """Until a launcher does it.  Processes that MPI started have the rank in what it set."""
+    start("ipcontrollerz").until("^stop:")
+    root = "--allow-run-as-root" if "Open MPI" in in_shell("mpiexec --version") else ""
+    in_shell(f"mpiexec {root} -n 2 ipenginez &")
+    with ipp.Client() as rc:
+        rc.wait_for_engines(2, timeout=30)
+        told = [set(rc[:].apply_sync(os.getenv, name)) for name in RANKS]
+        assert {"0", "1"} in told
+    assert run("ipclusterz stop").returncode == 0
 
 
 def test_a_launcher_of_ones_own_starts_engines(
