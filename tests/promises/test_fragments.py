@@ -13,11 +13,11 @@ import pytest
 
 import ipclusterz as ipp
 from tests.client import test_pages as whole_pages
-from tests.promises.test_guide import blocks, run_python
+from tests.promises.test_guide import PAGES, blocks, run_python
 from tests.running import ROOT
 
 DOCS = ROOT / "docs"
-GUIDE = {"guide/quickstart", "guide/processes"}
+GUIDE = {f"guide/{page}" for page in PAGES}
 
 
 def for_database(rc: ipp.Client) -> dict[str, Any]:

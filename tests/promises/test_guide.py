@@ -45,6 +45,13 @@ CODES = {"ipclusterz mpiexec": 2, "ipclusterz pbs": 2, "ipclusterz ssh": 2}
 NOT_HERE = ("pip install .",)
 """Lines that are run elsewhere (tests/house/test_packaging.py)."""
 
+PAGES = {
+    "quickstart": (True, (1, 4)),
+    "processes": (False, (20, 0)),
+    "engines": (True, (1, 25)),
+}
+"""Whether what a section starts is used by those after it; lines and values at least."""
+
 SECONDS = 40.0
 
 
@@ -208,14 +215,12 @@ def blocks(page: Path) -> list[dict[str, str | None]]:
     return [found.groupdict() for found in BLOCK.finditer(page.read_text())]
 
 
-@pytest.mark.parametrize(
-    ("page", "whole"), [("quickstart", True), ("processes", False)], ids=lambda value: value
-)
+@pytest.mark.parametrize("page", PAGES)
 @pytest.mark.timeout(200)
 def test_what_a_page_shows_works(
-    page: str, whole: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """``whole``: what a section starts is used by those after it."""
+    whole, least = PAGES[page]
     tmp_path.chmod(0o700)
     shell, port = Shell(tmp_path), seven_ports()
     monkeypatch.delenv("IPYTHONDIR")
@@ -240,11 +245,11 @@ def test_what_a_page_shows_works(
             if type(each).__name__ == "Client":
                 each.close()
         shell.end()
-    assert (ran, compared) >= ((20, 0) if page == "processes" else (1, 4))
+    assert ran >= least[0] and compared >= least[1]
 
 
 def test_every_page_of_the_guide_is_run() -> None:
-    assert {page.stem for page in GUIDE.glob("*.md")} == {"quickstart", "processes"}
+    assert {page.stem for page in GUIDE.glob("*.md")} == {*PAGES}
 
 
 def test_values_that_differ_are_found() -> None:
