@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import sys
 from collections.abc import Sequence
 from enum import IntEnum
-from typing import Any
+from typing import Any, NoReturn
 
 from traitlets import Bool, TraitError, Unicode
 from traitlets.config import Application
@@ -56,10 +57,37 @@ Aliases = dict[Any, Any]
 
 
 class Loader(KVArgParseConfigLoader):
-    """Traitlets' command line, but an option nobody knows is an error."""
+    """Traitlets' command line, but an option nobody knows is an error naming the nearest."""
+
+    def _create_parser(self) -> None:
+        super()._create_parser()
+        give_up = self.parser.error
+
+        def error(message: str) -> NoReturn:
+            # At the end of the line it is told as lacking its value, with a dash inside as
+            # an argument nobody wants.
+            found = re.match(r"(?:argument|unrecognized arguments:) --([\w.-]+)", message)
+            unknown = found and "." not in found[1] and found[1] not in self._names()
+            give_up(self._no_option(found[1]) if found and unknown else message)
+
+        self.parser.error = error  # type: ignore[method-assign]
 
     def _handle_unrecognized_alias(self, arg: str) -> None:
-        self.parser.error(f"there is no option --{arg}; -h lists the options")
+        self.parser.error(self._no_option(arg))
+
+    def _no_option(self, name: str) -> str:
+        from difflib import get_close_matches  # only when something is wrong
+
+        short = len(name) == 1
+        near = [] if short else get_close_matches(name, sorted(self._names()), 1)
+        dashes = "-" if short else "--"
+        hint = f"; the nearest is --{near[0]}" if near else ""
+        return f"there is no option {dashes}{name}{hint}; -h lists the options"
+
+    def _names(self) -> set[str]:
+        """Return the options of the command, without their dashes."""
+        keys = [*self.aliases, *self.flags]
+        return {name for key in keys for name in ((key,) if isinstance(key, str) else key)}
 
 
 class BaseApp(Application):

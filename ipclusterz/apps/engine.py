@@ -14,6 +14,7 @@ from ipclusterz.apps.options import ENGINE_ALIASES, merged
 from ipclusterz.apps.report import Patience
 from ipclusterz.cluster import SettingError
 from ipclusterz.cluster import state as states
+from ipclusterz.cluster.settings import split_names
 from ipclusterz.core.config import AgentConfig
 from ipclusterz.core.connector import Connector, parse
 from ipclusterz.error import ConnectorError
@@ -75,7 +76,7 @@ class EngineApp(BaseApp):
         startup = os.path.abspath(os.path.expanduser(self.startup)) if self.startup else ""
         return AgentConfig(
             python=self.python,
-            preload=[name.strip() for name in self.preload.split(",") if name.strip()],
+            preload=split_names(self.preload),
             work_dir=self.work_dir and os.getcwd(),
             command=startup_code(self.folder) + self.command,
             startup=startup,

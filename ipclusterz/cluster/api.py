@@ -15,7 +15,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Never
 
 from msgspec.structs import replace
 
@@ -24,7 +24,12 @@ from ipclusterz.cluster import state as states
 from ipclusterz.cluster.coroutines import Coroutines, in_thread
 from ipclusterz.cluster.deployment import STOP_SECONDS, Deployment, Plan
 from ipclusterz.cluster.engines import EngineSet
-from ipclusterz.cluster.settings import ControllerSettings, SettingError
+from ipclusterz.cluster.settings import (
+    ControllerSettings,
+    SettingError,
+    no_such_argument,
+    split_names,
+)
 from ipclusterz.core.config import AgentConfig
 from ipclusterz.error import ClusterError, TimeoutError
 from ipclusterz.launchers.base import Event
@@ -65,7 +70,7 @@ class Cluster(Coroutines):
         agent: AgentConfig | None = None,
         controller_ip: str = "",
         controller_location: str = "",
-        preload: list[str] | None = None,
+        preload: list[str] | str | None = None,
         work_dir: str = "",
         env: dict[str, str] | None = None,
         engine_timeout: float = 0.0,
@@ -75,7 +80,11 @@ class Cluster(Coroutines):
         own: bool = False,
         load_config: bool = True,
         notice: Callable[[Event], None] | None = None,
+        **unknown: Never,
     ) -> None:
+        if unknown:
+            known = ("n", *(Cluster.__init__.__kwdefaults__ or ()))
+            raise TypeError(no_such_argument("Cluster()", next(iter(unknown)), known))
         if n is not None and n < 1:
             raise SettingError(f"n is {n}: a cluster has at least one engine")
         self.profile = _profile(profile, profile_dir, ipython_dir)
@@ -95,7 +104,7 @@ class Cluster(Coroutines):
             ),
             agent=replace(
                 base,
-                preload=base.preload if preload is None else preload,
+                preload=base.preload if preload is None else split_names(preload),
                 work_dir=work_dir or base.work_dir,
                 env={**base.env, **(env or {})},
             ),

@@ -16,6 +16,7 @@ from ipclusterz.cluster.settings import (
     SettingError,
     no_such_setting,
     read_key,
+    split_names,
 )
 from ipclusterz.core.config import AgentConfig
 from ipclusterz.paths import ProfileDir
@@ -59,9 +60,7 @@ def read(profile: ProfileDir) -> Settings:
     _fill(found.controller, controller, "ControllerApp")
     agent = dict(sections.get("EngineApp", {}))
     if isinstance(agent.get("preload"), str):
-        agent["preload"] = [
-            part.strip() for part in agent["preload"].split(",") if part.strip()
-        ]
+        agent["preload"] = split_names(agent["preload"])
     _fill(found.agent, agent, "EngineApp")
     return found
 

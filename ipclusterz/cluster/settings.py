@@ -75,14 +75,32 @@ class ControllerSettings(Struct):
     db_dir: str = ""
 
 
+def split_names(said: str | Iterable[str]) -> list[str]:
+    """Return names that were given as a list, or as a text with commas.
+
+    >>> split_names("numpy, pandas")
+    ['numpy', 'pandas']
+    """
+    listed = said.split(",") if isinstance(said, str) else said
+    return [name.strip() for name in listed if name.strip()]
+
+
 def no_such_setting(section: str, name: str, known: Iterable[str]) -> str:
     """Return what to say about a setting that does not exist: the nearest that does."""
+    where = f"c.{section}." if section else "c."
+    return f"there is no setting {where}{name}{_nearest(name, known, where)}"
+
+
+def no_such_argument(what: str, name: str, known: Iterable[str]) -> str:
+    """Return what to say about an argument that does not exist: the nearest that does."""
+    return f"{what} has no argument {name!r}{_nearest(name, known, '')}"
+
+
+def _nearest(name: str, known: Iterable[str], where: str) -> str:
     from difflib import get_close_matches  # only when something is wrong
 
     found = get_close_matches(name, sorted(known), 1, 0.5)
-    where = f"c.{section}." if section else "c."
-    hint = f"; the nearest is {where}{found[0]}" if found else ""
-    return f"there is no setting {where}{name}{hint}"
+    return f"; the nearest is {where}{found[0]}" if found else ""
 
 
 def decide(settings: ControllerSettings) -> ControllerConfig:

@@ -135,6 +135,13 @@ def test_what_is_left_of_a_killed_controller_is_removed() -> None:
     assert_nothing_is_left(cluster)
 
 
+def test_an_unknown_argument_names_the_nearest() -> None:
+    for name, nearest in (("enignes", "engines"), ("cluster_idd", "cluster_id")):
+        said = rf"^Cluster\(\) has no argument '{name}'; the nearest is {nearest}$"
+        with pytest.raises(TypeError, match=said):
+            Cluster(**{name: 1})
+
+
 def test_misuse() -> None:
     with pytest.raises(SettingError, match="at least one engine"):
         Cluster(-1)
