@@ -141,6 +141,14 @@ def boot_id() -> str:
         return ""
 
 
+def process_space() -> str:
+    """Return what names this process's table of process ids: containers have their own."""
+    try:
+        return os.readlink("/proc/self/ns/pid")
+    except OSError:
+        return ""
+
+
 def _runtime_bases() -> list[str]:
     bases: list[str] = []
     own = os.environ.get("XDG_RUNTIME_DIR", "")

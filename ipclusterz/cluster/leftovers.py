@@ -129,7 +129,7 @@ def verdict(state: State) -> str | None:
     """Return None for a dead cluster's state, '' for a living one's, else why it stays."""
     if state.alive():
         return ""
-    if state.host != socket.gethostname():
+    if state.elsewhere():
         return f"it was started on host {state.host}: run 'ipclusterz clean' there"
     launcher = state.launcher
     busy = state.here() and launcher is not None and launcher.alive()

@@ -21,7 +21,7 @@ import msgspec
 from ipclusterz.error import ClusterError
 from ipclusterz.files import remove, way_out
 from ipclusterz.launchers.base import is_alive, process_start
-from ipclusterz.paths import ProfileDir, boot_id
+from ipclusterz.paths import ProfileDir, boot_id, process_space
 
 TOKEN = "IPCLUSTERZ_CLUSTER"
 """The environment variable that marks all processes of one cluster, engines included."""
@@ -68,6 +68,7 @@ class State(msgspec.Struct, kw_only=True):
     engine_file: str = ""
     reuse: bool = False
     started: float = 0.0
+    space: str = ""
 
     @property
     def path(self) -> str:
@@ -75,9 +76,14 @@ class State(msgspec.Struct, kw_only=True):
         return ProfileDir(self.profile_dir).state_file(self.cluster_id)
 
     def here(self) -> bool:
-        """Tell whether its processes are (or were) on this host, since its last start."""
+        """Tell whether its processes are (or were) on this host, since its last start.
+
+        Those of a container are not, even of one on this very machine: their numbers mean
+        other processes here.
+        """
         if self.boot_id:
-            return self.boot_id == boot_id()
+            same = not self.space or self.space == process_space()
+            return self.boot_id == boot_id() and same
         return self.host == socket.gethostname()
 
     def elsewhere(self) -> bool:
@@ -85,7 +91,9 @@ class State(msgspec.Struct, kw_only=True):
 
         This host under an earlier boot is not elsewhere: nothing survived that.
         """
-        return not self.here() and self.host != socket.gethostname()
+        if self.here():
+            return False
+        return self.host != socket.gethostname() or self.boot_id == boot_id()
 
     def processes(self) -> list[Process]:
         """Return its processes: controller, then engine sets."""
@@ -110,6 +118,7 @@ def new(profile: ProfileDir, cluster_id: str, own: bool) -> State:
         client_file=profile.connector("client", cluster_id),
         engine_file=profile.connector("engine", cluster_id),
         started=time.time(),
+        space=process_space(),
     )
 
 
@@ -188,7 +197,13 @@ def end(state: State, grace: float = 10.0) -> None:
     """End a cluster of this host: ask its launcher (if it is ours), then its processes.
 
     Waits up to ``grace`` seconds for each, then kills, and removes what they left.
+    ClusterError for one that was started on another host: its process ids mean nothing here.
     """
+    if state.elsewhere():
+        raise ClusterError(
+            f"cluster {state.cluster_id!r} of {state.profile_dir} was started on host"
+            f" {state.host}: run 'ipclusterz stop' there"
+        )
     launcher = state.launcher
     if launcher and state.own and launcher.alive():
         _signal(launcher, signal.SIGTERM)

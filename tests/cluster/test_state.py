@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from ipclusterz.cluster import Cluster, leftovers
 from ipclusterz.cluster import state as states
 from ipclusterz.cluster.deployment import AlreadyRunning, check_free
 from ipclusterz.error import ClusterError
@@ -53,6 +54,24 @@ def test_nobody_judges_another_hosts_processes(profile: ProfileDir) -> None:
     assert state.elsewhere() and not state.alive()
     with pytest.raises(AlreadyRunning, match="host elsewhere"):
         check_free(profile, "")
+
+
+def test_a_container_of_this_machine_is_another_host(profile: ProfileDir) -> None:
+    """It has the same boot id, and perhaps the same name; its process ids are its own."""
+    state = states.new(profile, "", own=True)
+    assert state.here() and not state.elsewhere()
+    state.launcher = state.controller = states.Process(2**22 + 1, 1)
+    state.space = "pid:[1]"
+    states.write(state)
+    assert state.elsewhere() and not state.alive()
+    with pytest.raises(AlreadyRunning, match=f"host {state.host}"):
+        check_free(profile, "")
+    assert leftovers.verdict(state)
+    with pytest.raises(ClusterError, match=f"host {state.host}: run 'ipclusterz stop' there"):
+        states.end(state)
+    with pytest.raises(ClusterError, match="run 'ipclusterz stop' there"):
+        Cluster.from_file(state.path).stop_cluster_sync()
+    assert states.read(state.path) == state
 
 
 def test_what_an_earlier_boot_left_is_removed(profile: ProfileDir) -> None:
