@@ -23,6 +23,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ipclusterz.core.message import Body
+from ipclusterz.error import ClusterError
 
 PLACE = "IPCLUSTERZ_BODIES"
 """The environment variable that names another place than shared memory for bodies."""
@@ -40,19 +41,48 @@ _trusted: set[tuple[str, bytes]] = set()
 
 
 def make_folder() -> tuple[str, bytes]:
-    """Make a private folder for bodies, in shared memory where there is some.
+    """Make a private folder for bodies, in shared memory where there is some with room.
 
     ``$IPCLUSTERZ_BODIES`` names another place.  Returns its path and the proof to put into
-    each Body.  Raises OSError naming the place.
+    each Body.  Raises ClusterError naming the places and what was wrong with them.
     """
+    problems: list[str] = []
+    for base in _places():
+        try:
+            sweep(base)
+            return _make_folder(base)
+        except OSError as error:
+            problems.append(f"{base} ({error.strerror})")
+    raise ClusterError(
+        f"cannot make a folder for large objects in {' nor in '.join(problems)}; make room"
+        f" there, or set {PLACE} to a folder that has some"
+    )
+
+
+def _places() -> list[str]:
+    """Return where bodies may lie; a small shared memory that is full is no reason to fail."""
     import tempfile  # 3 ms; engines never come here
 
-    base = os.environ.get(PLACE, "")
-    if not base:
-        usable = os.path.isdir(_SHARED) and os.access(_SHARED, os.W_OK | os.X_OK)
-        base = _SHARED if usable else tempfile.gettempdir()
-    sweep(base)
+    told = os.environ.get(PLACE, "")
+    if told:
+        return [told]
+    usable = os.path.isdir(_SHARED) and os.access(_SHARED, os.W_OK | os.X_OK)
+    return [_SHARED] * usable + [tempfile.gettempdir()]
+
+
+def _make_folder(base: str) -> tuple[str, bytes]:
+    import tempfile
+
     folder = tempfile.mkdtemp(prefix=_PREFIX, dir=base)
+    try:
+        return folder, _prove(folder)
+    except OSError:
+        remove_folder(folder)
+        raise
+
+
+def _prove(folder: str) -> bytes:
+    """Make a folder's challenge file, and hold its lock."""
     proof = os.urandom(_PROOF_SIZE)
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     made = os.path.join(folder, PROOF + ".new")
@@ -62,7 +92,7 @@ def make_folder() -> tuple[str, bytes]:
     os.write(fd, proof)
     # Nobody finds the file under its name before it is locked.
     os.rename(made, os.path.join(folder, PROOF))
-    return folder, proof
+    return proof
 
 
 def sweep(base: str) -> int:

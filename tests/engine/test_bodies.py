@@ -13,6 +13,7 @@ import pytest
 
 from ipclusterz.core.message import Body
 from ipclusterz.engine import bodies, serialize
+from ipclusterz.error import ClusterError
 
 
 @pytest.fixture
@@ -141,7 +142,33 @@ def test_another_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert os.path.dirname(folder) == str(tmp_path)
     bodies.remove_folder(folder)
     monkeypatch.setenv(bodies.PLACE, str(tmp_path / "none"))
-    with pytest.raises(OSError, match=f"{tmp_path}/none"):
+    with pytest.raises(ClusterError, match=f"{tmp_path}/none.*set IPCLUSTERZ_BODIES"):
+        bodies.make_folder()
+
+
+def test_a_full_shared_memory_is_not_the_only_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full, roomy = tmp_path / "full", tmp_path / "roomy"
+    full.mkdir()
+    roomy.mkdir()
+    monkeypatch.delenv(bodies.PLACE, raising=False)
+    monkeypatch.setattr(bodies, "_SHARED", str(full))
+    monkeypatch.setenv("TMPDIR", str(roomy))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    prove = bodies._prove
+
+    def no_room(folder: str) -> bytes:
+        if folder.startswith(str(full)):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return prove(folder)
+
+    monkeypatch.setattr(bodies, "_prove", no_room)
+    folder, _ = bodies.make_folder()
+    assert os.path.dirname(folder) == str(roomy) and os.listdir(full) == []
+    bodies.remove_folder(folder)
+    monkeypatch.setattr(bodies, "_prove", lambda folder: os.rmdir(folder) or no_room(str(full)))
+    with pytest.raises(ClusterError, match=rf"{full} \(No space left.* nor in {roomy} \(No sp"):
         bodies.make_folder()
 
 
