@@ -24,6 +24,7 @@ from ipclusterz.engine.page import Page
 _PR_SET_PDEATHSIG = 1
 _ADOPTION = 10.0  # seconds to wait until the agent is our parent
 _FIRST_PAUSE = 0.0002
+_SEEDED = ("random", "numpy.random", "torch")
 _TERMINATION = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGCHLD)
 
 
@@ -104,21 +105,31 @@ def _set_surroundings(fork: Fork) -> None:
     sys.argv = ["ipenginez"]
     if sys.path and not sys.flags.safe_path:
         sys.path[0] = ""
+    name_process(engine_name(fork.engine))
+
+
+def name_process(name: str) -> None:
+    """Set what this process is called in lists of processes: 15 bytes of it are kept."""
     try:
         with open("/proc/self/comm", "w") as comm:
-            comm.write(engine_name(fork.engine))
+            comm.write(name)
     except OSError:  # a name for `ps` and no more
         pass
 
 
 def _reseed() -> None:
-    """Give forked engines random numbers of their own where a preload has a generator."""
-    random = sys.modules.get("random")
-    if random is not None:
-        random.seed()
-    numpy_random = sys.modules.get("numpy.random")
-    if numpy_random is not None:
-        numpy_random.seed()
+    """Give forked engines random numbers of their own where a preload has a generator.
+
+    That is, the one that each of these modules has for everybody.  Whatever else is called
+    so, a file ``random.py`` of the user's for example, is left alone.
+    """
+    for name in _SEEDED:
+        seed = getattr(sys.modules.get(name), "seed", None)
+        if callable(seed):
+            try:
+                seed()
+            except TypeError:
+                pass  # it wants to be told something: it is not the module we mean
 
 
 def _socket_of(fd: int) -> socket.socket:

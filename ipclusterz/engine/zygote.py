@@ -22,6 +22,7 @@ import pickle
 import signal
 import socket
 import sys
+import time
 from collections.abc import Sequence
 
 import msgspec
@@ -36,6 +37,8 @@ from ipclusterz.engine.runner import Runner
 
 _DATAGRAM = 1024 * 1024
 _EXERCISES = 20  # calls after which the interpreter has adapted its code
+_NAME = "ipzygote"
+_ENDING = 0.2  # seconds: a thread that was joined is still there for a moment
 DESCRIPTORS = 4
 
 
@@ -96,19 +99,31 @@ def _preload(names: list[str], threaded: list[str]) -> str:
     along, but not the threads that would release them.
     """
     for name in filter(None, names):
+        start.name_process(name)  # for who wonders what takes so long: the agent looks, too
         before = _threads()
         try:
             importlib.import_module(name)
         except BaseException as error:
             return f"cannot preload {name!r}: {type(error).__name__}: {error}"
-        if _threads() > before:
+        if _left_threads(before):
             threaded.append(name)
     return ""
+
+
+def _left_threads(before: int) -> bool:
+    """Tell whether there are more threads than before; those that are ending may do so."""
+    deadline = time.monotonic() + _ENDING
+    while _threads() > before:
+        if time.monotonic() > deadline:
+            return True
+        time.sleep(0.001)
+    return False
 
 
 def _prepare() -> None:
     """Make memory ready to be shared: what exists now is never looked at by collections."""
     start.parent_death_signal(0)  # from now on we see the agent's end ourselves
+    start.name_process(_NAME)
     _exercise()
     gc.collect()
     gc.disable()

@@ -29,6 +29,9 @@ _decode = msgspec.msgpack.Decoder(m.ZygoteSay).decode
 _encode = msgspec.msgpack.Encoder().encode
 
 _AGAIN_SECONDS = 0.002
+_SLOW_SECONDS = 10.0
+"""After this a preload that is still not done is said, for who waits for engines."""
+
 _WORDS = 8192  # bytes of its standard error that are kept
 
 
@@ -50,6 +53,7 @@ class Nursery:
         self._log = log
         self._notice = notice
         self._python = python or sys.executable
+        self._preload = preload
         self._loop: Loop | None = None
         self._waiting: deque[tuple[EngineProcess, m.Fork]] = deque()
         self._ready = False
@@ -101,8 +105,35 @@ class Nursery:
         self._tell = tell
         loop.add(self._socket.fileno(), self._readable)
         loop.add(self._stderr, self._pass_on)
+        if self._preload:
+            loop.after(_SLOW_SECONDS, self._still_busy)
         if self._problem:
             loop.after(0.0, lambda: tell(self._problem))
+
+    def _still_busy(self) -> None:
+        """Say which module is being imported all the time; the process is named after it."""
+        if self._ready or self._problem or self.pid < 0:
+            return
+        try:
+            with open(f"/proc/{self.pid}/comm") as comm:
+                name = comm.read().rstrip("\n")
+        except OSError:
+            name = ""
+        modules = [module for module in self._preload if name and module.startswith(name)]
+        self._warn(
+            f"still importing {' or '.join(modules) or 'modules'} for --preload (process"
+            f" {self.pid}); engines start when that is done"
+        )
+
+    def _importing(self) -> str:
+        """Return what introduces an end that came before the zygote was ready."""
+        if not self._preload:
+            return ""
+        return f"the process that was to import {', '.join(self._preload)} (--preload): "
+
+    def _warn(self, text: str) -> None:
+        self._log.warning(text)
+        self._notice(text)
 
     def _readable(self) -> None:
         assert self._loop is not None
@@ -118,14 +149,12 @@ class Nursery:
         say = _decode(data)
         if say.threads > 1 and not self._spawn:
             self._spawn = True
-            text = (
+            self._warn(
                 f"preloading {' and '.join(say.threaded) or 'modules'} left"
                 f" {say.threads - 1} threads running, so engines are not forked but each is"
                 " started as an interpreter of its own; leave it out of --preload for a quick"
                 " start"
             )
-            self._log.warning(text)
-            self._notice(text)
         if say.problem:
             self._problem = say.problem
             return self._tell(say.problem)
@@ -202,12 +231,17 @@ class Nursery:
                     (os.POSIX_SPAWN_DUP2, fds[2], 2),
                 ],
             )
+        except OSError as error:  # no more processes, or no memory
+            self._ready = False
+            self._problem = f"cannot run {self._python}: {error.strerror}"
+            return self._tell(self._problem)
         finally:
             for fd in fds:
                 os.set_inheritable(fd, False)
         engine.page.words[5] = pid
         engine.handed_over()
         engine.send(request)  # type: ignore[arg-type]
+        return None
 
     def ended(self, wait_status: int) -> None:
         """The zygote has ended, and how."""
@@ -215,12 +249,12 @@ class Nursery:
         told = self._problem
         if not told:
             self._readable()  # it may have said why
-        self._ready = False
+        was_ready, self._ready = self._ready, False
         if not self._problem:
             self._pass_on()
-            self._problem = certificate(
-                wait_status, last_lines(self._words.decode("utf-8", "replace"))
-            )
+            words = last_lines(self._words.decode("utf-8", "replace"))
+            during = "" if was_ready else self._importing()
+            self._problem = f"{during}{certificate(wait_status, words)}"
             self._tell(self._problem)
 
     def close(self) -> None:

@@ -122,6 +122,21 @@ def test_threads_of_a_preload_are_counted(tmp_path: Path) -> None:
     assert made.close() == 0
 
 
+def test_threads_that_have_ended_forbid_nothing(tmp_path: Path) -> None:
+    (tmp_path / "had_threads.py").write_text(
+        "from concurrent.futures import ThreadPoolExecutor\n"
+        "with ThreadPoolExecutor(8) as pool:\n"
+        "    list(pool.map(abs, range(100)))\n"
+    )
+    made = Zygote("--preload", "had_threads", env={"PYTHONPATH": str(tmp_path)})
+    assert (made.said.threads, made.said.threaded) == (1, [])
+    assert made.close() == 0
+
+
+def test_it_has_a_name_of_its_own(zygote: Zygote) -> None:
+    assert Path(f"/proc/{zygote.process.pid}/comm").read_text() == "ipzygote\n"
+
+
 def test_a_request_without_descriptors_is_refused(zygote: Zygote) -> None:
     zygote.fork(Fork(9, 9, "", b"", b"", {}), [])
     assert zygote.hear().problem == (
@@ -258,6 +273,21 @@ def test_random_numbers_differ_between_engines(make: Make) -> None:
             )
         )
     assert len({value for draw in draws for value in draw}) == 4
+    loaded.close()
+
+
+def test_generators_of_other_modules_are_seeded_if_they_are_what_they_seem(
+    make: Make, tmp_path: Path
+) -> None:
+    (tmp_path / "torch.py").write_text(
+        "import os\nseeded = 0\ndef seed():\n    global seeded\n    seeded = os.getpid()\n"
+    )
+    # A user's own file of this name: none of our business.
+    (tmp_path / "random.py").write_text("def seed(number): raise AssertionError\n")
+    loaded = Zygote("--preload", "torch,random", env={"PYTHONPATH": str(tmp_path)})
+    engine = make(zygote=loaded)
+    seeded = engine.apply(run("def f():\n    import torch\n    return torch.seeded"))
+    assert seeded == engine.pid
     loaded.close()
 
 
