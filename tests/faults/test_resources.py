@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import resource
+import stat
 import subprocess
 import sys
 import tempfile
@@ -96,6 +98,62 @@ def test_a_full_disk_at_the_start_is_said_and_leaves_nothing_half_written(
     assert run("ipclusterz list -o json").stdout.strip() == "[]"
     with ipp.Cluster(n=1) as rc:
         assert rc[0].apply_sync(abs, -3) == 3
+
+
+# -- shared memory -------------------------------------------------------------------------
+
+SMALL_SHARED_MEMORY = """
+mount -t tmpfs -o size=2m,mode=1777 tmpfs /dev/shm || exit 99
+[ "$1" = full ] && { cat /dev/zero > /dev/shm/ballast; }
+shift
+exec "$@"
+"""
+
+FULL = """
+import os, tempfile
+import ipclusterz as ipp
+with ipp.Cluster(n=2) as rc:
+    a = bytes(range(256)) * 10_000
+    assert rc[:].apply_sync(lambda x: x + b"!", a) == [a + b"!"] * 2
+    folders = [name for name in os.listdir(tempfile.gettempdir()) if name[:3] == "ipc"]
+    assert len(folders) >= 2 and os.listdir("/dev/shm") == ["ballast"], folders
+print("all done")
+"""
+
+SMALL = """
+import os
+import ipclusterz as ipp
+with ipp.Cluster(n=2) as rc:
+    a = os.urandom(500_000)
+    assert rc[:].apply_sync(lambda x: x[::-1], a) == [a[::-1]] * 2
+    for large in (lambda: rc[0].apply_sync(len, bytes(5_000_000)),
+                  lambda: rc[1].apply_sync(bytes, 5_000_000)):
+        try:
+            large()
+        except Exception as error:
+            assert "no room for an object of 5000" in str(error), error
+            assert "No space left on device" in str(error), error
+            assert "IPCLUSTERZ_BODIES" in str(error), error
+        else:
+            raise AssertionError("there was room")
+        assert rc[:].apply_sync(lambda x: x[::-1], a) == [a[::-1]] * 2
+assert os.listdir("/dev/shm") == []
+print("all done")
+"""
+
+
+@LINUX_ROOT
+@pytest.mark.parametrize(("state", "code"), [("full", FULL), ("small", SMALL)])
+def test_shared_memory_that_is_full_or_small(state: str, code: str) -> None:
+    inside = ["sh", "-c", SMALL_SHARED_MEMORY, "sh", state, sys.executable, "-c", code]
+    done = subprocess.run(
+        ["unshare", "-m", *inside],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+    )
+    assert done.stdout == "all done\n", done
 
 
 # -- the right to write --------------------------------------------------------------------
@@ -237,22 +295,65 @@ def test_ten_starts_by_command(tmp_path: Path) -> None:
 
 
 def test_no_lock_socket_or_shared_memory_in_the_profile_folder(ipython_dir: Path) -> None:
-    kinds: dict[str, str] = {}
-
-    def look() -> None:
-        for folder, _, names in os.walk(ipython_dir):
-            for name in names:
-                path = Path(folder, name)
-                if not path.is_file() or path.is_symlink():
-                    kinds[str(path)] = "no regular file"
-                elif path.suffix in (".lock", ".sock", ".shm"):
-                    kinds[str(path)] = f"a {path.suffix} file"
-
     with ipp.Cluster(n=2) as rc:
-        rc[:].push({"a": bytes(10_000_000)}, block=True)
-        assert rc[:].apply_sync(len, ipp.Reference("a")) == [10_000_000] * 2
-        assert rc.load_balanced_view().map_sync(abs, range(100)) == list(range(100))
-        assert rc.hub_history()
-        look()
-    look()
-    assert kinds == {}
+        all_kinds_of_work(rc)
+        assert strangers(ipython_dir) == []
+    assert strangers(ipython_dir) == []
+
+
+# As if the home folder came from a file server, for each process of a cluster.
+ON_A_NETWORK = """
+import ipclusterz.store.place as place
+place.filesystem.__defaults__ = ({table!r},)
+"""
+
+
+def test_on_a_network_file_system_the_database_needs_no_shared_memory(
+    ipython_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = tmp_path / "mountinfo"
+    table.write_text("31 1 0:27 / / rw,relatime shared:1 - nfs4 server:/home rw\n")
+    (tmp_path / "sitecustomize.py").write_text(ON_A_NETWORK.format(table=str(table)))
+    root = str(Path(__file__).parents[2])
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join((str(tmp_path), root)))
+    with ipp.Cluster(n=2, cluster_id="") as rc:
+        all_kinds_of_work(rc)
+        assert strangers(ipython_dir, wal=False) == []
+        assert len(rc.hub_history()) >= 100
+    assert strangers(ipython_dir, wal=False) == []
+    assert "nfs4" in hub_log(ipython_dir)
+
+
+def all_kinds_of_work(rc: ipp.Client) -> None:
+    rc[:].push({"a": bytes(10_000_000)}, block=True)
+    assert rc[:].apply_sync(len, ipp.Reference("a")) == [10_000_000] * 2
+    assert rc.load_balanced_view().map_sync(abs, range(100)) == list(range(100))
+    assert rc[0].execute("print('said')", block=True).stdout == "said\n"
+    with pytest.raises(ZeroDivisionError):
+        rc[1].execute("1/0", block=True)
+    waiting = rc.load_balanced_view().map_async(abs, range(10))
+    assert rc.hub_history() and waiting.get() == list(range(10))
+
+
+def strangers(folder: Path, wal: bool = True) -> list[str]:
+    """What lies in an IPython folder and is not one of the files that belong there.
+
+    ``wal``: a database of a local file system has its log and the index of it beside it.
+    """
+    belongs = (
+        r"security/ipcontroller-(\w+-)?(client|engine)\.json",
+        r"log/ip(controller|engine|cluster)z?(-[\w-]+)?\.(log|out|err)",
+        r"pid/cluster-?\w*\.json",
+        r"tasks\.db" + (r"(-wal|-shm)?" if wal else r"(-journal)?"),
+    )
+    found = []
+    for place, folders, names in os.walk(folder):
+        for name in (*folders, *names):
+            path = Path(place, name)
+            inside = str(path.relative_to(folder / "cluster_default"))
+            kind = stat.S_IFMT(path.lstat().st_mode)
+            if kind == stat.S_IFDIR and inside in (".", "security", "log", "pid", "startup"):
+                continue
+            if kind != stat.S_IFREG or not any(re.fullmatch(b, inside) for b in belongs):
+                found.append(inside)
+    return found
