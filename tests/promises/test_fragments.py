@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -41,7 +42,15 @@ def for_dependencies(rc: ipp.Client) -> dict[str, Any]:
     }
 
 
-GIVEN = {"database": for_database, "dependencies": for_dependencies}
+def for_preload(rc: ipp.Client) -> dict[str, Any]:
+    return {"c": SimpleNamespace(EngineApp=SimpleNamespace())}  # as in a config file
+
+
+GIVEN = {
+    "database": for_database,
+    "dependencies": for_dependencies,
+    "preload": for_preload,
+}
 
 
 @pytest.mark.parametrize("page", GIVEN)
