@@ -194,7 +194,10 @@ class Deployment:
             jobs = [made.job for made in self.sets.values()]
             if self.controller is not None:
                 jobs.append(self.controller)
-        self._stop(jobs, grace)  # may be interrupted, and called again with less patience
+        # May be interrupted, and called again with less patience.
+        in_order = self._stop(jobs, grace)
+        if not in_order and self.state is not None and not self._foreign:
+            states.sweep(self.state.token)
         self.sets.clear()
         state, self.state = self.state, None
         self.controller, self.controller_end, self.ready = None, None, None
@@ -217,15 +220,15 @@ class Deployment:
             self._watcher = Watcher(self._on_event, self._on_end)
         self._watcher.add(job)
 
-    def _stop(self, jobs: list[Job], grace: float) -> None:
+    def _stop(self, jobs: list[Job], grace: float) -> bool:
+        """Stop processes; tell whether all ended as they should."""
         for job in jobs:
             if self._watcher is not None:
                 self._watcher.remove(job)
             job.close()
         deadline = time.monotonic() + grace
         codes = [job.stop(max(deadline - time.monotonic(), 0.1)).code for job in jobs]
-        if any(codes) and self.state is not None:
-            states.sweep(self.state.token)
+        return not any(codes)
 
     def _wait(self, done: Callable[[], bool], what: Callable[[], str]) -> None:
         deadline = time.monotonic() + self.plan.timeout

@@ -105,6 +105,17 @@ def test_a_module_that_cannot_be_imported_is_named(
         ipp.Cluster(n=1, preload="broken").start_cluster_sync()
 
 
+def test_engines_that_cannot_be_added_leave_the_cluster_alone(module: Module) -> None:
+    with ipp.Cluster(n=1, cluster_id="") as rc:
+        before = rc[0].apply_sync(os.getpid)
+        done = run("ipclusterz engines -n 1 --preload=broken")
+        assert done.returncode == 1 and "cannot preload 'broken'" in done.stderr
+        other = ipp.Cluster.from_file(preload="broken")
+        with pytest.raises(ipp.error.ClusterError, match="cannot preload 'broken'"):
+            other.start_engines_sync(1)
+        assert rc[:].apply_sync(os.getpid) == [before]
+
+
 class _Log:
     def __init__(self) -> None:
         self.lines: list[str] = []
