@@ -31,6 +31,8 @@ from ipclusterz.cluster import state as states
 from ipclusterz.error import LaunchError
 from ipclusterz.launchers.base import get_launcher
 
+_LOOK_SECONDS = 1.0
+
 _START_ALIASES = {
     "n": ("StartApp.n", "Engines to start. [one per usable core]"),
     "engines": ("StartApp.engines", "The launcher of engines. [local]"),
@@ -171,7 +173,11 @@ class StartApp(BaseApp):
     def _stay(self, ends: queue.SimpleQueue[dict[str, Any]]) -> int:
         """Wait until the controller ends, or a signal comes."""
         while True:
-            end = ends.get()
+            try:
+                # Not for ever: a signal that comes just before the wait does not end it.
+                end = ends.get(timeout=_LOOK_SECONDS)
+            except queue.Empty:
+                continue
             if end["role"] == "controller" and end["code"] == 0:
                 self.say("the controller was told to end")
                 return ExitCode.OK
