@@ -17,6 +17,7 @@ import time
 from typing import IO
 
 from ipclusterz.error import LaunchError
+from ipclusterz.files import way_out
 from ipclusterz.launchers.base import Event, JobState, LaunchSpec
 
 TAIL_LINES = 20
@@ -216,7 +217,9 @@ def _open_log(path: str) -> int:
         try:
             return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o600)
         except OSError as error:
-            raise LaunchError(f"cannot write the log {path}: {error.strerror}") from None
+            raise LaunchError(
+                f"cannot write the log {path}: {error.strerror}{way_out(error)}"
+            ) from None
     if hasattr(os, "memfd_create"):
         return os.memfd_create("stderr", os.MFD_CLOEXEC)
     import tempfile  # only where there are no anonymous files

@@ -66,7 +66,12 @@ def _background(work: Callable[[Callable[[], None]], int], write: int, log: str)
                 sys.stderr.flush()
                 os.write(1, f"{_CODE}{code}\n".encode())
                 flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
-                _redirect(log or os.devnull, flags, 1)
+                try:
+                    _redirect(log or os.devnull, flags, 1)
+                except OSError as error:
+                    text = f"cannot write the log {log}: {error.strerror}; the work goes on"
+                    print(text, file=sys.stderr, flush=True)
+                    _redirect(os.devnull, flags, 1)
                 os.dup2(1, 2)
 
         code = work(ready)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import resource
@@ -181,6 +182,53 @@ def test_a_home_that_is_read_only_is_said_with_the_ways_out(
     assert "Read-only file system" in done.stderr and str(home) in done.stderr
     assert "--profile-dir" in done.stderr and "IPYTHONDIR" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@LINUX_ROOT
+@pytest.mark.parametrize("line", ["ipclusterz start -n 1 --daemon", "ipclusterz start -n 1"])
+def test_a_profile_that_became_read_only_is_said(line: str, ipython_dir: Path) -> None:
+    assert run("ipclusterz create").returncode == 0
+    command = ["unshare", "-m", "sh", "-c", READ_ONLY, "sh", str(ipython_dir), *arguments(line)]
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=60, cwd=Path(__file__).parents[2]
+    )
+    assert done.returncode == 1, done
+    assert "Read-only file system; put the profile where you can write" in done.stderr
+    assert "--profile-dir or $IPYTHONDIR" in done.stderr and "Traceback" not in done.stderr
+    assert run("ipclusterz list -o json").stdout.strip() == "[]"
+
+
+# -- a home that two hosts have ------------------------------------------------------------
+
+
+def test_on_another_host_a_cluster_is_named_and_left_alone(ipython_dir: Path) -> None:
+    """A living cluster whose files say that it is login2's, as login1 sees it."""
+    with ipp.Cluster(n=1, cluster_id="") as rc:
+        profile = ipython_dir / "cluster_default"
+        [path] = (profile / "pid").iterdir()
+        state = json.loads(path.read_text())
+        path.write_text(json.dumps(state | {"host": "login2", "boot_id": "another"}))
+        for file in (profile / "security").iterdir():
+            document = json.loads(file.read_text())
+            file.write_text(json.dumps(document | {"location": "login2", "hostid": "another"}))
+        before = sorted(str(file) for file in profile.rglob("*.json"))
+        for line in ("stop", "stop --all"):
+            done = run(f"ipclusterz {line}")
+            assert (
+                done.returncode == 1 and "on host login2: run 'ipclusterz stop'" in done.stderr
+            )
+        [row] = json.loads(run("ipclusterz list -o json").stdout)
+        assert (row["running"], row["host"], row["engines"]) == (None, "login2", 1)
+        assert "started on host login2" in run("ipclusterz clean").stdout
+        done = run("ipclusterz start -n 1 --daemon")
+        assert done.returncode == 10 and "was started on host login2" in done.stderr
+        # These go through the connector, by a tunnel as it were.
+        status = json.loads(run("ipclusterz status -o json").stdout)
+        assert (status["host"], len(status["engines"])) == ("login2", 1)
+        assert "engine" in run("ipclusterz logs").stdout
+        assert rc[0].apply_sync(abs, -7) == 7
+        assert sorted(str(file) for file in profile.rglob("*.json")) == before
+        path.write_text(json.dumps(state))
 
 
 # -- open files ----------------------------------------------------------------------------
