@@ -17,7 +17,8 @@ from ipclusterz.core import message as m
 from ipclusterz.core.connector import Connector, loopback_elsewhere
 from ipclusterz.core.message import Channel, Op
 from ipclusterz.error import ControllerLost, TimeoutError
-from ipclusterz.paths import ProfileDir, boot_id
+from ipclusterz.net.host import loopback_id
+from ipclusterz.paths import ProfileDir
 
 if TYPE_CHECKING:
     from ipclusterz.net.client import Connection
@@ -54,7 +55,7 @@ class Watch:
             connector, origin = locate(profile_dir=folder.path, cluster_id=cluster_id)
         except NoClusterFound as error:
             raise NothingRuns(str(error)) from None
-        if loopback_elsewhere(connector, boot_id()):
+        if loopback_elsewhere(connector, loopback_id()):
             check_reachable(connector, origin)
         from ipclusterz.net.client import Connection  # 60 ms that an error need not wait for
 
@@ -129,7 +130,7 @@ def inspect(
 
 def processes(connector: Connector) -> str:
     """Return what the controller's processes do, as far as this host can tell, or ''."""
-    if connector.hostid != boot_id():
+    if connector.hostid != loopback_id():
         return ""
     import psutil  # 20 ms, for this trouble only
 

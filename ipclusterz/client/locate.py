@@ -20,6 +20,7 @@ from ipclusterz.core import connector as connectors
 from ipclusterz.core.config import CHANNEL_NAMES
 from ipclusterz.core.connector import Connector
 from ipclusterz.error import ConnectorError
+from ipclusterz.net.host import loopback_id
 
 _FILE = re.compile(r"ipcontroller-(?:(?P<id>.+)-)?client\.json\Z")
 _PORT = re.compile(r"tcp://(?P<host>.+):(?P<port>\d+)\Z")
@@ -72,7 +73,7 @@ def check_reachable(connector: Connector, origin: str, sshserver: str | None = N
     That is: the controller's process is gone, or it listens on the loopback of another host
     and no tunnel to it was made.
     """
-    hostid = paths.boot_id()
+    hostid = loopback_id()
     if connectors.loopback_elsewhere(connector, hostid):
         if not _answers(connector.url):
             raise ConnectorError(_elsewhere(connector, origin, sshserver))

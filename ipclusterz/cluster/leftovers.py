@@ -228,7 +228,7 @@ def _connector(path: str, found: Found, *, here: bool) -> None:
     if not here and host != socket.gethostname():
         why = f"its controller was started on host {host}: run 'ipclusterz clean' there"
         found.spare("connector file", path, why)
-    elif boot == boot_id() and _same(pid, started):
+    elif boot.partition(".")[0] == boot_id() and _same(pid, started):
         return
     elif _answers(url):
         found.spare("connector file", path, f"something listens at {url}")

@@ -164,7 +164,7 @@ class Agent:
         self._outlog = OutputLog(config.log_dir, prefix)
         self.custody.is_here = bodies.here
         self.custody.observe = self._observe
-        hostid = host.boot_id()
+        hostid = host.loopback_id()
         # Something that answers there is a tunnel that the user made.
         if loopback_elsewhere(connector, hostid) and not host.answers(connector.url):
             raise LaunchError(

@@ -83,7 +83,7 @@ class Connection:
         self.output: Callable[[int, int, int, str], None] = lambda *_: None
         self._notice = notice or (lambda text: None)
         self._connector = connector
-        self._hostid = host.boot_id()
+        self._hostid = host.loopback_id()
         self._keys = threading.Lock()
         self._ack_due = False
         self._engine_calls: list[Callable[[], None]] = []

@@ -303,7 +303,7 @@ class Supervisor:
             role=role,
             url=tcp[0] if tcp else addresses[0][0],
             location=self.config.location or host.host_name(),
-            hostid=host.boot_id(),
+            hostid=host.loopback_id(),
             ssh=ssh,
             addresses=dict(zip(CHANNEL_NAMES, addresses, strict=True)),
             cluster_id=self.config.cluster_id,

@@ -24,22 +24,32 @@ def host_name() -> str:
 
 
 def host_id() -> str:
-    """Return what is the same for two processes exactly if their process ids compare.
+    """Return what is the same for two processes exactly if they share a host's resources.
 
-    On Linux: the boot id and the process-id namespace.  Elsewhere the host's name.
+    That is process ids, the loopback and the file systems that shared memory lies on.  On
+    Linux it is the boot id and the namespaces, for containers on one host share less than
+    its boot id.  Elsewhere it is the host's name.
+    """
+    return f"{loopback_id()}-{_namespace('pid')}.{_namespace('mnt')}"
+
+
+def loopback_id() -> str:
+    """Return what is the same for two processes exactly if they share a loopback.
+
+    Connector files carry it as ``hostid``.
     """
     try:
         with open("/proc/sys/kernel/random/boot_id") as file:
-            boot = file.read().strip()
-        space = os.stat("/proc/self/ns/pid").st_ino
+            return f"{file.read().strip()}.{_namespace('net')}"
     except OSError:
         return host_name()
-    return f"{boot}-{space:x}"
 
 
-def boot_id() -> str:
-    """Return the boot id part of :func:`host_id`, as connector files carry it."""
-    return host_id().rpartition("-")[0] if LINUX else host_name()
+def _namespace(kind: str) -> str:
+    try:
+        return f"{os.stat(f'/proc/self/ns/{kind}').st_ino:x}"
+    except OSError:
+        return ""
 
 
 def answers(url: str) -> bool:

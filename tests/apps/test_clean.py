@@ -19,7 +19,8 @@ import ipclusterz as ipp
 from ipclusterz.cluster import leftovers
 from ipclusterz.cluster import state as states
 from ipclusterz.engine import bodies
-from ipclusterz.paths import ProfileDir, boot_id, runtime_dir
+from ipclusterz.net.host import loopback_id
+from ipclusterz.paths import ProfileDir, runtime_dir
 from tests.running import alive, children, eventually, kill, run
 
 LONG_AGO = time.time() - 3600
@@ -57,7 +58,7 @@ def connector(path: str, pid: int, **more: Any) -> None:
         "exec_key": "x" * 40,
         "url": "tcp://127.0.0.1:1",
         "location": socket.gethostname(),
-        "hostid": boot_id(),
+        "hostid": loopback_id(),
         "reuse": False,
         "pid": pid,
         "started": LONG_AGO,

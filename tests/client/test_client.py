@@ -14,10 +14,11 @@ from typing import Any
 
 import pytest
 
-from ipclusterz import error, paths
+from ipclusterz import error
 from ipclusterz.client import locate
 from ipclusterz.client.client import Client
 from ipclusterz.core.message import Op
+from ipclusterz.net.host import loopback_id
 from tests.client.fake import FakeConnection
 
 KEY = "0" * 40
@@ -30,7 +31,7 @@ def write(path: Path, **fields: Any) -> Path:
         "server_key": KEY,
         "role": "client",
         "url": "tcp://127.0.0.1:9",
-        "hostid": paths.boot_id(),
+        "hostid": loopback_id(),
         "location": socket.gethostname(),
         **fields,
     }
