@@ -11,8 +11,14 @@ output it writes one JSON object per line, its status events: ``{"event": "ready
 ``{"event": "engine", "id": 3, "pid": 71}``, ``{"event": "error", "text": "..."}`` and so on.
 Standard error goes to a log.
 
+A launcher that can be configured has an ``Options`` class: a msgspec Struct whose fields are
+the settings, all with defaults, each with a ``Meta(description=...)`` for its help.  It is
+then called with one.  Command line, config files and Python take their options from there
+(:mod:`ipclusterz.apps.modes`), under the launcher's class name: ``c.PBSLauncher.queue``.
+
 Third parties register a launcher under the entry-point group ``ipclusterz.launchers``: a
-callable without arguments that returns a :class:`Launcher`.
+callable, with ``Options`` or without arguments, that returns a :class:`Launcher`.  Users put
+one into their profile: the name ``launcher`` in a file ``launcher_NAME.py``.
 """
 
 from __future__ import annotations
@@ -32,7 +38,13 @@ GROUP = "ipclusterz.launchers"
 Event = dict[str, Any]
 """One status event of a launched program."""
 
-_BUILT_IN = {"local": ("ipclusterz.launchers.local", "LocalLauncher")}
+BUILT_IN = {
+    "local": ("ipclusterz.launchers.local", "LocalLauncher"),
+}
+"""The launchers of this package: name, module and class.  One row is all it takes."""
+
+_FILE = "launcher_"  # what begins the name of a profile's own launcher
+
 _LATER = {
     "ssh": "on SSH hosts",
     "mpi": "under MPI",
@@ -127,11 +139,33 @@ class Launcher(Protocol):
         """Start ``spec``; raise LaunchError, naming the command, when that is impossible."""
 
 
-def get_launcher(name: str) -> Launcher:
-    """Return the launcher called ``name``; LaunchError lists the known ones otherwise."""
-    if name in _BUILT_IN:
-        module, attribute = _BUILT_IN[name]
-        return cast(Launcher, getattr(importlib.import_module(module), attribute)())
+def get_launcher(
+    name: str, options: Mapping[str, Any] | None = None, folder: str = ""
+) -> Launcher:
+    """Return the launcher called ``name``, set up with ``options``.
+
+    ``folder`` is a profile's, which may have launchers of its own: ``launcher_NAME.py``.
+    LaunchError lists the known launchers, or the known options, when something is unknown.
+    """
+    kind = launcher_class(name, folder)
+    known = getattr(kind, "Options", None)
+    if known is None:
+        if options:
+            raise LaunchError(
+                f"the launcher {name!r} has no options, but was given {', '.join(options)}"
+            )
+        return cast(Launcher, _called(name, kind))
+    return cast(Launcher, _called(name, kind, _checked(name, known, options or {})))
+
+
+def launcher_class(name: str, folder: str = "") -> Any:
+    """Return what makes the launcher called ``name``; LaunchError lists the known ones."""
+    if name in BUILT_IN:
+        module, attribute = BUILT_IN[name]
+        return getattr(importlib.import_module(module), attribute)
+    path = os.path.join(folder, f"{_FILE}{name}.py") if folder else ""
+    if path and os.path.isfile(path):
+        return _of_file(path)
     # Looked up only now: reading all installed packages' metadata takes many milliseconds.
     from importlib.metadata import entry_points
 
@@ -139,7 +173,7 @@ def get_launcher(name: str) -> Launcher:
     for point in points:
         if point.name == name:
             try:
-                return cast(Launcher, point.load()())
+                return point.load()
             except Exception as error:
                 raise LaunchError(f"the launcher {name!r} ({point.value}): {error}") from error
     if name in _LATER:
@@ -147,8 +181,75 @@ def get_launcher(name: str) -> Launcher:
             f"starting engines {_LATER[name]} is not in this version yet; start the controller"
             " with 'ipcontrollerz' and run 'ipenginez --file=FILE' there by hand"
         )
-    known = ", ".join(sorted({*_BUILT_IN, *(p.name for p in points)}))
+    known = ", ".join(sorted({*BUILT_IN, *_files(folder), *(p.name for p in points)}))
     raise LaunchError(f"there is no launcher {name!r}; known are: {known}")
+
+
+def fields_of(section: str, folder: str = "") -> tuple[str, ...] | None:
+    """Return the options of the launcher whose class is called ``section``, None if none is.
+
+    For those who check a config file, in which ``c.PBSLauncher.queue`` may stand.
+    """
+    names = [name for name, (_, kind) in BUILT_IN.items() if kind == section]
+    if not names:
+        from importlib.metadata import entry_points
+
+        names = [*_files(folder), *(p.name for p in entry_points(group=GROUP))]
+    for name in names:
+        kind = launcher_class(name, folder)
+        if kind.__name__ == section and hasattr(kind, "Options"):
+            return cast(tuple[str, ...], kind.Options.__struct_fields__)
+    return None
+
+
+def _files(folder: str) -> list[str]:
+    """Return the names of a profile's own launchers."""
+    try:
+        names = sorted(os.listdir(folder)) if folder else []
+    except OSError:
+        return []
+    return [
+        name.removeprefix(_FILE).removesuffix(".py")
+        for name in names
+        if name.startswith(_FILE) and name.endswith(".py")
+    ]
+
+
+def _of_file(path: str) -> Any:
+    import runpy  # only for those who have such a file
+
+    try:
+        return runpy.run_path(path)["launcher"]
+    except KeyError:
+        raise LaunchError(f"{path} defines no 'launcher'") from None
+    except Exception as error:  # it is a program: anything may happen in it
+        raise LaunchError(f"{path}: {type(error).__name__}: {error}") from error
+
+
+def _called(name: str, kind: Any, *arguments: Any) -> Any:
+    if name in BUILT_IN:
+        return kind(*arguments)
+    try:
+        return kind(*arguments)
+    except Exception as error:  # of a third party: anything may happen in there
+        raise LaunchError(f"the launcher {name!r}: {error}") from error
+
+
+def _checked(name: str, known: Any, options: Mapping[str, Any]) -> Any:
+    import msgspec
+
+    fields = known.__struct_fields__
+    for option in options:
+        if option not in fields:
+            from difflib import get_close_matches  # only when something is wrong
+
+            near = get_close_matches(option, fields, 1)
+            hint = f"the nearest is {near[0]}" if near else f"there are {', '.join(fields)}"
+            raise LaunchError(f"the launcher {name!r} has no option {option!r}; {hint}")
+    try:
+        return msgspec.convert(dict(options), known)
+    except msgspec.ValidationError as error:
+        raise LaunchError(f"an option of the launcher {name!r}: {error}") from None
 
 
 def process_start(pid: int) -> int:

@@ -11,7 +11,7 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import IntEnum
 from typing import Any, NoReturn
 
@@ -23,6 +23,7 @@ from ipclusterz._version import __version__
 from ipclusterz.cluster import AlreadyRunning, SettingError
 from ipclusterz.cluster.settings import no_such_setting
 from ipclusterz.error import ClusterError, KernelError
+from ipclusterz.launchers.base import fields_of
 from ipclusterz.paths import ProfileDir, profile_dir
 
 
@@ -75,9 +76,15 @@ class Loader(KVArgParseConfigLoader):
     def _handle_unrecognized_alias(self, arg: str) -> None:
         self.parser.error(self._no_option(arg))
 
+    elsewhere: Callable[[str], list[str]] | None = None
+    """Returns the launchers that have an option which the command has not."""
+
     def _no_option(self, name: str) -> str:
         from difflib import get_close_matches  # only when something is wrong
 
+        if self.elsewhere is not None and (owners := self.elsewhere(name)):
+            where = ", ".join(f"--engines={owner}" for owner in owners)
+            return f"there is no option --{name} without its launcher: it goes with {where}"
         short = len(name) == 1
         near = [] if short else get_close_matches(name, sorted(self._names()), 1)
         dashes = "-" if short else "--"
@@ -222,6 +229,9 @@ class BaseApp(Application):
             return
         known = _settings()
         for section, values in self.config.items():
+            fields = fields_of(section, self.folder.path) if section not in known else None
+            if fields is not None:
+                known[section] = set(fields)
             if section not in known:
                 text = no_such_setting("", section, known)
                 raise SettingError(f"{origin} cannot be used: {text}")

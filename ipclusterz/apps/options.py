@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from ipclusterz.apps.base import BaseApp
@@ -48,6 +49,21 @@ ENGINE_ALIASES: dict[Any, Any] = {
     "startup": ("EngineApp.startup", "A script that each engine runs first."),
     "python": ("EngineApp.python", "The interpreter of the engines. [this one]"),
 }
+
+
+def value_of(argv: Sequence[str], *names: str) -> str:
+    """Return the value that a command line gives to the first of these options it has.
+
+    For what must be known before the line is read: which options it may have.
+    """
+    for name in names:
+        dashed = f"--{name}" if len(name) > 1 else f"-{name}"
+        for word, following in zip(argv, [*argv[1:], ""], strict=False):
+            if word == dashed:
+                return following
+            if word.startswith(f"{dashed}="):
+                return word.partition("=")[2]
+    return ""
 
 
 def merged(*groups: dict[Any, Any]) -> dict[Any, Any]:

@@ -10,7 +10,7 @@ import os
 import queue
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from traitlets import Bool, Float, Int, Unicode
@@ -24,12 +24,15 @@ from ipclusterz.apps.options import (
     CONTROLLER_FLAGS,
     ENGINE_ALIASES,
     merged,
+    value_of,
 )
 from ipclusterz.apps.report import Report
 from ipclusterz.cluster import Cluster, SettingError
 from ipclusterz.cluster import state as states
-from ipclusterz.error import LaunchError
+from ipclusterz.cluster.fileconfig import engines_in
+from ipclusterz.error import ClusterError, LaunchError
 from ipclusterz.launchers.base import get_launcher
+from ipclusterz.paths import ProfileDir, profile_dir
 
 _LOOK_SECONDS = 1.0
 
@@ -80,6 +83,89 @@ class StartApp(BaseApp):
     classes = [ControllerApp, EngineApp]  # noqa: RUF012 - as traitlets has it
     aliases = merged(CONTROLLER_ALIASES, ENGINE_ALIASES, _START_ALIASES)
     flags = {**BaseApp.flags, **CONTROLLER_FLAGS, **_DAEMON_FLAGS}  # noqa: RUF012
+    _mode = ""
+
+    # -- the options of the launcher -------------------------------------------------------
+
+    def initialize(self, argv: Any = None) -> None:
+        """Learn the options of the launcher that was chosen, then read all options."""
+        self._adopt(self._chosen(argv or ()))
+        super().initialize(argv)
+        self._adopt(self.engines)
+
+    def _chosen(self, argv: Sequence[str]) -> str:
+        """Return the launcher that the command line or the profile names, '' for neither."""
+        if said := value_of(argv, "engines", "StartApp.engines"):
+            return said
+        path = value_of(argv, "profile-dir", "cluster-dir")
+        name = value_of(argv, "profile", "p") or "default"
+        try:
+            root = value_of(argv, "ipython-dir") or None
+            folder = ProfileDir(path) if path else profile_dir(name, root)
+        except ClusterError:
+            return ""  # told later, where all mistakes are
+        self._folder = folder.path
+        return engines_in(os.path.join(folder.path, "ipclusterz_config.py"))
+
+    def _adopt(self, mode: str) -> None:
+        """Add the options of a launcher to those of this command."""
+        if mode in ("", "local", self._mode):
+            return
+        from ipclusterz.apps import modes  # only for launchers with options
+
+        folder = self._folder or self.folder.path
+        try:
+            kind = modes.configurable(mode, folder)
+        except LaunchError:
+            return  # told later
+        if kind is None:
+            return
+        self._mode, self._folder = mode, folder
+        self._of_mode = (modes.aliases(mode, folder), modes.flags(mode, folder))
+        self.classes = [*self.classes, kind]
+        self.aliases = {**self._of_mode[0], **type(self).aliases}
+        self.flags = {**self._of_mode[1], **type(self).flags}
+
+    _folder = ""
+
+    def _options(self) -> dict[str, Any]:
+        """Return what was said about the launcher, by option."""
+        if self._mode != self.engines or not self._mode:
+            return {}
+        from ipclusterz.apps import modes
+
+        return modes.said(self._mode, self.config, self._folder)
+
+    def _create_loader(self, argv: Any, aliases: Any, flags: Any, classes: Any) -> Any:
+        loader = super()._create_loader(argv, aliases, flags, classes)
+
+        def elsewhere(name: str) -> list[str]:
+            from ipclusterz.apps import modes
+
+            return modes.whose(name)
+
+        loader.elsewhere = elsewhere
+        return loader
+
+    def emit_options_help(self) -> Iterator[str]:  # type: ignore[override]
+        """Yield the help on options, those of the launcher first."""
+        if not self._mode:
+            yield from super().emit_options_help()
+            return
+        title = f"Options of --engines={self._mode}"
+        yield from (title, "=" * len(title))
+        self.aliases, self.flags = self._of_mode
+        try:
+            yield from self.emit_flag_help()
+            yield from self.emit_alias_help()
+            yield ""
+            self.aliases, self.flags = type(self).aliases, type(self).flags
+            yield from super().emit_options_help()
+        finally:
+            self.aliases = {**self._of_mode[0], **type(self).aliases}
+            self.flags = {**self._of_mode[1], **type(self).flags}
+
+    # -- life ------------------------------------------------------------------------------
 
     def start(self) -> Any:
         """Start everything, then stay with it; return the exit code."""
@@ -101,7 +187,7 @@ class StartApp(BaseApp):
         if self.delay < 0 or self.timeout <= 0:
             raise SettingError("delay must be 0 or more, timeout more than 0 seconds")
         try:
-            get_launcher(self.engines)
+            get_launcher(self.engines, self._options(), self.folder.path)
         except LaunchError as error:
             raise SettingError(f"--engines={self.engines}: {error}") from None
 
@@ -147,6 +233,7 @@ class StartApp(BaseApp):
         return Cluster(
             self.n or None,
             engines=self.engines,
+            options=self._options(),
             profile_dir=folder.path,
             cluster_id=self.cluster_id,
             controller=self._settings,
@@ -251,6 +338,7 @@ class EnginesApp(StartApp):
             path,
             n=self.n or None,
             engines=self.engines,
+            options=self._options(),
             agent=engines.agent_config(),
             engine_timeout=self.timeout,
             log_level=self.level,

@@ -48,7 +48,8 @@ class Cluster(Coroutines):
     ...     rc[:].apply_sync(os.getpid)
 
     ``n`` engines are started (default: one per usable core) by the launcher ``engines``
-    (default: ``local``).  What is not said is taken from the profile's config files.
+    (default: ``local``) with its ``options``.  What is not said is taken from the profile's
+    config files.
     The profile is named by ``profile`` (in ``ipython_dir``) or ``profile_dir``, a path.
     Without a ``cluster_id`` the cluster gets a new one; '' is the profile's main cluster,
     which ``Client()`` finds.  ``controller`` describes the controller
@@ -62,6 +63,7 @@ class Cluster(Coroutines):
         n: int | None = None,
         *,
         engines: str = "",
+        options: dict[str, Any] | None = None,
         profile: str = "default",
         profile_dir: str | None = None,
         ipython_dir: str | None = None,
@@ -94,6 +96,7 @@ class Cluster(Coroutines):
         self.delay = delay or float(said.start.get("delay", 0.0))
         given = controller or said.controller
         base = agent or said.agent
+        launcher = engines or said.start.get("engines", "local")
         plan = Plan(
             profile=self.profile,
             cluster_id=self.cluster_id,
@@ -108,7 +111,8 @@ class Cluster(Coroutines):
                 work_dir=work_dir or base.work_dir,
                 env={**base.env, **(env or {})},
             ),
-            launcher=engines or said.start.get("engines", "local"),
+            launcher=launcher,
+            options={**said.options(launcher, self.profile.path), **(options or {})},
             timeout=engine_timeout or float(said.start.get("timeout", 60.0)),
             log_level=log_level,
             log_dir=self.profile.log if log_to_file else "",

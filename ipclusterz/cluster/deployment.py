@@ -12,6 +12,7 @@ import os
 import time
 from collections.abc import Callable
 from threading import Condition
+from typing import Any
 
 from msgspec import Struct, field
 from msgspec.structs import replace
@@ -45,9 +46,9 @@ class AlreadyRunning(ClusterError):
 class Plan(Struct):
     """What to start: a controller as the user describes it, and a pattern for engines.
 
-    ``own`` says that this process is a command of ours and may be told to end;
-    ``timeout`` (seconds) bounds each wait for a start; ``passing`` says that the cluster id
-    is used once and never again.
+    ``options`` are those of the launcher of engines.  ``own`` says that this process is a
+    command of ours and may be told to end; ``timeout`` (seconds) bounds each wait for a
+    start; ``passing`` says that the cluster id is used once and never again.
     """
 
     profile: ProfileDir
@@ -55,6 +56,7 @@ class Plan(Struct):
     controller: ControllerSettings = field(default_factory=ControllerSettings)
     agent: AgentConfig = field(default_factory=AgentConfig)
     launcher: str = "local"
+    options: dict[str, Any] = {}
     timeout: float = 60.0
     log_level: str = "INFO"
     log_dir: str = ""
@@ -129,7 +131,8 @@ class Deployment:
             log_level=plan.log_level,
         )
         token = self.state.token if self.state else os.urandom(8).hex()
-        job = get_launcher(plan.launcher).start(agent_spec(config, token, name))
+        launcher = get_launcher(plan.launcher, plan.options, plan.profile.path)
+        job = launcher.start(agent_spec(config, token, name))
         made = EngineSet(name, job, count)
         with self._changed:
             self.sets[name] = made

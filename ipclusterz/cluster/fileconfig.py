@@ -19,6 +19,7 @@ from ipclusterz.cluster.settings import (
     split_names,
 )
 from ipclusterz.core.config import AgentConfig
+from ipclusterz.launchers.base import fields_of, launcher_class
 from ipclusterz.paths import ProfileDir
 
 FILES = ("ipcontrollerz_config.py", "ipenginez_config.py", "ipclusterz_config.py")
@@ -32,6 +33,7 @@ _OTHERS = frozenset(
     "Application BaseApp ClusterApp Configurable CreateApp EnginesApp ListApp"
     " LoggingConfigurable SingletonConfigurable StopApp".split()
 )
+_KNOWN = frozenset(("ControllerApp", "EngineApp", "StartApp"))
 _START = frozenset(("n", "engines", "daemon", "delay", "timeout"))
 _LIFELESS = ("c = get_config()", "c = get_config()  # noqa")
 
@@ -42,6 +44,23 @@ class Settings(Struct):
     controller: ControllerSettings = field(default_factory=ControllerSettings)
     agent: AgentConfig = field(default_factory=AgentConfig)
     start: dict[str, Any] = {}
+    launchers: dict[str, dict[str, Any]] = {}
+
+    def options(self, launcher: str, folder: str) -> dict[str, Any]:
+        """Return what the files say about a launcher."""
+        if not self.launchers:
+            return {}
+        return self.launchers.get(launcher_class(launcher, folder).__name__, {})
+
+
+def engines_in(path: str) -> str:
+    """Return the launcher that a config file chooses, '' for none (or no such file)."""
+    if not _has_live_lines(path):
+        return ""
+    try:
+        return str(_load(path).get("StartApp", {}).get("engines", ""))
+    except SettingError:
+        return ""  # told when the file is read in earnest
 
 
 def read(profile: ProfileDir) -> Settings:
@@ -51,9 +70,12 @@ def read(profile: ProfileDir) -> Settings:
         path = os.path.join(profile.path, name)
         if _has_live_lines(path):
             for section, values in _load(path).items():
-                _check(path, section, values)
+                _check(path, section, values, profile.path)
                 sections.setdefault(section, {}).update(values)
     found = Settings(start=sections.get("StartApp", {}))
+    found.launchers = {
+        name: values for name, values in sections.items() if name not in _KNOWN | _OTHERS
+    }
     controller = dict(sections.get("ControllerApp", {}))
     if controller.get("execkey"):
         controller["execkey"] = read_key(str(controller["execkey"]))
@@ -86,7 +108,7 @@ def _load(path: str) -> dict[str, dict[str, Any]]:
     return {section: dict(values) for section, values in config.items()}
 
 
-def _check(path: str, section: str, values: dict[str, Any]) -> None:
+def _check(path: str, section: str, values: dict[str, Any], folder: str) -> None:
     known: dict[str, frozenset[str]] = {
         "ControllerApp": frozenset(ControllerSettings.__struct_fields__),
         "EngineApp": frozenset(AgentConfig.__struct_fields__) - {"connector_text", "env"},
@@ -94,6 +116,8 @@ def _check(path: str, section: str, values: dict[str, Any]) -> None:
     }
     if section in _OTHERS:
         return  # of another command, which checks it
+    if section not in known and (fields := fields_of(section, folder)) is not None:
+        known[section] = frozenset(fields)
     if section not in known:
         text = no_such_setting("", section, [*known, *_OTHERS])
         raise SettingError(f"the config file {path} cannot be used: {text}")
