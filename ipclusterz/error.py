@@ -7,6 +7,7 @@
     │   └── LaunchError           a process could not be started, or ended too early
     ├── ConnectorError            a connector file that cannot be used, with the remedy
     ├── AuthenticationError       the controller does not accept the key (or we not its)
+    ├── SSHError                  an SSH server cannot be used: which, why, what helps
     ├── ControllerLost            the controller is gone for good
     ├── TimeoutError              also a built-in TimeoutError
     ├── EngineError               an engine died, with its death certificate
@@ -54,6 +55,10 @@ class ConnectorError(KernelError):
 
 class AuthenticationError(KernelError):
     """The controller refused our key, or could not prove its own."""
+
+
+class SSHError(KernelError):
+    """An SSH server could not be reached or used; one line names host, cause and remedy."""
 
 
 class ControllerLost(KernelError):

@@ -1,0 +1,218 @@
+"""SSH as values: whom to connect to, how that is said to OpenSSH, and what its words mean.
+
+Pure: no process is started and no file read here.  A destination comes from command lines,
+config files and connector files of others; it is checked once, here, and never becomes part
+of a text that a local shell reads.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from msgspec import Struct
+
+from ipclusterz.core.connector import valid_ssh
+
+_PARTS = re.compile(r"(?:(?P<user>[^@]+)@)?(?P<host>\[[^\]]+\]|[^:\[\]]+)(?::(?P<port>\d+))?\Z")
+
+MOST_HOPS = 8
+"""More hosts than this between two are a mistake."""
+
+
+class Destination(Struct, frozen=True):
+    """A host to log in to; '' and 0 leave the choice to the user's ssh configuration.
+
+    ``jump`` are the hosts on the way there, the first one first.
+    """
+
+    host: str
+    user: str = ""
+    port: int = 0
+    jump: tuple[Destination, ...] = ()
+
+    def __str__(self) -> str:
+        return ",".join([str(hop) for hop in self.jump] + [self._one()])
+
+    def _one(self) -> str:
+        user = f"{self.user}@" if self.user else ""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{user}{host}:{self.port}" if self.port else f"{user}{host}"
+
+    @property
+    def shown(self) -> str:
+        """The host itself, as messages name it."""
+        return self._one()
+
+    def arguments(self) -> list[str]:
+        """Return what OpenSSH is to be told: options, then ``--``, then the host."""
+        found = []
+        if self.jump:
+            found += ["-J", ",".join(str(hop) for hop in self.jump)]
+        if self.user:
+            found += ["-l", self.user]
+        if self.port:
+            found += ["-p", str(self.port)]
+        return [*found, "--", self.host]
+
+
+def destination(text: str) -> Destination:
+    """Read ``[user@]host[:port]``, or several with commas: the hosts on the way, then it.
+
+    Raises ValueError.
+
+    >>> destination("ada@login:2222,node1").jump[0].port
+    2222
+    """
+    hops = text.split(",")
+    if len(hops) > MOST_HOPS:
+        raise ValueError(f"{text!r} has more than {MOST_HOPS} hosts")
+    found = [_hop(hop.strip(), text) for hop in hops]
+    last = found[-1]
+    return Destination(last.host, last.user, last.port, tuple(found[:-1]))
+
+
+def _hop(text: str, whole: str) -> Destination:
+    match = _PARTS.match(text)
+    if match is None or not valid_ssh(text):
+        raise ValueError(f"{whole!r} is no SSH server: write [user@]host[:port]")
+    return Destination(match["host"].strip("[]"), match["user"] or "", int(match["port"] or 0))
+
+
+class Forward(NamedTuple):
+    """A connection's way: what is connected to ``here`` comes out at ``host`` and ``port``.
+
+    ``here`` is the path of a UNIX socket, or a loopback port as a number in text; with an
+    empty ``host``, ``path`` is a UNIX socket at the other end.
+    """
+
+    here: str
+    host: str
+    port: int = 0
+    path: str = ""
+
+    def spelled(self) -> str:
+        """Return it as OpenSSH's ``-L`` and ``-R`` take it."""
+        near = f"127.0.0.1:{self.here}" if self.here.isdigit() else self.here
+        if self.path:
+            return f"{near}:{self.path}"
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{near}:{host}:{self.port}"
+
+
+_CAUSES: tuple[tuple[str, str], ...] = (
+    (
+        r"REMOTE HOST IDENTIFICATION HAS CHANGED|[Hh]ost key for .* has changed",
+        "its host key is another one than before: somebody may be in between. If its owner"
+        " says that the key was changed: ssh-keygen -R {host}, then ssh {target} once and"
+        " compare the fingerprint",
+    ),
+    (
+        r"No \S+ host key is known for|[Hh]ost key verification failed|not found in known_hosts"
+        r"|authenticity of host",
+        "its host key is not known here: log in once by hand (ssh {target}), compare the"
+        " fingerprint and accept it",
+    ),
+    (
+        r"Could not resolve hostname (?P<what>[^:]*)",
+        "there is no host named {what}: correct the name, or add it to ~/.ssh/config",
+    ),
+    (
+        r"[Cc]onnection refused",
+        "nothing listens on its SSH port: is sshd running, and is the port right?",
+    ),
+    (
+        r"timed out|[Tt]imeout, server|Operation now in progress",
+        "it does not answer: it is off, or a firewall drops the way to it",
+    ),
+    (r"No route to host|[Nn]etwork is unreachable", "there is no way to it from here"),
+    (
+        r"UNPROTECTED PRIVATE KEY FILE|bad permissions",
+        "the private key's file is open to others: chmod 600 it",
+    ),
+    (
+        r"(?:Identity file|no such identity:) (?P<what>\S+?)(?: not accessible)?:",
+        "there is no private key {what}",
+    ),
+    (
+        r"Too many authentication failures",
+        "it gave up after too many keys: name the right one (sshkey, or IdentityFile with"
+        " IdentitiesOnly in ~/.ssh/config)",
+    ),
+    (
+        r"Permission denied",
+        "it does not let us in: install a key there (ssh-copy-id {target}), load it into"
+        " ssh-agent, or give the right password",
+    ),
+    (
+        r"administratively prohibited|forwarding.*(?:disabled|refused|denied|not permitted)"
+        r"|remote port forwarding failed|Port forwarding failed|forwarding request failed",
+        "its sshd refuses to forward (AllowTcpForwarding, AllowStreamLocalForwarding or"
+        " PermitOpen in its sshd_config)",
+    ),
+    (
+        r"[Bb]ad configuration option|terminating, \d+ bad",
+        "the ssh configuration has a mistake",
+    ),
+    (
+        r"[Nn]o matching (?P<what>.*?) found",
+        "the two sides have no {what} in common",
+    ),
+    (
+        r"kex_exchange_identification|Connection (?:closed|reset) by|banner",
+        "it closed the connection before we could log in: is that port SSH's, and are there"
+        " too many connections at once (MaxStartups)?",
+    ),
+)
+
+_NOISE = re.compile(
+    r"^(?:\*\*|@+$|debug\d:|Warning: Permanently added|Pseudo-terminal|mux_client|muxserver"
+    r"|Control socket connect|Authorized uses only|X11 forwarding request failed)"
+)
+
+
+def cause(words: str, target: Destination) -> str:
+    """Return in one line what the words of ssh mean, and what helps; '' for no words."""
+    for pattern, meaning in _CAUSES:
+        if found := re.search(pattern, words):
+            what = found.groupdict().get("what") or ""
+            return meaning.format(host=target.host, target=target.shown, what=what.strip("'\""))
+    return " ".join(last_lines(words, 2))
+
+
+def last_lines(words: str, count: int) -> list[str]:
+    """Return the last lines that say something."""
+    lines = [line.strip() for line in words.splitlines()]
+    return [line for line in lines if line and not _NOISE.match(line)][-count:]
+
+
+def refused_beyond(words: str) -> str:
+    """Return why the server could not connect a forward, as ssh told it; '' if it could."""
+    found = re.findall(
+        r"open failed: (?:connect failed|administratively prohibited): (.*)", words
+    )
+    return found[-1].strip() if found else ""
+
+
+def quoted(words: Iterable[str]) -> str:
+    """Return words as one command for a remote POSIX shell."""
+    return " ".join(_quote(word) for word in words)
+
+
+def in_sh(script: str) -> str:
+    """Return a command that runs ``script`` by sh, whatever the login shell is."""
+    return f"exec sh -c {_quote(script)}"
+
+
+def _quote(word: str) -> str:
+    if re.fullmatch(r"[A-Za-z0-9_@%+=:,./-]+", word):
+        return word
+    return "'" + word.replace("'", "'\"'\"'") + "'"
+
+
+def ssh_command(server: Destination, ports: Iterable[int]) -> str:
+    """Return the command that makes the tunnels by hand, for somebody's terminal."""
+    forwards = [f"-L 127.0.0.1:{port}:127.0.0.1:{port}" for port in ports]
+    words = [word for word in server.arguments() if word != "--"]
+    return " ".join(["ssh -N", *forwards, quoted(words)])

@@ -1,0 +1,157 @@
+"""One SSH connection to one host: commands, and forwards both ways, until it is closed.
+
+:func:`connect` chooses between OpenSSH's programs (:mod:`ipclusterz.net.openssh`), which know
+the user's configuration, agent and running connections, and paramiko
+(:mod:`ipclusterz.net.paramikossh`) where there is no ``ssh`` program or it is asked for.
+Both behave the same and raise :class:`SSHError`, one line that names host and cause.
+
+Whoever is asked for a password is asked once a connection, by ``ask``; unknown host keys are
+never accepted.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Protocol
+
+from msgspec import Struct
+
+from ipclusterz.core.ssh import Destination, Forward, destination
+from ipclusterz.error import SSHError
+
+CONNECT_SECONDS = 10.0
+COMMAND_SECONDS = 20.0
+
+ALIVE_SECONDS = 3
+ALIVE_COUNT = 3
+"""A server that does not answer that often, that many seconds apart, is gone."""
+
+Ask = Callable[[str], str | None]
+"""Answers a question of the server (a password, a code); None: there is no answer."""
+
+
+class Finished(NamedTuple):
+    """What a command did."""
+
+    code: int
+    stdout: bytes
+    stderr: bytes
+
+
+class Options(Struct, frozen=True):
+    """How to connect: a private key's path, a configuration file, seconds, who is asked.
+
+    ``config`` stands instead of the user's ``~/.ssh/config``.
+    """
+
+    key: str = ""
+    config: str = ""
+    timeout: float = CONNECT_SECONDS
+    ask: Ask | None = None
+
+
+class Process(Protocol):
+    """A command that runs on the host, with pipes."""
+
+    @property
+    def stdin(self) -> int:
+        """The descriptor of its standard input."""
+
+    @property
+    def stdout(self) -> int:
+        """The descriptor of its standard output."""
+
+    @property
+    def stderr(self) -> int:
+        """The descriptor of its standard error."""
+
+    def poll(self) -> int | None:
+        """Return its exit code, or None while it runs; 255 when the connection ended."""
+
+    def close_stdin(self) -> None:
+        """Let it read the end of its input."""
+
+    def close(self) -> None:
+        """Close all pipes and let go; what runs there is told by the end of its input."""
+
+
+class Connection(Protocol):
+    """A connection that is up, or was.
+
+    ``kind`` is ``openssh`` or ``paramiko``; ``local_sockets`` says that :meth:`forward` can
+    listen on UNIX sockets here, ``remote_sockets`` that :meth:`reverse` can there.
+    """
+
+    target: Destination
+    kind: str
+    local_sockets: bool
+    remote_sockets: bool
+
+    def run(
+        self, command: str, stdin: bytes = b"", timeout: float = COMMAND_SECONDS
+    ) -> Finished:
+        """Run a command by the login shell there and wait for its end."""
+
+    def spawn(self, command: str) -> Process:
+        """Start a command by the login shell there."""
+
+    def forward(self, forwards: Sequence[Forward]) -> None:
+        """Listen here, and lead what connects to places seen from the host."""
+
+    def reverse(self, forwards: Sequence[Forward]) -> list[int]:
+        """Listen there, and lead what connects to places seen from here.
+
+        Returns the ports; one asked for as 0 is chosen by the host.
+        """
+
+    def alive(self) -> bool:
+        """Tell whether it is up, as far as is known."""
+
+    def watched(self) -> int:
+        """Return a descriptor that becomes readable when the connection ends."""
+
+    def problem(self) -> str:
+        """Return why it ended, or why the last forward could not be connected; or ''."""
+
+    def close(self) -> None:
+        """End it, with all forwards."""
+
+
+def connect(
+    target: str | Destination,
+    *,
+    key: str = "",
+    config: str = "",
+    paramiko: bool | None = None,
+    timeout: float = CONNECT_SECONDS,
+    ask: Ask | None = None,
+) -> Connection:
+    """Connect to ``[user@]host[:port]``, or through several of them with commas.
+
+    ``key`` is a private key's path, ``config`` a configuration file instead of the user's,
+    ``ask`` answers for a password (without it nobody is asked).  ``paramiko`` None chooses
+    OpenSSH where there is an ``ssh`` program.  Raises SSHError within about ``timeout``
+    seconds.
+    """
+    try:
+        place = target if isinstance(target, Destination) else destination(target)
+    except ValueError as error:
+        raise SSHError(str(error)) from None
+    if key:
+        key = os.path.abspath(os.path.expanduser(key))
+        if not os.path.isfile(key):
+            raise SSHError(f"cannot log in to {place.shown}: there is no private key {key}")
+    options = Options(key, config, timeout, ask)
+    if paramiko is None:
+        paramiko = shutil.which("ssh") is None
+    if paramiko:
+        from ipclusterz.net.paramikossh import ParamikoConnection  # 0.3 s, where it is used
+
+        return ParamikoConnection(place, options)
+    if shutil.which("ssh") is None:
+        raise SSHError("there is no ssh program on the PATH: install OpenSSH, or paramiko=True")
+    from ipclusterz.net.openssh import OpenSSHConnection  # subprocess, where it is used
+
+    return OpenSSHConnection(place, options)
