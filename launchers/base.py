@@ -14,7 +14,7 @@ Standard error goes to a log.
 A launcher that can be configured has an ``Options`` class: a msgspec Struct whose fields are
 the settings, all with defaults, each with a ``Meta(description=...)`` for its help.  It is
 then called with one.  Command line, config files and Python take their options from there
-(:mod:`ipclusterz.apps.modes`), under the launcher's class name: ``c.PBSLauncher.queue``.
+(``ipclusterz.apps.modes``), under the launcher's class name: ``c.PBSLauncher.queue``.
 
 Third parties register a launcher under the entry-point group ``ipclusterz.launchers``: a
 callable, with ``Options`` or without arguments, that returns a :class:`Launcher`.  Users put
