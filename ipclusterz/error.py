@@ -58,7 +58,15 @@ class AuthenticationError(KernelError):
 
 
 class SSHError(KernelError):
-    """An SSH server could not be reached or used; one line names host, cause and remedy."""
+    """An SSH server could not be reached or used; one line names host, cause and remedy.
+
+    ``kind`` is ``'trust'`` (its host key is unknown or another one), ``'login'`` (it does
+    not let us in) or ``''``.
+    """
+
+    def __init__(self, text: str, kind: str = "") -> None:
+        super().__init__(text)
+        self.kind = kind
 
 
 class ControllerLost(KernelError):

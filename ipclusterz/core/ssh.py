@@ -181,6 +181,19 @@ def cause(words: str, target: Destination) -> str:
     return " ".join(last_lines(words, 2))
 
 
+def kind(words: str) -> str:
+    """Return ``'trust'`` for trouble with a host's key, ``'login'`` for a refusal, or ''.
+
+    Neither gets better by trying again.
+    """
+    for number, (pattern, _) in enumerate(_CAUSES):
+        if re.search(pattern, words):
+            if number < 2:
+                return "trust"
+            return "login" if "Permission denied" in pattern else ""
+    return ""
+
+
 def last_lines(words: str, count: int) -> list[str]:
     """Return the last lines that say something."""
     lines = [line.strip() for line in words.splitlines()]

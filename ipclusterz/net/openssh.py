@@ -20,7 +20,7 @@ import subprocess
 import time
 from collections.abc import Sequence
 
-from ipclusterz.core.ssh import Destination, Forward, cause, refused_beyond
+from ipclusterz.core.ssh import Destination, Forward, cause, kind, refused_beyond
 from ipclusterz.error import SSHError
 from ipclusterz.net import host
 from ipclusterz.net.askpass import Askpass
@@ -337,7 +337,7 @@ class OpenSSHConnection:
 
     def _error(self, words: str, what: str = "connect to") -> SSHError:
         text = cause(words, self.target) or "ssh ended without a word"
-        return SSHError(f"cannot {what} {self.target.shown} by ssh: {text}")
+        return SSHError(f"cannot {what} {self.target.shown} by ssh: {text}", kind(words))
 
 
 class OpenSSHProcess:

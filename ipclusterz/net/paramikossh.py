@@ -21,7 +21,7 @@ from typing import Any
 
 import paramiko
 
-from ipclusterz.core.ssh import Destination, Forward, cause, destination
+from ipclusterz.core.ssh import Destination, Forward, cause, destination, kind
 from ipclusterz.error import SSHError
 from ipclusterz.net.ssh import (
     ALIVE_COUNT,
@@ -368,7 +368,7 @@ class ParamikoConnection:
         if target is not self.target:
             where = f"{self.target.shown} through {where}"
         text = cause(words, target) or words
-        return SSHError(f"cannot connect to {where} by ssh (paramiko): {text}")
+        return SSHError(f"cannot connect to {where} by ssh (paramiko): {text}", kind(words))
 
 
 class ParamikoProcess:
@@ -465,7 +465,7 @@ def _authenticate(
 
 
 def _by_file(transport: paramiko.Transport, user: str, path: str, ask: Ask | None) -> list[str]:
-    return transport.auth_publickey(user, _key(path, ask))
+    return list(transport.auth_publickey(user, _key(path, ask)))
 
 
 def _answer(transport: paramiko.Transport, user: str, ask: Ask) -> None:
