@@ -7,7 +7,7 @@ import sys
 import time
 from typing import Any
 
-from traitlets import Float, Int, Unicode
+from traitlets import Bool, Float, Int, Unicode
 
 from ipclusterz.apps.base import BaseApp, run
 from ipclusterz.apps.options import ENGINE_ALIASES, merged
@@ -17,6 +17,7 @@ from ipclusterz.cluster import state as states
 from ipclusterz.cluster.settings import split_names
 from ipclusterz.core.config import AgentConfig
 from ipclusterz.core.connector import Connector, parse
+from ipclusterz.core.ssh import destination
 from ipclusterz.error import ConnectorError
 from ipclusterz.files import read_private
 from ipclusterz.paths import ProfileDir
@@ -56,6 +57,13 @@ class EngineApp(BaseApp):
     python = Unicode("", help="The interpreter of the engines; empty: this one.").tag(
         config=True
     )
+    ssh = Unicode(
+        "", help="The SSH server to go through, [user@]host[:port]; empty: the file's."
+    ).tag(config=True)
+    sshkey = Unicode("", help="A private key for it; empty: as ssh is configured.").tag(
+        config=True
+    )
+    paramiko = Bool(False, help="Use paramiko instead of the ssh program.").tag(config=True)
     lease = Float(
         0.0, help="Seconds to outlive a lost controller; 0: as the controller says."
     ).tag(config=True)
@@ -66,11 +74,22 @@ class EngineApp(BaseApp):
             "n": ("EngineApp.n", "Engines to start. [1]"),
             "file": ("EngineApp.file", "The engine connector file. [the profile's]"),
             "lease": ("EngineApp.lease", "Seconds to outlive a lost controller."),
+            "ssh": ("EngineApp.ssh", "The SSH server to go through. [the file's]"),
+            "sshkey": ("EngineApp.sshkey", "A private key for it."),
         },
     )
+    flags = {  # noqa: RUF012 - as traitlets has it
+        **BaseApp.flags,
+        "paramiko": ({"EngineApp": {"paramiko": True}}, "Use paramiko, not the ssh program."),
+    }
 
     def agent_config(self) -> AgentConfig:
         """Return the settings of engines, but for how many and where they connect."""
+        if self.ssh:
+            try:
+                destination(self.ssh)
+            except ValueError as error:
+                raise SettingError(f"--ssh: {error}") from None
         if self.startup and not os.path.isfile(os.path.expanduser(self.startup)):
             raise SettingError(f"there is no start-up script {self.startup}")
         startup = os.path.abspath(os.path.expanduser(self.startup)) if self.startup else ""
@@ -81,6 +100,9 @@ class EngineApp(BaseApp):
             command=startup_code(self.folder) + self.command,
             startup=startup,
             lease=self.lease,
+            ssh=self.ssh,
+            ssh_key=self.sshkey,
+            paramiko=self.paramiko or None,
         )
 
     def start(self) -> Any:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from ipclusterz.client.locate import NoClusterFound, check_reachable, locate
+from ipclusterz.client.locate import NoClusterFound, locate
+from ipclusterz.client.way import open_way
 from ipclusterz.core import message as m
 from ipclusterz.core.connector import Connector, loopback_elsewhere
 from ipclusterz.core.message import Channel, Op
@@ -55,12 +56,13 @@ class Watch:
             connector, origin = locate(profile_dir=folder.path, cluster_id=cluster_id)
         except NoClusterFound as error:
             raise NothingRuns(str(error)) from None
+        tunnel = None
         if loopback_elsewhere(connector, loopback_id()):
-            check_reachable(connector, origin)
+            tunnel = open_way(connector, origin)
         from ipclusterz.net.client import Connection  # 60 ms that an error need not wait for
 
         try:
-            self.connection: Connection = Connection(connector, timeout=timeout)
+            self.connection: Connection = Connection(connector, timeout=timeout, tunnel=tunnel)
         except ControllerLost as error:
             raise NothingRuns(f"{origin}: {error}") from None
         except TimeoutError as error:

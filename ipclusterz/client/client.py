@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from ipclusterz.client import locate, waiting
+from ipclusterz.client import locate, waiting, way
 from ipclusterz.client import targets as engines_of
 from ipclusterz.client.asyncresult import AsyncResult
 from ipclusterz.client.balanced import LoadBalancedView
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from ipclusterz.client.broadcast import BroadcastView
     from ipclusterz.client.executor import ViewExecutor
     from ipclusterz.core.connector import Connector
+    from ipclusterz.net.tunnel import Tunnel
 
 CONTROL = 10.0
 """Seconds that engines get to answer a control request."""
@@ -41,15 +42,23 @@ class Client(HubQuestions, Books, Dask):
     """A session with a cluster; ``rc[0]``, ``rc[:]``, ``rc[::2]`` are views of its engines.
 
     ``connection_info`` (or ``url_file``) is the path of a connector file, or its content
-    as a dict.  Without it, it is looked for by ``profile`` (default ``'default'``) or
-    ``profile_dir``, and ``cluster_id``, below ``ipython_dir`` (default ``$IPYTHONDIR`` or
-    ``~/.ipython``).  ``timeout`` is how many seconds connecting may take.  ``cluster`` is
-    the :class:`ipclusterz.Cluster` it belongs to, if any.  ``sshkey``, ``password``,
-    ``paramiko``, ``context`` and ``debug`` are accepted for compatibility.
+    as a dict, or ``ssh://[user@]host[:port]/PROFILE``, which reads the file on that host
+    and stores nothing here.  Without it, it is looked for by ``profile`` (default
+    ``'default'``) or ``profile_dir``, and ``cluster_id``, below ``ipython_dir`` (default
+    ``$IPYTHONDIR`` or ``~/.ipython``).  ``timeout`` is how many seconds connecting may
+    take, and as many again for the SSH server.  ``cluster`` is
+    the :class:`ipclusterz.Cluster` it belongs to, if any.
+
+    ``sshserver`` is ``[user@]host[:port]`` to tunnel through, or several with commas, each
+    reached from the one before; None takes the connector's, if the controller is not on
+    this host; ``''`` makes no tunnel.  ``sshkey`` is a private key's path, ``password`` is
+    given when the server asks for one; ``paramiko=True`` uses paramiko, None OpenSSH where
+    there is an ``ssh`` program.  ``context`` and ``debug`` are accepted for compatibility.
 
     Raises ConnectorError (no file, a damaged or stale one, a controller that cannot be
-    reached from here), AuthenticationError, ControllerLost, ipclusterz.TimeoutError; each
-    says what to do.  Use it in a ``with`` block, or ``close()`` it.
+    reached from here), SSHError, AuthenticationError, ControllerLost,
+    ipclusterz.TimeoutError; each says what to do.  Use it in a ``with`` block, or
+    ``close()`` it.
     """
 
     block: bool = False
@@ -81,15 +90,22 @@ class Client(HubQuestions, Books, Dask):
         given = [x for x in (connection_info, url_or_file, url_file) if x is not None]
         if len(given) > 1:
             raise TypeError("pass one of connection_info, url_or_file and url_file")
-        connector, origin = locate.locate(
-            given[0] if given else None,
-            profile=profile,
-            profile_dir=profile_dir,
-            ipython_dir=ipython_dir,
-            cluster_id=cluster_id,
-        )
-        locate.check_reachable(connector, origin, sshserver)
-        self._begin(_connect(connector, timeout, origin), profile or "default", cluster, origin)
+        login = way.Login(sshkey, password, paramiko, timeout)
+        if given and str(given[0]).startswith(way.SCHEME):
+            origin = str(given[0])
+            tunnel: Tunnel | None
+            connector, tunnel = way.fetch(origin, cluster_id, login)
+        else:
+            connector, origin = locate.locate(
+                given[0] if given else None,
+                profile=profile,
+                profile_dir=profile_dir,
+                ipython_dir=ipython_dir,
+                cluster_id=cluster_id,
+            )
+            tunnel = way.open_way(connector, origin, sshserver, login)
+        connection = _connect(connector, timeout, origin, tunnel)
+        self._begin(connection, profile or "default", cluster, origin)
 
     @classmethod
     def over(cls, connection: Link, cluster: Any = None) -> Client:
@@ -395,14 +411,14 @@ class Client(HubQuestions, Books, Dask):
         await asyncio.to_thread(self.close)
 
 
-def _connect(connector: Connector, timeout: float, origin: str) -> Link:
+def _connect(connector: Connector, timeout: float, origin: str, tunnel: Tunnel | None) -> Link:
     # Sockets and sealing take 60 ms to import, which a Client that finds no file to connect
     # with should not make its user wait for.
     from ipclusterz.net.client import Connection
 
     started = time.monotonic()
     try:
-        return Connection(connector, timeout=timeout, notice=say)
+        return Connection(connector, timeout=timeout, notice=say, tunnel=tunnel)
     except AuthenticationError as error:
         raise AuthenticationError(f"{origin}: {error}") from None
     except TimeoutError as error:

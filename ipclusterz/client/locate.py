@@ -19,6 +19,7 @@ from ipclusterz import files, paths
 from ipclusterz.core import connector as connectors
 from ipclusterz.core.config import CHANNEL_NAMES
 from ipclusterz.core.connector import Connector
+from ipclusterz.core.ssh import Destination, destination, ssh_command
 from ipclusterz.error import ConnectorError
 from ipclusterz.net.host import loopback_id
 
@@ -160,32 +161,24 @@ def _how(profile: str, cluster_id: str) -> str:
 
 
 def _elsewhere(connector: Connector, origin: str, sshserver: str | None) -> str:
-    host = sshserver or connector.ssh or connector.location or "CONTROLLER-HOST"
+    host = connector.ssh or connector.location or "CONTROLLER-HOST"
     where = connector.location or "another host"
-    ports = _ports(connector)
     lines = [
         f"the controller of {origin} listens on the loopback of {where} only, and nothing"
         f" answers at {connector.url} on this host ({socket.gethostname()}).",
     ]
-    if not sshserver:
-        lines.append(
-            f"Such a controller is reached through SSH: Client(..., sshserver={host!r}), or"
-            " the 'ssh' entry of the connector file."
-        )
-    lines.append(
-        "This version does not make the tunnels by itself. What works now: keep this running"
-        " in another terminal and try again:"
-    )
-    if ports:
-        forwards = " ".join(f"-L 127.0.0.1:{port}:127.0.0.1:{port}" for port in ports)
-        lines.append(f"  ssh -N {forwards} {_ssh_target(host)}")
+    if sshserver is None:
+        lines.append(f"Such a controller is reached through SSH: Client(sshserver={host!r}).")
     else:
-        lines.append(f"  (on {where}) ipclusterz start --transport=tcp, for it has no TCP port")
-    lines.append("or start the controller with --ip and an address this host can reach.")
+        lines.append("No tunnel was made, since sshserver is ''.")
+    if ports := tcp_ports(connector):
+        place = destination(host) if connectors.valid_ssh(host) else Destination(host)
+        lines.append(f"Or make the tunnels by hand: {ssh_command(place, ports)}")
+    lines.append("Or start the controller with --ip and an address this host can reach.")
     return "\n".join(lines)
 
 
-def _ports(connector: Connector) -> list[int]:
+def tcp_ports(connector: Connector) -> list[int]:
     """Return the TCP ports of the seven channels, in their order."""
     ports: list[int] = []
     for name in CHANNEL_NAMES:
@@ -195,14 +188,6 @@ def _ports(connector: Connector) -> list[int]:
                 ports.append(int(match["port"]))
                 break
     return ports
-
-
-def _ssh_target(host: str) -> str:
-    """Return ``[user@]host[:port]`` as arguments of ssh."""
-    name, colon, port = host.rpartition(":")
-    if colon and port.isdigit() and not name.endswith(":"):
-        return f"-p {port} {files.quote(name)}"
-    return files.quote(host)
 
 
 def _answers(url: str) -> bool:

@@ -61,7 +61,9 @@ class AgentConfig(msgspec.Struct):
     a file to wait for.  ``python`` is the interpreter of the engines (empty: ours),
     ``preload`` modules imported once before engines are forked, ``command`` code and
     ``startup`` a script that each engine runs first.  ``lease`` (seconds; 0: as the
-    controller says) is how long engines outlive a controller that is gone.
+    controller says) is how long engines outlive a controller that is gone.  ``ssh`` is the
+    server to tunnel through (empty: the connector's, if it has one), ``ssh_key`` a private
+    key's path; ``paramiko`` None prefers OpenSSH.
     """
 
     connector_text: str | None = None
@@ -77,3 +79,6 @@ class AgentConfig(msgspec.Struct):
     startup: str = ""
     lease: float = 0.0
     env: dict[str, str] = {}
+    ssh: str = ""
+    ssh_key: str = ""
+    paramiko: bool | None = None

@@ -20,11 +20,11 @@ from ipclusterz._version import __version__
 from ipclusterz.core import custody as c
 from ipclusterz.core import message as m
 from ipclusterz.core.config import AgentConfig
-from ipclusterz.core.connector import Connector, candidates, loopback_elsewhere, parse
+from ipclusterz.core.connector import Connector, loopback_elsewhere, parse
 from ipclusterz.core.message import Channel, Op, Role, Status
 from ipclusterz.engine import bodies, offspring
-from ipclusterz.error import LaunchError
-from ipclusterz.net import host, process, register, sockets
+from ipclusterz.error import LaunchError, SSHError
+from ipclusterz.net import host, process, sockets
 from ipclusterz.net.dial import Dial, Identity
 from ipclusterz.net.log import open_log
 from ipclusterz.net.loop import Loop, monotonic, serve
@@ -32,6 +32,7 @@ from ipclusterz.net.nursery import Nursery
 from ipclusterz.net.outlog import OutputLog
 from ipclusterz.net.process import EngineProcess
 from ipclusterz.net.register import Registrar
+from ipclusterz.net.route import DENIED, ENDED, Route, Tunnel
 from ipclusterz.net.transfer import Carrier
 
 StatusCall = Callable[[dict[str, Any]], None]
@@ -94,10 +95,44 @@ def run(
         found = _connector(config, status, stop_fd, log)
         if found is None:
             return 0
-        agent = Agent(config, found, nursery, status, log, prefix)
-        return agent.run(stop_fd)
+        tunnel = _tunnel(config, found, log, status)
+        try:
+            return Agent(config, found, nursery, status, log, prefix, tunnel).run(stop_fd)
+        finally:
+            if tunnel is not None:
+                tunnel.close()
     finally:
         nursery.close()
+
+
+def _tunnel(
+    config: AgentConfig, connector: Connector, log: Any, status: StatusCall
+) -> Tunnel | None:
+    """Make the tunnel that the user or the connector file asks for, if any."""
+    if not config.ssh and not connector.ssh:
+        return None
+    from ipclusterz.net import tunnel  # threads and processes, where there is one
+
+    server = tunnel.wanted(connector, host.loopback_id(), config.ssh or None)
+    if not server:
+        return None
+
+    def notice(text: str) -> None:
+        log.warning(text)
+        status({"event": "waiting", "text": text})
+
+    settings = tunnel.Settings(
+        server,
+        key=config.ssh_key,
+        paramiko=config.paramiko,
+        prompt=tunnel.terminal(),
+    )
+    try:
+        made = tunnel.Tunnel(settings, connector, notice=notice)
+    except SSHError as error:
+        raise LaunchError(str(error)) from None
+    log.info("connected to %s by ssh", made.server)
+    return made
 
 
 def _connector(
@@ -139,6 +174,7 @@ class Agent:
         status: StatusCall,
         log: Any,
         prefix: str,
+        tunnel: Tunnel | None = None,
     ) -> None:
         self.config = config
         self.connector = connector
@@ -165,15 +201,17 @@ class Agent:
         self.custody.is_here = bodies.here
         self.custody.observe = self._observe
         hostid = host.loopback_id()
+        self._route = Route(connector, hostid, tunnel)
         # Something that answers there is a tunnel that the user made.
-        if loopback_elsewhere(connector, hostid) and not host.answers(connector.url):
+        unreachable = tunnel is None and loopback_elsewhere(connector, hostid)
+        if unreachable and not host.answers(connector.url):
             raise LaunchError(
                 f"the controller at {connector.url} listens on the loopback of "
                 f"{connector.location} only, and nothing answers there on {host.host_name()}: "
-                f"start it with --ip (an address this host can reach) and copy the file "
-                f"again, or lead its seven ports here (ssh -N -L PORT:127.0.0.1:PORT ...)"
+                f"go through SSH (ipenginez --ssh={connector.location or 'HOST'}, or start it "
+                f"with --enginessh), or start it with --ip (an address this host can reach) "
+                f"and copy the file again"
             )
-        self._hostid = hostid
         self._folder, self._proof = bodies.make_folder()
         status({"event": "bodies", "bodies": [self._folder]})
         self._carrier = Carrier(self._folder, self._proof, self._send, self._brought)
@@ -182,7 +220,7 @@ class Agent:
             loop,
             self._context,
             connector,
-            candidates(connector, Channel.REGISTRATION, hostid),
+            self._route.registration(),
             self._register,
             self._from_hub,
             self._hub_state,
@@ -325,7 +363,7 @@ class Agent:
             self.custody.lease = registered.lease
         identity = Identity(registered.peer, registered.session, registered.password)
         for channel, dial in self._dials.items():
-            dial.identify(identity, self._addresses(channel, registered))
+            dial.identify(identity, self._route.channel(channel, registered.addresses[channel]))
         if first:
             self.log.info("registered; engines %s", _ranges(registered.engines))
             self.loop.after(registered.heartbeat, self._beat)
@@ -333,17 +371,8 @@ class Agent:
         elif self._infos:
             self._registrar.send(m.EnginesUp(list(self._infos.values())))
 
-    def _addresses(self, channel: Channel, registered: m.Registered) -> list[str]:
-        here = self._hostid == self.connector.hostid
-        told = [
-            a
-            for a in registered.addresses[channel]
-            if here and (a.startswith("tcp:") or os.path.exists(a[6:]))
-        ]
-        listed = candidates(self.connector, channel, self._hostid)
-        return told + [a for a in listed if a not in told]
-
     def _hub_state(self, kind: str, text: str) -> None:
+        kind, text = self._route.judge(kind, text, self._registrar.all_tried)
         if not kind:
             if self._problem:
                 self.log.info("connected to the controller again")
@@ -352,8 +381,11 @@ class Agent:
             return
         self.custody.alone(monotonic())
         self._tick_soon()
-        if kind == register.DENIED and self._registered is None:
+        if kind == DENIED and self._registered is None:
             self._denied(text)
+            return
+        if kind == ENDED:
+            self._fail(f"the way to the controller is closed: {text}")
             return
         if kind != self._problem:
             self._problem = kind
@@ -372,8 +404,8 @@ class Agent:
         )
         if not file:
             self._fail(what)
-        elif self._problem != register.DENIED:
-            self._problem = register.DENIED
+        elif self._problem != DENIED:
+            self._problem = DENIED
             self.log.error(what)
             self.status({"event": "waiting", "text": f"{what}; trying again meanwhile"})
 

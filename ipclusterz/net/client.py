@@ -16,7 +16,7 @@ import msgspec
 
 from ipclusterz._version import __version__
 from ipclusterz.core import message as m
-from ipclusterz.core.connector import Connector, candidates
+from ipclusterz.core.connector import Connector
 from ipclusterz.core.ledger import Ledger, Sink
 from ipclusterz.core.message import Channel, Options, Role
 from ipclusterz.engine import bodies
@@ -25,14 +25,16 @@ from ipclusterz.error import (
     ControllerLost,
     EngineError,
     KernelError,
+    SSHError,
     TimeoutError,
 )
-from ipclusterz.net import host, register, sockets
+from ipclusterz.net import host, sockets
 from ipclusterz.net.dial import Dial, Identity
 from ipclusterz.net.drive import Driver
 from ipclusterz.net.loop import Loop, monotonic
 from ipclusterz.net.payload import Payloads
 from ipclusterz.net.register import Registrar
+from ipclusterz.net.route import DENIED, ENDED, REFUSED, Route, Tunnel
 
 Notice = Callable[[str], None]
 
@@ -69,11 +71,17 @@ class Connection:
 
     ``timeout`` (seconds) bounds the connecting.  ``notice`` is told, in words for people,
     when the connection is lost or found.  Raises AuthenticationError (the key is not this
-    controller's), ControllerLost (nothing listens there) or TimeoutError.
+    controller's), ControllerLost (nothing listens there) or TimeoutError.  ``tunnel`` leads
+    there, and is closed with the connection.
     """
 
     def __init__(
-        self, connector: Connector, *, timeout: float = 10.0, notice: Notice | None = None
+        self,
+        connector: Connector,
+        *,
+        timeout: float = 10.0,
+        notice: Notice | None = None,
+        tunnel: Tunnel | None = None,
     ) -> None:
         self.uuid = uuid.uuid4().hex
         self.engines: dict[int, m.EngineInfo] = {}
@@ -83,7 +91,7 @@ class Connection:
         self.output: Callable[[int, int, int, str], None] = lambda *_: None
         self._notice = notice or (lambda text: None)
         self._connector = connector
-        self._hostid = host.loopback_id()
+        self._route = Route(connector, host.loopback_id(), tunnel)
         self._keys = threading.Lock()
         self._ack_due = False
         self._engine_calls: list[Callable[[], None]] = []
@@ -116,7 +124,7 @@ class Connection:
             loop,
             self._context,
             connector,
-            candidates(connector, Channel.REGISTRATION, self._hostid),
+            self._route.registration(),
             self._register,
             self._from_hub,
             self._hub_state,
@@ -181,12 +189,14 @@ class Connection:
         where = f"the controller at {self._connector.url}"
         if self._refused:
             raise AuthenticationError(f"{where} refused this client: {self._refused}")
-        if kind == register.DENIED:
+        if kind == ENDED:
+            raise SSHError(text)
+        if kind == DENIED:
             raise AuthenticationError(
                 f"{where} does not accept this key ({text}): the connector file is of another "
                 f"controller or was revoked; copy ipcontroller-client.json again"
             )
-        if kind == register.REFUSED:
+        if kind == REFUSED:
             raise ControllerLost(
                 f"nothing listens for {where} any more ({text}): it has ended, and its "
                 f"connector file is stale; start a cluster (ipclusterz start), or remove the "
@@ -246,22 +256,10 @@ class Connection:
             return
         identity = Identity(registered.peer, registered.session, registered.password)
         for channel, dial in self._dials.items():
-            dial.identify(identity, self._addresses(channel, registered))
-
-    def _addresses(self, channel: Channel, registered: m.Registered) -> list[str]:
-        """Return the doors of a channel: the hub's word first, then the connector file's."""
-        here = self._hostid == self._connector.hostid
-        told = [
-            a
-            for a in registered.addresses[channel]
-            if a.startswith("tcp:") or (here and os.path.exists(a[6:]))
-        ]
-        if not self._registrar.address.startswith("ipc:") and not here:
-            told = []  # a tunnel or another route: the hub does not know how we came
-        listed = candidates(self._connector, channel, self._hostid)
-        return told + [a for a in listed if a not in told]
+            dial.identify(identity, self._route.channel(channel, registered.addresses[channel]))
 
     def _hub_state(self, kind: str, text: str) -> None:
+        kind, text = self._route.judge(kind, text, self._registrar.all_tried)
         self._problem = (kind, text)
         if not self._ever_up:
             return
@@ -275,10 +273,12 @@ class Connection:
         if self._lost_since < 0:
             self._lost_since = monotonic()
             self._loop.after(NOTICE_SECONDS, lambda: self._announce(text))
-        if kind == register.DENIED:
+        if kind == ENDED:
+            self._give_up(ControllerLost(f"the way to the controller is closed: {text}"))
+        elif kind == DENIED:
             error = "the controller does not accept our key any more: it was replaced"
             self._give_up(AuthenticationError(error))
-        elif kind == register.REFUSED and not self._connector.reuse:
+        elif kind == REFUSED and not self._connector.reuse:
             now = monotonic()
             if self._gone_since < 0:
                 self._gone_since = now
@@ -623,3 +623,4 @@ class Connection:
         self._loop.close()
         self._context.term()
         self._payloads.close()
+        self._route.close()

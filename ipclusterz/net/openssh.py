@@ -76,6 +76,7 @@ class OpenSSHConnection:
         self._cancel: subprocess.Popen[bytes] | None = None
         self._forwards: list[str] = []
         self._read = 0
+        self._forgotten = 0
         self._closed = False
         try:
             self._write_config()
@@ -297,7 +298,14 @@ class OpenSSHConnection:
         """Return why it ended, or why the last forward could not be connected; or ''."""
         if not self.alive():
             return cause(self._said(), self.target) or "the connection ended"
-        return refused_beyond(self._said())
+        return refused_beyond(self._said(self._forgotten))
+
+    def fine(self) -> None:
+        """Forget what :meth:`problem` would tell of forwards: they work again."""
+        try:
+            self._forgotten = os.stat(self._words).st_size
+        except OSError:  # a connection that is not ours: its words go elsewhere
+            pass
 
     def close(self) -> None:
         """End it, with all forwards."""
@@ -319,20 +327,20 @@ class OpenSSHConnection:
             self._link.close()
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    def _said(self) -> str:
-        """Return what the master has printed, the end of it."""
+    def _said(self, start: int = 0) -> str:
+        """Return what the master has printed from there on, the end of it."""
         try:
             with open(self._words, "rb") as file:
                 size = os.fstat(file.fileno()).st_size
-                file.seek(max(0, size - _WORDS))
+                file.seek(max(start, size - _WORDS))
                 return file.read().decode(errors="replace")
         except OSError:
             return ""
 
     def _new_words(self) -> str:
         """Return what the master has printed since this was asked last."""
-        said = self._said()
-        new, self._read = said[self._read :], len(said)
+        new = self._said(self._read)
+        self._read += len(new.encode())
         return new
 
     def _error(self, words: str, what: str = "connect to") -> SSHError:

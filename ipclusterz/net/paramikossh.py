@@ -347,6 +347,11 @@ class ParamikoConnection:
             return self._far
         return self._far or "the connection ended"
 
+    def fine(self) -> None:
+        """Forget what :meth:`problem` would tell of forwards: they work again."""
+        if self.alive():
+            self._far = ""
+
     def close(self) -> None:
         """End it, with all forwards."""
         if self._closed:

@@ -20,12 +20,9 @@ from ipclusterz.core.connector import Connector
 from ipclusterz.net import sockets
 from ipclusterz.net.dial import ATTEMPT_SECONDS, FIRST_PAUSE, LONGEST_PAUSE, Wire, jitter
 from ipclusterz.net.loop import Loop, Timer, monotonic
+from ipclusterz.net.route import DENIED, DOWN, REFUSED
 
 _decode = msgspec.msgpack.Decoder(m.ToRegistration).decode
-
-DOWN = "down"  # no connection; tried again
-REFUSED = "refused"  # nothing listens at any address
-DENIED = "denied"  # our key is not accepted, or who listens there lacks the controller's
 
 FOREIGN = 3
 """Handshakes in a row that failed quickly and without a word: not our controller.
@@ -43,8 +40,8 @@ class Registrar:
     """Registers a peer and stays registered.
 
     ``make()`` returns the Register message of the moment; ``on_message`` gets the hub's
-    answers; ``on_state(kind, text)`` is told '' when connected and one of :data:`DOWN`,
-    :data:`REFUSED`, :data:`DENIED` when not.
+    answers; ``on_state(kind, text)`` is told '' when connected and one of ``DOWN``,
+    ``REFUSED`` and ``DENIED`` (see :mod:`ipclusterz.net.route`) when not.
     """
 
     def __init__(
@@ -75,6 +72,11 @@ class Registrar:
         self._closed = False
         self.address = ""
         self.up = False
+
+    @property
+    def all_tried(self) -> bool:
+        """Whether the last address of a round has just failed."""
+        return self._turn % len(self._addresses) == 0
 
     def start(self) -> None:
         """Connect (again)."""

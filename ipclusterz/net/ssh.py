@@ -115,6 +115,9 @@ class Connection(Protocol):
     def problem(self) -> str:
         """Return why it ended, or why the last forward could not be connected; or ''."""
 
+    def fine(self) -> None:
+        """Forget what :meth:`problem` would tell of forwards: they work again."""
+
     def close(self) -> None:
         """End it, with all forwards."""
 

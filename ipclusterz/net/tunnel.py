@@ -150,6 +150,12 @@ class Tunnel:
         """Whether the SSH connection is up."""
         return not self._down and not self._closed
 
+    def fine(self) -> None:
+        """Forget troubles that are over: somebody has just come through."""
+        connection = self._connection
+        if connection is not None:
+            connection.fine()
+
     def _plan(self, connector: Connector) -> tuple[dict[str, list[str]], list[Forward]]:
         place = destination(self._settings.server)
         assert self._connection is not None
@@ -296,6 +302,24 @@ def wanted(connector: Connector, loopback: str, said: str | None) -> str:
     if connector.hostid and connector.hostid == loopback:
         return ""
     return connector.ssh
+
+
+def terminal() -> Ask | None:
+    """Return what asks whoever sits at this process's terminal, or None if nobody does."""
+    import sys
+
+    if sys.stdin is None or not (sys.stdin.isatty() or "ipykernel" in sys.modules):
+        return None
+
+    def ask(question: str) -> str | None:
+        from getpass import getpass  # termios, only when there is a question
+
+        try:
+            return getpass(f"{question} ")
+        except Exception:  # a closed terminal, Ctrl-D, a notebook's own errors
+            return None
+
+    return ask
 
 
 def _free_port() -> int:

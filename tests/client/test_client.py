@@ -123,8 +123,12 @@ def test_a_controller_on_another_hosts_loopback(tmp_path: Path) -> None:
     assert "loopback of head" in text and "sshserver='head'" in text
     port = connector.url.rpartition(":")[2]
     assert f"ssh -N -L 127.0.0.1:{port}:127.0.0.1:{port} -L 127.0.0.1:4001:" in text
-    with pytest.raises(error.ConnectorError, match="-p 2222 me@gate"):
-        Client(path, sshserver="me@gate:2222")
+    with pytest.raises(error.ConnectorError, match="since sshserver is ''"):
+        Client(path, sshserver="")
+    with pytest.raises(error.ConnectorError, match="no SSH server: write"):
+        Client(path, sshserver="-oProxyCommand=id")
+    with pytest.raises(error.SSHError, match="connect to me@gate.invalid:2222 by ssh"):
+        Client(path, sshserver="me@gate.invalid:2222")
 
 
 def test_waiting(rc: Client, link: FakeConnection) -> None:
