@@ -105,13 +105,15 @@ def candidates(
     """Return the addresses to try for a channel, best first.
 
     ``channel`` is a name or a :class:`ipclusterz.core.message.Channel`.  With ``hostid``,
-    the caller's boot id, UNIX sockets are left out where the controller's differs.
+    which names the caller's loopback, UNIX sockets are left out where the controller's
+    differs.  A connector without one vouches for its addresses: it was written for its
+    reader, by a launcher that leads the controller's ports there.
     """
     name = channel if isinstance(channel, str) else CHANNEL_NAMES[channel]
     found = list(connector.addresses.get(name, ()))
     if name == "registration" and connector.url not in found:
         found.append(connector.url)
-    if hostid is not None and hostid != connector.hostid:
+    if hostid is not None and connector.hostid and hostid != connector.hostid:
         found = [a for a in found if not a.startswith("ipc:")]
     return found
 

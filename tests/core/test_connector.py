@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import msgspec
 import pytest
 
 from ipclusterz.core.connector import (
@@ -97,6 +98,8 @@ def test_candidates() -> None:
     assert candidates(GOOD, Channel.TASK, "boot") == GOOD.addresses["task"]
     assert candidates(GOOD, Channel.TASK, "other") == ["tcp://127.0.0.1:4001"]
     assert candidates(GOOD, "iopub") == []
+    ours = msgspec.structs.replace(GOOD, hostid="")
+    assert candidates(ours, Channel.TASK, "other") == GOOD.addresses["task"]
     bare = Connector(exec_key=KEY, server_key=KEY, role="engine", url="tcp://a:1")
     assert candidates(bare, Channel.REGISTRATION) == ["tcp://a:1"]
 
