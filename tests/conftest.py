@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-pytest_plugins = ["tests.leftovers"]
+pytest_plugins = ["tests.leftovers", "tests.lab.slurm"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
