@@ -103,7 +103,7 @@ class Forward(NamedTuple):
 
 _CAUSES: tuple[tuple[str, str], ...] = (
     (
-        r"REMOTE HOST IDENTIFICATION HAS CHANGED|[Hh]ost key for .* has changed",
+        r"REMOTE HOST IDENTIFICATION HAS CHANGED|[Hh]ost key (?:for .* )?has changed",
         "its host key is another one than before: somebody may be in between. If its owner"
         " says that the key was changed: ssh-keygen -R {host}, then ssh {target} once and"
         " compare the fingerprint",

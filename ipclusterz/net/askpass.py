@@ -34,6 +34,8 @@ class Askpass:
 
     def __init__(self, folder: str, ask: Ask) -> None:
         self._ask = ask
+        self.refused = ""
+        """A question that got no answer: to go on, ssh would send an empty one."""
         script = os.path.join(folder, "ask")
         fd = os.open(script, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o700)
         with os.fdopen(fd, "w") as file:
@@ -63,6 +65,7 @@ class Askpass:
         # A host key that is not known is nobody's to accept in passing.
         said = None if _CONFIRM.search(text) else self._ask(text)
         if said is None or "\n" in said:
+            self.refused = f"Permission denied: {text}"
             os.write(answer, b"-\n")
         else:
             os.write(answer, b"+" + said.encode() + b"\n")

@@ -17,6 +17,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Sequence
 
@@ -38,13 +39,14 @@ _END_SECONDS = 2.0
 _LOOK_SECONDS = 0.01
 _WORDS = 64 * 1024
 
-# $1 is our folder; the rest is the master's command.
+# $1 is the folder to remove should we be killed; the rest is the master's command.  A word
+# on the pipe says that we are well and clean up ourselves.
 _GUARD = """
 folder=$1; shift
 exec 3<&0 </dev/null
 "$@" 3<&- &
 master=$!
-( read -r _ <&3; kill "$master"; rm -rf -- "$folder" ) 2>/dev/null &
+( word=; read -r word <&3; kill "$master"; [ "$word" ] || rm -rf -- "$folder" ) 2>&- &
 watch=$!
 exec 3<&-
 wait "$master"; code=$?
@@ -53,7 +55,12 @@ exit "$code"
 """
 
 # The same for forwards of a connection that is not ours and goes on without us.
-_CANCEL = 'folder=$1; shift; read -r _; "$@" 2>/dev/null; rm -rf -- "$folder"'
+_CANCEL = """
+folder=$1; shift
+word=; read -r word
+"$@" 2>/dev/null
+[ -n "$word" ] || rm -rf -- "$folder"
+"""
 
 
 class OpenSSHConnection:
@@ -66,7 +73,8 @@ class OpenSSHConnection:
     def __init__(self, target: Destination, options: Options) -> None:
         self.target = target
         self._options = options
-        self._folder = runtime_dir()
+        self._home = options.home
+        self._folder = tempfile.mkdtemp("", "c", self._home) if self._home else runtime_dir()
         self._config = os.path.join(self._folder, "config")
         self._control = ""
         self._words = os.path.join(self._folder, "words")
@@ -156,7 +164,15 @@ class OpenSSHConnection:
         words = os.open(self._words, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
         try:
             self._guard = guard = subprocess.Popen(
-                ["sh", "-c", _GUARD, "sh", self._folder, *master, *self.target.arguments()],
+                [
+                    "sh",
+                    "-c",
+                    _GUARD,
+                    "sh",
+                    self._home or self._folder,
+                    *master,
+                    *self.target.arguments(),
+                ],
                 stdin=subprocess.PIPE,
                 stdout=words,
                 stderr=words,
@@ -183,6 +199,8 @@ class OpenSSHConnection:
             if askpass is not None:
                 # While somebody types, the time stands still.
                 deadline += askpass.serve(_LOOK_SECONDS)
+                if askpass.refused:
+                    raise self._error(self._said() + askpass.refused)
             else:
                 time.sleep(_LOOK_SECONDS)
             if time.monotonic() > deadline:
@@ -264,7 +282,7 @@ class OpenSSHConnection:
         """Have the forwards taken back if we end without doing so."""
         old, cancel = self._cancel, self._argv("-O", "cancel", *self._forwards)
         self._cancel = subprocess.Popen(
-            ["sh", "-c", _CANCEL, "sh", self._folder, *cancel],
+            ["sh", "-c", _CANCEL, "sh", self._home or self._folder, *cancel],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -315,7 +333,11 @@ class OpenSSHConnection:
         for child in (self._guard, self._cancel):
             if child is None or child.stdin is None:
                 continue
-            child.stdin.close()
+            try:
+                child.stdin.write(b"closed\n")
+                child.stdin.close()
+            except BrokenPipeError:
+                pass
             try:
                 child.wait(_END_SECONDS)
             except subprocess.TimeoutExpired:

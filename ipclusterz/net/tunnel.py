@@ -69,8 +69,8 @@ class Settings:
     def __repr__(self) -> str:
         return f"<tunnel settings: {self.server}>"  # never the password
 
-    def connect(self) -> Connection:
-        """Log in; raises SSHError."""
+    def connect(self, home: str = "") -> Connection:
+        """Log in; raises SSHError.  ``home``: a folder that goes if we are killed."""
         asking = bool(self.password) or self.prompt is not None
         return connect(
             self.server,
@@ -79,6 +79,7 @@ class Settings:
             paramiko=self.paramiko,
             timeout=self.timeout,
             ask=self._asked() if asking else None,
+            home=home,
         )
 
     def _asked(self) -> Ask:
@@ -86,10 +87,14 @@ class Settings:
         asked: set[str] = set()
 
         def answer(question: str) -> str | None:
-            if question in asked:
+            # The same password may be asked for in two ways, one after the other.
+            whose = re.search(r"\S+@[\w.-]+", question.replace("'s", ""))
+            secret = re.search(r"password|passphrase", question, re.IGNORECASE)
+            what = f"password of {whose[0].strip('()')}" if whose and secret else question
+            if what in asked:
                 return None
-            asked.add(question)
-            if self.password and re.search(r"password|passphrase", question, re.IGNORECASE):
+            asked.add(what)
+            if self.password and secret:
                 return self.password
             return self.prompt(question) if self.prompt is not None else None
 
@@ -101,7 +106,8 @@ class Tunnel:
 
     ``addresses`` maps each channel's name to the addresses to connect to, in order.  Raises
     SSHError when it cannot be made at first; later troubles are told to ``notice`` and tried
-    again, until ``ended`` says why not any more.  ``connection`` is one that is up already.
+    again, until ``ended`` says why not any more.  ``connection`` is one that is up already,
+    in ``folder``.
     """
 
     def __init__(
@@ -111,10 +117,11 @@ class Tunnel:
         *,
         notice: Notice | None = None,
         connection: Connection | None = None,
+        folder: str = "",
     ) -> None:
         self._settings = settings
         self._notice = notice or (lambda text: None)
-        self._folder = runtime_dir()
+        self._folder = folder or runtime_dir()
         self._down = ""
         self._closed = False
         self.ended = ""
@@ -123,7 +130,7 @@ class Tunnel:
         self._connection: Connection | None = connection
         try:
             if connection is None:
-                self._connection = settings.connect()
+                self._connection = settings.connect(self._folder)
             self.addresses, self._forwards = self._plan(connector)
             self._establish()
         except BaseException:
@@ -203,7 +210,7 @@ class Tunnel:
         while not self._closed:
             connection = None
             try:
-                connection = self._settings.connect()
+                connection = self._settings.connect(self._folder)
                 connection.forward(self._forwards)
             except SSHError as error:
                 if connection is not None:
