@@ -40,6 +40,11 @@ Event = dict[str, Any]
 
 BUILT_IN = {
     "local": ("ipclusterz.launchers.local", "LocalLauncher"),
+    "pbs": ("ipclusterz.launchers.pbs", "PBSLauncher"),
+    "slurm": ("ipclusterz.launchers.slurm", "SlurmLauncher"),
+    "sge": ("ipclusterz.launchers.sge", "SGELauncher"),
+    "lsf": ("ipclusterz.launchers.lsf", "LSFLauncher"),
+    "htcondor": ("ipclusterz.launchers.htcondor", "HTCondorLauncher"),
 }
 """The launchers of this package: name, module and class.  One row is all it takes."""
 
@@ -50,11 +55,6 @@ _LATER = {
     "mpi": "under MPI",
     "mpiexec": "under MPI",
     "mpirun": "under MPI",
-    "pbs": "in PBS jobs",
-    "slurm": "in Slurm jobs",
-    "sge": "in SGE jobs",
-    "lsf": "in LSF jobs",
-    "htcondor": "in HTCondor jobs",
 }
 
 
@@ -66,6 +66,10 @@ class LaunchSpec(Struct, frozen=True):
     text to write to standard input, which stays open afterwards.  ``n`` says how many
     engines the program will run, for launchers that must ask for resources; ``name`` stands
     in messages, ``log`` is where standard error goes ('' for nowhere that stays).
+
+    What only some launchers need: ``folder`` is a path in the profile that the launcher may
+    make, owner-only, for files of this launch, and must remove; ``label`` tells launches of
+    one cluster apart; ``profile_dir``, ``cluster_id`` and ``log_dir`` are the cluster's.
     """
 
     argv: tuple[str, ...]
@@ -75,6 +79,11 @@ class LaunchSpec(Struct, frozen=True):
     stdin: str = ""
     n: int = 1
     log: str = ""
+    folder: str = ""
+    label: str = ""
+    profile_dir: str = ""
+    cluster_id: str = ""
+    log_dir: str = ""
 
 
 class JobState(Struct, frozen=True):

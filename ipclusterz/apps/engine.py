@@ -15,6 +15,7 @@ from ipclusterz.apps.report import Patience
 from ipclusterz.cluster import SettingError
 from ipclusterz.cluster import state as states
 from ipclusterz.cluster.settings import split_names
+from ipclusterz.core.batchjob import job_here
 from ipclusterz.core.config import AgentConfig
 from ipclusterz.core.connector import Connector, parse
 from ipclusterz.core.ssh import destination
@@ -122,6 +123,7 @@ class EngineApp(BaseApp):
         config.n = self.n
         config.cluster_id = self.cluster_id
         config.log_dir, config.log_level = self.log_dir, self.level
+        config.job = job_here(os.environ)
         state = states.read(self.folder.state_file(self.cluster_id))
         if state is not None and state.here() and state.engine_file == path:
             os.environ[states.TOKEN] = state.token

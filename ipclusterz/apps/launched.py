@@ -1,6 +1,7 @@
 """What a launcher runs: a controller or an agent that is told everything on standard input.
 
-Standard input brings one line ``{"config": {...}}``, for an agent then one line
+Run by a batch job, it is given a folder instead: see :class:`Folder`.  Otherwise standard
+input brings one line ``{"config": {...}}``, for an agent then one line
 ``{"connector": "..."}`` (or the connector itself), and its end means that the launcher is
 gone.  Standard output carries status events, one JSON object per line; whatever else is
 printed goes to standard error.
@@ -58,10 +59,82 @@ class Streams:
             pass
 
 
-def main(role: str) -> int:
+class Folder:
+    """A folder that takes the place of the two ends, for an agent in a batch job.
+
+    There is no pipe to its launcher: it reads ``handover.json``, and writes its events into a
+    file of its own.  ``stop`` is None: the job's end is the batch system's business.
+    """
+
+    stop = None
+
+    def __init__(self, path: str, part: int) -> None:
+        self._path = path
+        self._part = part
+        self._status = -1
+
+    def line(self) -> dict[str, Any]:
+        """Return the configuration, with the connector in it."""
+        from ipclusterz.core.batchjob import job_here
+        from ipclusterz.error import LaunchError
+        from ipclusterz.files import read_private
+
+        path = os.path.join(self._path, "handover.json")
+        try:
+            told = json.loads(read_private(path))
+        except FileNotFoundError:
+            raise LaunchError(
+                f"{path} is not there (any more): the cluster that submitted this job was"
+                " stopped, or this node does not share that file system"
+            ) from None
+        n, per = int(told["n"]), int(told["per"])
+        config = told["config"]
+        config["connector_text"] = told["connector"]
+        config["n"] = per if self._part < 0 else min(per, n - self._part * per)
+        config["job"] = job_here(os.environ) or "unnamed"
+        config["ends_in"] = _seconds_left(float(told["walltime"]))
+        config["drain"] = told["drain"]
+        if config["n"] < 1:
+            raise LaunchError(f"part {self._part} of {n} engines, {per} each, has none to do")
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+        name = f"events.{max(self._part, 0)}"
+        self._status = os.open(os.path.join(self._path, name), flags, 0o600)
+        return {"config": config}
+
+    def status(self, event: dict[str, Any]) -> None:
+        """Write one event; nobody may be there to read it."""
+        try:
+            if self._status >= 0:
+                os.write(self._status, json.dumps(event).encode() + b"\n")
+        except OSError:
+            pass
+        if text := event.get("text"):
+            print(f"{event['event']}: {text}", flush=True)  # into the job's own output
+
+
+def _seconds_left(walltime: float) -> float:
+    """Return how long a job has still to run: as the system says, or all of its time."""
+    end = os.environ.get("SLURM_JOB_END_TIME", "")
+    if end.isdigit():
+        import time
+
+        return max(float(end) - time.time(), 1.0)
+    return walltime
+
+
+def _folder(arguments: list[str]) -> Folder | None:
+    """Return the folder that ``--from=FOLDER [--part=K [--first=1]]`` names."""
+    said = dict(word[2:].partition("=")[::2] for word in arguments if word.startswith("--"))
+    if "from" not in said:
+        return None
+    part = said.get("part", "")
+    return Folder(said["from"], int(part) - int(said.get("first", "0")) if part else -1)
+
+
+def main(role: str, *arguments: str) -> int:
     """Run the ``controller`` or ``engine`` role; return the exit code."""
     _find_package()
-    streams = Streams()
+    streams = _folder(list(arguments)) or Streams()
     try:
         first = streams.line()
         if first is None:
@@ -82,7 +155,7 @@ def main(role: str) -> int:
         return 1
 
 
-def _controller(streams: Streams, first: dict[str, Any]) -> int:
+def _controller(streams: Streams | Folder, first: dict[str, Any]) -> int:
     import msgspec
 
     from ipclusterz.core.config import ControllerConfig
@@ -92,7 +165,7 @@ def _controller(streams: Streams, first: dict[str, Any]) -> int:
     return controller.run(config, streams.status, streams.stop)
 
 
-def _engine(streams: Streams, first: dict[str, Any]) -> int:
+def _engine(streams: Streams | Folder, first: dict[str, Any]) -> int:
     import msgspec
 
     from ipclusterz.core.config import AgentConfig
@@ -124,4 +197,4 @@ def _find_package() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
+    sys.exit(main(*sys.argv[1:]))

@@ -51,15 +51,17 @@ class Report:
             self._engine(int(event.get("ready", 0)), int(event.get("of", 0)))
         elif kind == "engine_down" and not self.stopping:
             self._say(f"engine {event['id']} has ended: {event.get('reason', '')}")
+        elif kind == "job" and not self.stopping:
+            self._say(str(event.get("text", "")))
         elif kind == "error" and self.up:
             print(event.get("text", ""), file=sys.stderr, flush=True)
         elif kind in _NOTES:
             self._note(kind, str(event.get("text") or event.get("reason") or ""))
 
-    def complete(self) -> None:
-        """Say that all is ready, and how long that took."""
+    def complete(self, what: str = "ready") -> None:
+        """Say that all is ready (or ``what`` it is), and how long that took."""
         self.up = True
-        self._say(f"ready in {time.monotonic() - self._began:.1f} s")
+        self._say(f"{what} in {time.monotonic() - self._began:.1f} s")
 
     def _note(self, kind: str, text: str) -> None:
         # While it starts, each wait is told: nothing else happens.

@@ -47,6 +47,10 @@ _DAEMON_FLAGS = {
         {"StartApp": {"daemon": True}},
         "Return when the engines are ready.",
     ),
+    "foreground": (
+        {"StartApp": {"foreground": True}},
+        "Stay until Ctrl-C also with jobs of a batch system.",
+    ),
 }
 
 
@@ -57,7 +61,8 @@ class StartApp(BaseApp):
     description = Unicode(
         "Starts one controller and engines on this machine.\n\n"
         "Runs until Ctrl-C: once stops cleanly, twice kills.  With --daemon it returns when\n"
-        "the engines are ready, and 'ipclusterz stop' stops them."
+        "the engines are ready, and 'ipclusterz stop' stops them.  Engines in batch jobs are\n"
+        "always watched in the background; -h with --engines=slurm shows their options."
     )
     examples = Unicode(
         "\nipclusterz start -n 4\n"
@@ -77,6 +82,10 @@ class StartApp(BaseApp):
     )
     engines = Unicode("local", help="The launcher of the engines.").tag(config=True)
     daemon = Bool(False, help="Return when the engines are ready.").tag(config=True)
+    foreground = Bool(
+        False,
+        help="Stay until Ctrl-C; else engines in batch jobs are watched in the background.",
+    ).tag(config=True)
     delay = Float(0.0, help="Seconds between controller and engines.").tag(config=True)
     timeout = Float(60.0, help="Seconds to wait for the engines.").tag(config=True)
 
@@ -170,7 +179,12 @@ class StartApp(BaseApp):
     def start(self) -> Any:
         """Start everything, then stay with it; return the exit code."""
         self._check()
+        if self._batch and self._options().get("dry_run"):
+            print(self._dry().preview(self.n))
+            return ExitCode.OK
         self._prepare()
+        if self._batch and not self.foreground:
+            self.daemon = True
         if not self.daemon:
             return self._run(lambda: None)
         self.folder.create()
@@ -187,9 +201,28 @@ class StartApp(BaseApp):
         if self.delay < 0 or self.timeout <= 0:
             raise SettingError("delay must be 0 or more, timeout more than 0 seconds")
         try:
-            get_launcher(self.engines, self._options(), self.folder.path)
+            launcher = get_launcher(self.engines, self._options(), self.folder.path)
         except LaunchError as error:
             raise SettingError(f"--engines={self.engines}: {error}") from None
+        self._batch = hasattr(launcher, "preview")
+        if self._batch and not self.n:
+            raise SettingError("-n is missing: how many engines shall the jobs run?")
+        if self._batch:
+            self._dry().preview(self.n)  # a mistake in the template is told first
+
+    _batch = False
+
+    def _dry(self) -> Cluster:
+        """Return a cluster like the one to be started, only to be looked at."""
+        return Cluster(
+            self.n,
+            engines=self.engines,
+            options=self._options(),
+            profile_dir=self.folder.path,
+            cluster_id=self.cluster_id,
+            log_to_file=self.log_to_file,
+            load_config=False,
+        )
 
     def _prepare(self) -> None:
         """Do what needs the user's terminal: a key may have to be asked for."""
@@ -215,7 +248,7 @@ class StartApp(BaseApp):
         _interruptible()
         try:
             self._bring_up(cluster)
-            report.complete()
+            report.complete("submitted" if self._batch else "ready")
             for line in self._how_to_go_on():
                 self.say(line)
             ready()
@@ -319,6 +352,30 @@ class EnginesApp(StartApp):
     flags = {**BaseApp.flags, **_DAEMON_FLAGS}  # noqa: RUF012
 
     _log_name = "ipclusterz-engines"
+
+    def _chosen(self, argv: Sequence[str]) -> str:
+        """Return the launcher that was named, or the one of the cluster to be joined."""
+        if chosen := super()._chosen(argv):
+            return chosen
+        if not self._folder:
+            return ""
+        state = states.read(ProfileDir(self._folder).state_file(value_of(argv, "cluster-id")))
+        self._joined = state.mode if state is not None else ""
+        self._defaults = state.options if state is not None else {}
+        return self._joined
+
+    _joined = ""
+    _defaults: dict[str, Any] = {}  # noqa: RUF012 - never changed
+
+    def initialize(self, argv: Any = None) -> None:
+        """Read the options; without a launcher of their own, engines get the cluster's."""
+        super().initialize(argv)
+        if self._joined and not self.was_said("engines"):
+            self.engines = self._joined
+
+    def _options(self) -> dict[str, Any]:
+        given = super()._options()
+        return {**self._defaults, **given} if self.engines == self._joined else given
 
     def _prepare(self) -> None:
         """Nothing: engines get all they need from the cluster they join."""

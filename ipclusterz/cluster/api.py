@@ -31,7 +31,7 @@ from ipclusterz.cluster.settings import (
     split_names,
 )
 from ipclusterz.core.config import AgentConfig
-from ipclusterz.error import ClusterError, TimeoutError
+from ipclusterz.error import ClusterError, LaunchError, TimeoutError
 from ipclusterz.launchers.base import Event
 from ipclusterz.paths import ProfileDir
 from ipclusterz.paths import profile_dir as find_profile
@@ -225,6 +225,9 @@ class Cluster(Coroutines):
 
     @classmethod
     def _of(cls, state: states.State, arguments: dict[str, Any]) -> Cluster:
+        if not arguments.get("engines") and state.mode:
+            arguments["engines"] = state.mode
+            arguments["options"] = {**state.options, **(arguments.get("options") or {})}
         made = cls(profile_dir=state.profile_dir, cluster_id=state.cluster_id, **arguments)
         made._attached = state
         made._deployed.attach(state)
@@ -239,6 +242,17 @@ class Cluster(Coroutines):
         engines = sum(len(made.ready) for made in self.engine_sets.values())
         what = f"running, {engines} engines" if self.running else "not running"
         return f"<Cluster {self.cluster_id!r} in {self.profile.path}: {what}>"
+
+    def preview(self, n: int | None = None) -> str:
+        """Return what a batch launcher would submit for ``n`` engines: scripts and commands.
+
+        LaunchError when that cannot be submitted, or the launcher submits nothing.
+        """
+        launcher = self._deployed.launcher()
+        if not hasattr(launcher, "preview"):
+            raise LaunchError("only launchers for batch systems have something to preview")
+        spec = self._deployed.engines_spec(n or self.n or 1, "e1")
+        return str(launcher.preview(spec))
 
     # -- start -----------------------------------------------------------------------------
 
@@ -283,7 +297,8 @@ class Cluster(Coroutines):
             connected = self.connect_client_sync(**client)
             try:
                 self._deployed.await_engines(made)
-                connected.wait_for_engines(made.n, timeout=self._deployed.plan.timeout)
+                if not made.patient:
+                    connected.wait_for_engines(made.n, timeout=self._deployed.plan.timeout)
             except BaseException:
                 connected.close()
                 raise
@@ -301,7 +316,7 @@ class Cluster(Coroutines):
         if not self.running:
             self._deployed.launch_controller()
             atexit.register(_stop_at_exit, weakref.ref(self))
-        if self.delay:
+        if self.delay or getattr(self._deployed.launcher(), "AFTER_CONTROLLER", False):
             self._deployed.await_controller()
             self._deployed.pause(self.delay)
         return self._deployed.launch_engines(n or self.n)

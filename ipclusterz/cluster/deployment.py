@@ -20,6 +20,7 @@ from msgspec.structs import replace
 from ipclusterz.cluster import logs
 from ipclusterz.cluster import state as states
 from ipclusterz.cluster.engines import EngineSet
+from ipclusterz.cluster.jobs import HubTeller
 from ipclusterz.cluster.kept import settle
 from ipclusterz.cluster.settings import ControllerSettings, SettingError, usable_cores
 from ipclusterz.cluster.spec import agent_spec, connector_line, controller_spec
@@ -28,7 +29,14 @@ from ipclusterz.core.config import AgentConfig
 from ipclusterz.error import ClusterError, KernelError, LaunchError
 from ipclusterz.error import TimeoutError as OurTimeoutError
 from ipclusterz.files import quote, read_private, remove
-from ipclusterz.launchers.base import Event, Job, JobState, get_launcher
+from ipclusterz.launchers.base import (
+    Event,
+    Job,
+    JobState,
+    Launcher,
+    LaunchSpec,
+    get_launcher,
+)
 from ipclusterz.paths import ProfileDir
 
 STOP_SECONDS = 10.0
@@ -37,6 +45,8 @@ STOP_SECONDS = 10.0
 _TELL_SECONDS = 5.0
 _LAST_WORDS_SECONDS = 1.0
 _ORPHAN_SECONDS = 5.0
+_ONCE = ("wait", "dry_run")  # options that are about one launch
+_NEWS_SECONDS = 10.0  # for a batch system to tell why a job waits
 
 
 class AlreadyRunning(ClusterError):
@@ -77,6 +87,7 @@ class Deployment:
         self._notice = notice
         self._changed = Condition()
         self._watcher: Watcher | None = None
+        self._teller: HubTeller | None = None
         self._launched = 0
         self._foreign = False
 
@@ -109,6 +120,8 @@ class Deployment:
                 remove(config.engine_file)
             state = states.new(plan.profile, plan.cluster_id, plan.own)
             state.reuse = config.reuse
+            state.mode = plan.launcher
+            state.options = {k: v for k, v in plan.options.items() if k not in _ONCE}
             job = get_launcher("local").start(controller_spec(config, state.token))
             state.controller = states.Process.of(job.pid)
             self.controller, self.controller_end, self.ready = job, None, None
@@ -122,6 +135,25 @@ class Deployment:
         if count < 1:
             raise SettingError(f"n is {count}: start at least one engine")
         name = name or self._new_name()
+        spec = self.engines_spec(count, name)
+        job = self.launcher().start(spec)
+        made = EngineSet(name, job, count)
+        with self._changed:
+            self.sets[name] = made
+        self.remember_engines(name, states.Process.of(job.pid, count))
+        self._watch(job)
+        if self.ready is not None:
+            self._tell(made)
+            self._remember_jobs(made)
+        return made
+
+    def launcher(self) -> Launcher:
+        """Return the launcher of engines; LaunchError when there is none of that name."""
+        plan = self.plan
+        return get_launcher(plan.launcher, plan.options, plan.profile.path)
+
+    def engines_spec(self, count: int, name: str) -> LaunchSpec:
+        """Return the launch of a set of engines, as data."""
         plan = self.plan
         config = replace(
             plan.agent,
@@ -131,16 +163,7 @@ class Deployment:
             log_level=plan.log_level,
         )
         token = self.state.token if self.state else os.urandom(8).hex()
-        launcher = get_launcher(plan.launcher, plan.options, plan.profile.path)
-        job = launcher.start(agent_spec(config, token, name))
-        made = EngineSet(name, job, count)
-        with self._changed:
-            self.sets[name] = made
-        self.remember_engines(name, states.Process.of(job.pid, count))
-        self._watch(job)
-        if self.ready is not None:
-            self._tell(made)
-        return made
+        return agent_spec(config, token, name, plan.profile)
 
     def remember_engines(self, name: str, process: states.Process | None) -> None:
         """Note in the state file which process holds a set of engines (None: no more)."""
@@ -151,18 +174,42 @@ class Deployment:
             state = states.read(self.state.path) or self.state
             if process is None:
                 state.engine_sets.pop(name, None)
+                state.jobs.pop(name, None)
             else:
                 state.engine_sets[name] = process
             self.state = state
             states.write(state)
+
+    def _remember_jobs(self, made: EngineSet, told: Event | None = None) -> None:
+        """Note batch jobs in the state file, so that others can cancel and show them."""
+        record = getattr(made.job, "record", None)
+        if record is None or self.state is None or not made.job.ids:  # type: ignore[attr-defined]
+            return
+        with states.lock(self.plan.profile):
+            state = states.read(self.state.path)
+            if state is None:
+                return
+            known = state.jobs.setdefault(made.id, states.BatchJobs(**record(), n=made.n))
+            if told is not None:
+                known.texts[told["job"]] = told["text"]
+            self.state = state
+            try:
+                states.write(state)
+            except KernelError:
+                pass  # the same as for folders
 
     def await_controller(self) -> None:
         """Wait until the controller listens; LaunchError with its own words if it cannot."""
         self._wait(lambda: self.ready is not None, lambda: "the controller to listen")
 
     def await_engines(self, made: EngineSet) -> None:
-        """Wait until a set is complete; LaunchError with the engine's words if it cannot."""
+        """Wait until a set is complete; LaunchError with the engine's words if it cannot.
 
+        Engines in batch jobs are waited for as the launcher's options say, and for ever.
+        """
+        if made.patient:
+            self._await_patiently(made)
+            return
         self._wait(
             lambda: made.complete or made.failed,
             lambda: f"engines, {len(made.ready)}/{made.n} are ready",
@@ -173,6 +220,25 @@ class Deployment:
             # A process that reported a problem says more by its end.
             self._changed.wait_for(lambda: made.end is not None, _LAST_WORDS_SECONDS)
         raise LaunchError(made.explanation)
+
+    def _await_patiently(self, made: EngineSet) -> None:
+        """Wait for acceptance and the first news, then for as many engines as are wanted."""
+        wanted = min(int(self.plan.options.get("wait", 0)), made.n)
+        if made.problem:
+            raise LaunchError(made.problem)
+        self._wait(
+            lambda: made.failed or any(state != "submitted" for state, _ in made.jobs.values()),
+            lambda: "the batch system to tell of the job",
+            _NEWS_SECONDS,
+            strict=False,
+        )
+        self._wait(
+            lambda: made.failed or len(made.ready) >= wanted,
+            lambda: f"engines, {len(made.ready)}/{wanted} are ready; {made.standing}",
+            float("inf"),
+        )
+        if made.failed:
+            raise LaunchError(made.explanation)
 
     def pause(self, seconds: float) -> None:
         """Wait, but not if the controller ends meanwhile."""
@@ -199,12 +265,16 @@ class Deployment:
                 jobs.append(self.controller)
         # May be interrupted, and called again with less patience.
         in_order = self._stop(jobs, grace)
+        if self._teller is not None:
+            self._teller.close()
+            self._teller = None
         if not in_order and self.state is not None and not self._foreign:
             states.sweep(self.state.token)
         self.sets.clear()
         state, self.state = self.state, None
         self.controller, self.controller_end, self.ready = None, None, None
         if state is not None and not self._foreign:
+            state.jobs = {}  # cancelled, as far as that is possible
             states.clean(state)
             if self.plan.passing and self.plan.log_dir:
                 logs.forget_empty(self.plan.log_dir, self.plan.cluster_id)
@@ -230,14 +300,28 @@ class Deployment:
                 self._watcher.remove(job)
             job.close()
         deadline = time.monotonic() + grace
-        codes = [job.stop(max(deadline - time.monotonic(), 0.1)).code for job in jobs]
-        return not any(codes)
+        in_order = True
+        for job in jobs:
+            state = job.stop(max(deadline - time.monotonic(), 0.1))
+            if state.code and getattr(job, "patient", False):
+                self._say({"event": "warning", "text": state.text})
+            elif state.code:
+                in_order = False
+        return in_order
 
-    def _wait(self, done: Callable[[], bool], what: Callable[[], str]) -> None:
-        deadline = time.monotonic() + self.plan.timeout
+    def _wait(
+        self,
+        done: Callable[[], bool],
+        what: Callable[[], str],
+        seconds: float = 0.0,
+        strict: bool = True,
+    ) -> None:
+        deadline = time.monotonic() + (seconds or self.plan.timeout)
         with self._changed:
             while not self._check(done):
                 left = deadline - time.monotonic()
+                if left <= 0 and not strict:
+                    return
                 if left <= 0:
                     raise OurTimeoutError(self._late(what()))
                 if not self._changed.wait(min(left, _TELL_SECONDS)):
@@ -267,6 +351,7 @@ class Deployment:
                         made.take(event)
                         event = {**event, "ready": len(made.ready), "of": made.n}
         self._note_folders(event)
+        self._note_job(job, event)
         self._say(event)  # before those who wait go on and say what follows from it
         with self._changed:
             self._changed.notify_all()
@@ -290,6 +375,17 @@ class Deployment:
                 states.write(state)
             except KernelError:
                 pass  # it was written a moment ago; only clean-up after a crash needs more
+
+    def _note_job(self, job: Job, event: Event) -> None:
+        """Hand news of a batch job to the hub, for clients, and to the state file."""
+        if event["event"] != "job" or self.state is None:
+            return
+        for made in [made for made in self.sets.values() if made.job is job]:
+            self._remember_jobs(made, event)
+        if self._teller is None:
+            plan = self.plan
+            self._teller = HubTeller(plan.profile.connector("client", plan.cluster_id))
+        self._teller.tell((event["job"], event["state"], event["text"]))
 
     def _tell(self, made: EngineSet) -> None:
         """Give a set's agent the connector, once."""

@@ -15,7 +15,8 @@ from ipclusterz.launchers.base import Job, JobState
 class EngineSet(Struct):
     """Engines that one launch brought: ``ready`` maps engine ids to process ids.
 
-    ``problem`` is the first reason why the set is not, or no more, complete.
+    ``jobs`` are batch jobs by name, with state and text.  ``problem`` is the first reason
+    why the set is not, or no more, complete.
     """
 
     id: str
@@ -25,6 +26,7 @@ class EngineSet(Struct):
     complete: bool = False
     told: bool = False
     problem: str = ""
+    jobs: dict[str, tuple[str, str]] = {}
     end: JobState | None = None
 
     def take(self, event: dict[str, Any]) -> None:
@@ -34,7 +36,10 @@ class EngineSet(Struct):
             self.ready[int(event["id"])] = int(event.get("pid", 0))
             self.complete = self.complete or len(self.ready) >= self.n
         elif kind == "engines":
-            self.complete = True
+            # In batch jobs there are several agents, and each says it for its own engines.
+            self.complete = self.complete or not self.patient
+        elif kind == "job":
+            self.jobs[event["job"]] = (event["state"], event["text"])
         elif kind == "engine_down":
             self.ready.pop(int(event["id"]), None)
             if not self.complete:
@@ -49,6 +54,18 @@ class EngineSet(Struct):
         self.end = state
         self.ready.clear()
         self.problem = self.problem or state.text
+
+    @property
+    def patient(self) -> bool:
+        """Whether its engines may come in an hour, or tomorrow."""
+        return bool(getattr(self.job, "patient", False))
+
+    @property
+    def standing(self) -> str:
+        """What its batch jobs wait for, or do; '' without any."""
+        texts = [text for state, text in self.jobs.values() if state != "ended"]
+        more = f" and {len(texts) - 3} more jobs" if len(texts) > 3 else ""
+        return "; ".join(texts[-3:]) + more
 
     @property
     def failed(self) -> bool:

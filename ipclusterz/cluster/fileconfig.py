@@ -34,7 +34,8 @@ _OTHERS = frozenset(
     " LoggingConfigurable SingletonConfigurable StopApp".split()
 )
 _KNOWN = frozenset(("ControllerApp", "EngineApp", "StartApp"))
-_START = frozenset(("n", "engines", "daemon", "delay", "timeout"))
+_OF_LAUNCHERS = frozenset(("connector_text", "env", "job", "ends_in", "drain"))
+_START = frozenset(("n", "engines", "daemon", "foreground", "delay", "timeout"))
 _LIFELESS = ("c = get_config()", "c = get_config()  # noqa")
 
 
@@ -111,7 +112,7 @@ def _load(path: str) -> dict[str, dict[str, Any]]:
 def _check(path: str, section: str, values: dict[str, Any], folder: str) -> None:
     known: dict[str, frozenset[str]] = {
         "ControllerApp": frozenset(ControllerSettings.__struct_fields__),
-        "EngineApp": frozenset(AgentConfig.__struct_fields__) - {"connector_text", "env"},
+        "EngineApp": frozenset(AgentConfig.__struct_fields__) - _OF_LAUNCHERS,
         "StartApp": _START,
     }
     if section in _OTHERS:

@@ -15,6 +15,7 @@ import msgspec
 from ipclusterz.cluster.state import TOKEN
 from ipclusterz.core.config import AgentConfig, ControllerConfig
 from ipclusterz.launchers.base import LaunchSpec
+from ipclusterz.paths import ProfileDir
 
 _LAUNCHED = os.path.join(
     os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "apps", "launched.py"
@@ -33,11 +34,14 @@ def controller_spec(config: ControllerConfig, token: str) -> LaunchSpec:
     )
 
 
-def agent_spec(config: AgentConfig, token: str, label: str) -> LaunchSpec:
+def agent_spec(
+    config: AgentConfig, token: str, label: str, profile: ProfileDir | None = None
+) -> LaunchSpec:
     """Return the launch of ``config.n`` engines; they wait for a connector line.
 
     ``label`` tells the sets of engines of one cluster apart.
     """
+    which = "-".join(filter(None, (config.cluster_id, label)))
     return LaunchSpec(
         argv=_argv("engine"),
         name=f"the engines' process ({label})" if label else "the engines' process",
@@ -45,9 +49,12 @@ def agent_spec(config: AgentConfig, token: str, label: str) -> LaunchSpec:
         cwd=config.work_dir,
         stdin=config_line(config),
         n=config.n,
-        log=_log(
-            config.log_dir, "ipenginez", "-".join(filter(None, (config.cluster_id, label)))
-        ),
+        log=_log(config.log_dir, "ipenginez", which),
+        folder=os.path.join(profile.path, "jobs", f"{which}-{token[:8]}") if profile else "",
+        label=f"ipenginez-{which}",
+        profile_dir=profile.path if profile else "",
+        cluster_id=config.cluster_id,
+        log_dir=config.log_dir,
     )
 
 

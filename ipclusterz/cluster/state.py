@@ -11,6 +11,7 @@ import json
 import os
 import signal
 import socket
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -46,11 +47,23 @@ class Process(msgspec.Struct):
         return is_alive(self.pid, self.start)
 
 
+class BatchJobs(msgspec.Struct):
+    """Jobs of a batch system that one launch submitted, and the command that cancels them."""
+
+    system: str
+    ids: list[str]
+    cancel: list[str]
+    folder: str
+    n: int = 0
+    texts: dict[str, str] = {}
+
+
 class State(msgspec.Struct, kw_only=True):
     """One cluster.  ``launcher`` is None where the processes were started by hand.
 
     ``own`` says that the launcher is a command of ours, which may be told to end; any other
-    program that made a cluster is left alone.
+    program that made a cluster is left alone.  ``jobs`` are its batch jobs by engine set;
+    ``mode`` and ``options`` the launcher of its engines, for those that are added.
     """
 
     cluster_id: str
@@ -62,6 +75,9 @@ class State(msgspec.Struct, kw_only=True):
     own: bool = False
     controller: Process | None = None
     engine_sets: dict[str, Process] = {}
+    jobs: dict[str, BatchJobs] = {}
+    mode: str = ""
+    options: dict[str, Any] = {}
     runtime: str = ""
     bodies: list[str] = []
     client_file: str = ""
@@ -247,6 +263,10 @@ def clean(state: State) -> None:
 
     Connector files stay with ``-r``, and when another controller has written them since.
     """
+    if state.jobs and os.path.exists(state.path):
+        # Whoever submitted them was killed, or is killed now: it has not cancelled them.
+        for problem in cancel_jobs(state):
+            print(f"ipclusterz: {problem}", file=sys.stderr)
     for folder in (state.runtime, *state.bodies):
         if os.path.basename(folder).startswith(_OURS):
             _remove_folder(folder)
@@ -255,6 +275,21 @@ def clean(state: State) -> None:
             if _written_by(path, state.controller):
                 remove(path)
     remove(state.path)
+
+
+def cancel_jobs(state: State) -> list[str]:
+    """Cancel the batch jobs that a cluster submitted; return what went wrong."""
+    from ipclusterz.launchers.systems import command  # only for batch systems
+
+    problems = []
+    for made in state.jobs.values():
+        try:
+            command([*made.cancel, *made.ids])
+        except ClusterError as error:
+            problems.append(f"jobs {', '.join(made.ids)} may go on: {error}")
+        if os.path.basename(os.path.dirname(made.folder)) == "jobs":
+            _remove_folder(made.folder)
+    return problems
 
 
 def _written_by(path: str, controller: Process | None) -> bool:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import msgspec
 
+from ipclusterz.core.ranks import Rank
+
 CHANNEL_NAMES: tuple[str, ...] = (
     "registration",
     "heartbeat",
@@ -55,7 +57,7 @@ class ControllerConfig(msgspec.Struct):
 
 
 class AgentConfig(msgspec.Struct):
-    """An agent and its ``n`` engines.
+    """An agent and its ``n`` engines; one engine, if it is a ``rank`` of an MPI job.
 
     Either ``connector_text`` holds the engine connector's JSON or ``connector_file`` names
     a file to wait for.  ``python`` is the interpreter of the engines (empty: ours),
@@ -63,7 +65,9 @@ class AgentConfig(msgspec.Struct):
     ``startup`` a script that each engine runs first.  ``lease`` (seconds; 0: as the
     controller says) is how long engines outlive a controller that is gone.  ``ssh`` is the
     server to tunnel through (empty: the connector's, if it has one), ``ssh_key`` a private
-    key's path; ``paramiko`` None prefers OpenSSH.
+    key's path; ``paramiko`` None prefers OpenSSH.  ``job`` names the batch job around it,
+    which ends in ``ends_in`` seconds (0: unknown); engines begin nothing new in the last
+    ``drain`` of them, nor after SIGUSR1 or SIGUSR2, by which batch systems warn.
     """
 
     connector_text: str | None = None
@@ -78,7 +82,11 @@ class AgentConfig(msgspec.Struct):
     command: str = ""
     startup: str = ""
     lease: float = 0.0
+    rank: Rank | None = None
     env: dict[str, str] = {}
     ssh: str = ""
     ssh_key: str = ""
     paramiko: bool | None = None
+    job: str = ""
+    ends_in: float = 0.0
+    drain: float = 60.0

@@ -151,6 +151,7 @@ class Custody:
         self._unwanted: set[int] = set()  # running, and to be ended
         self._recall: tuple[int, int, float] | None = None  # channel, how many, since when
         self._alone_since: float | None = None
+        self._draining = False
 
     # -- engines come ----------------------------------------------------------------------
 
@@ -239,7 +240,7 @@ class Custody:
     def _queue(self, item: Item) -> None:
         engine = self.engines.get(item.engine)
         if engine is None or engine.stopping:
-            if item.fixed or not self.engines:
+            if item.fixed or not self.engines or self._draining:
                 self._turn_away(item)
             else:
                 self.pool.append(item)
@@ -739,6 +740,17 @@ class Custody:
         self._disown(engine.id, list(own), "it was asked to stop")
         if not engine.flight:
             self.out.append((A_STOP, engine.id, None))
+
+    def drain(self, now: float) -> None:
+        """Begin nothing new: give back what has not begun, stop each engine after its task."""
+        self._draining = True
+        pooled, self.pool = self.pool, deque()
+        for item in pooled:
+            self._turn_away(item)
+        for engine in self.engines.values():
+            if not engine.stopping:
+                self._stop(engine)
+        self.settle(now)
 
     def inspect(self, number: int, now: float) -> dict[str, Any]:
         """Return what is known of one engine, and what the shell observes of its process.

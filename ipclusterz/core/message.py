@@ -372,7 +372,8 @@ class Register(Message, tag=30):
     """A peer makes itself known; an agent asks for ``n`` engine ids or brings its own.
 
     ``peer`` and ``number`` are empty at first and given when a peer returns to a hub that
-    may have forgotten it.
+    may have forgotten it.  ``job`` names the batch job that an agent runs in, ``rank`` says
+    which rank of an MPI job its engine is.
     """
 
     role: int
@@ -385,6 +386,8 @@ class Register(Message, tag=30):
     engines: list[int] = []
     peer: bytes = b""
     uuid: str = ""
+    job: str = ""
+    rank: Rank | None = None
 
 
 class Registered(Message, tag=31):
@@ -434,6 +437,12 @@ class Allocated(Message, tag=36):
 
 class Goodbye(Message, tag=37):
     """A peer leaves in good order."""
+
+    reason: str
+
+
+class Draining(Message, tag=38):
+    """An agent takes no more work: what it runs is its last."""
 
     reason: str
 
@@ -729,7 +738,7 @@ FromClientDirect = Union[Request, Function, Cancel, Received, Resumed, Fetch, Ch
 ToClientWork = Union[Result, NeedFunction, Waiting, Fetch, Chunk]
 FromAgentWork = Union[Result, Returned, Down, RollCall, NeedFunction, Fetch, Chunk]
 ToAgentWork = Union[Assign, Fan, Function, Recall, Withdraw, Received, Fetch, Chunk]
-FromRegistration = Union[Register, EnginesUp, EngineDown, Allocate, Goodbye]
+FromRegistration = Union[Register, EnginesUp, EngineDown, Allocate, Goodbye, Draining]
 ToRegistration = Union[Registered, Refused, Allocated, Shutdown]
 FromScheduler = Union[Hello, Ack, Tally, Shipment]
 ToScheduler = Union[Admit, Expel, Join, Roster, Absent, Ship]

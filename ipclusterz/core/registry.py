@@ -18,8 +18,10 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from ipclusterz.core import message as m
+from ipclusterz.core.batchjob import belongs
 from ipclusterz.core.liveness import Liveness
 from ipclusterz.core.message import Channel, Role
+from ipclusterz.core.ranks import MOST_RANKS, Rank
 
 R_REGISTRATION = 0  # (R_REGISTRATION, connection, message)
 R_SCHEDULER = 1  # (R_SCHEDULER, channel, message)
@@ -33,6 +35,10 @@ LOST_SECONDS = 10.0
 """For so long a scheduler that is new is told of an agent that went: its clients may not have
 heard yet, and may send again what the agent has run."""
 
+JOB_ENDED = "ended"
+MOST_JOBS = 1000
+"""Batch jobs that are remembered, with those that have ended."""
+
 SCHEDULERS: tuple[Channel, ...] = (
     Channel.DIRECT,
     Channel.TASK,
@@ -45,8 +51,8 @@ class Peer:
     """One member: a client, or an agent with its engines."""
 
     __slots__ = (
-        *("admit", "boot", "connection", "engines", "host", "id", "pid", "role", "since"),
-        "uuid",
+        *("admit", "boot", "connection", "draining", "engines", "host", "id", "job", "pid"),
+        *("role", "since", "uuid"),
     )
 
     def __init__(self, admit: m.Admit) -> None:
@@ -58,6 +64,8 @@ class Peer:
         self.boot = ""
         self.pid = 0
         self.uuid = ""
+        self.job = ""
+        self.draining = False
         self.since = 0.0
         self.engines: dict[int, m.EngineInfo] = {}
 
@@ -92,6 +100,7 @@ class Registry:
         self.liveness = Liveness(heartbeat, lease)
         self.tallies: dict[int, m.Tally] = {}
         self.departed: deque[tuple[int, str]] = deque(maxlen=1000)
+        self.jobs: dict[str, tuple[str, str]] = {}  # batch jobs: state and text, the last last
         self.closing = ""
         self._cluster_id = cluster_id
         self._addresses = addresses or []
@@ -99,6 +108,7 @@ class Registry:
         self._next_number = first_number
         self._next_engine = 0
         self._reserved: dict[int, bytes] = {}  # ids given to an agent, its engine up or not
+        self._worlds: dict[str, tuple[int, int, set[int]]] = {}  # MPI jobs that are coming
         self._untold: set[int] = set()  # up, but not every scheduler knows them
         self._now = 0.0  # as last heard: coarse, and enough
         self._lost: tuple[float, str] | None = None  # when an agent last went, and why
@@ -209,7 +219,7 @@ class Registry:
             peer = self._add(_admit(minted, role, number, message.host), now)
         peer.connection = connection
         peer.host, peer.boot, peer.pid = message.host, message.boot, message.pid
-        peer.uuid = message.uuid
+        peer.uuid, peer.job = message.uuid, message.job
         peer.since = now
         self.beat(peer.id, now)
         for engine in set(peer.engines).difference(message.engines):
@@ -231,6 +241,8 @@ class Registry:
                 f"this key makes {have} of its holder, not role {want}: engines use "
                 f"ipcontroller-engine.json, clients ipcontroller-client.json"
             )
+        if message.rank and not 0 <= message.rank.rank < message.rank.size <= MOST_RANKS:
+            return f"there is no {message.rank}"
         if message.protocol != m.PROTOCOL:
             return (
                 f"the controller is ipclusterz {self._version} and speaks protocol "
@@ -277,7 +289,27 @@ class Registry:
             self._reserved[engine] = peer.id
         if own:
             self._next_engine = max(self._next_engine, max(own) + 1)
+        if message.rank is not None and message.n == 1 and not own:
+            return [self._id_of(peer, message.rank)]
         return own + self._new_ids(peer, max(message.n - len(own), 0))
+
+    def _id_of(self, peer: Peer, rank: Rank) -> int:
+        """Give the ranks of an MPI job ids in their order, whoever comes first.
+
+        All are set aside when the first one comes; where one comes twice, jobs without names
+        of their own are told apart by nothing else, and this is the next one.
+        """
+        block = self._worlds.get(rank.world)
+        if block is None or block[1] != rank.size or rank.rank in block[2]:
+            block = self._worlds[rank.world] = (self._next_engine, rank.size, set())
+            self._next_engine += rank.size
+        first, size, given = block
+        given.add(rank.rank)
+        if len(given) == size:
+            del self._worlds[rank.world]
+        engine = first + rank.rank
+        self._reserved[engine] = peer.id
+        return engine
 
     def _new_ids(self, peer: Peer, n: int) -> list[int]:
         first = self._next_engine
@@ -390,6 +422,26 @@ class Registry:
         level = "info" if peer.role == Role.CLIENT or not down else "warning"
         self.out.append((R_LOG, level, f"{who} on {peer.host} (pid {peer.pid}): {reason}"))
 
+    def draining(self, peer_id: bytes, reason: str) -> None:
+        """An agent takes no more work; its engines end with what they run."""
+        peer = self.peers.get(peer_id)
+        if peer is not None and not peer.draining:
+            peer.draining = True
+            text = f"agent on {peer.host} (pid {peer.pid}) begins nothing new: {reason}"
+            self.out.append((R_LOG, "info", text))
+            self._announce(lambda r: m.Absent(r, peer_id, True))
+
+    def note_jobs(self, told: Iterable[tuple[str, str, str]]) -> None:
+        """A launcher tells of batch jobs: name, state and text; engines of ended ones go."""
+        for name, state, text in told:
+            self.jobs.pop(name, None)
+            self.jobs[name] = (state, text)
+            if state == JOB_ENDED:
+                for peer in [p for p in self.peers.values() if p.job and belongs(p.job, name)]:
+                    self.gone(peer.id, text)
+        while len(self.jobs) > MOST_JOBS:
+            del self.jobs[next(iter(self.jobs))]
+
     def collect(self) -> int:
         """Ask schedulers for what they gathered; return the revision they acknowledge."""
         return self._announce(lambda r: m.Ship(r))
@@ -431,7 +483,7 @@ class Registry:
         state = "is not responding" if absent else "answers again"
         text = f"{Role(peer.role).name.lower()} on {peer.host} (pid {peer.pid}) {state}"
         self.out.append((R_LOG, "warning", text))
-        if peer.role == Role.ENGINE:
+        if peer.role == Role.ENGINE and not peer.draining:
             self._announce(lambda r: m.Absent(r, peer_id, absent))
 
     # -- queries ---------------------------------------------------------------------------
@@ -453,6 +505,11 @@ class Registry:
             return self.queue_status()
         if what == "departed":
             return list(self.departed)
+        if what == "jobs":
+            return {name: list(told) for name, told in self.jobs.items()}
+        if what == "note_jobs":
+            self.note_jobs([(str(a), str(b), str(c)) for a, b, c in arg])
+            return None
         raise ValueError(f"the hub does not know the question {what!r}")
 
     def status(self, now: float) -> dict[str, Any]:
@@ -470,6 +527,8 @@ class Registry:
                     "responding": not self.liveness.silent(p.id),
                     "engines": sorted(p.engines),
                     "seconds": now - p.since,
+                    "job": p.job,
+                    "draining": p.draining,
                 }
                 for p in agents
             ],
@@ -496,6 +555,7 @@ class Registry:
             "schedulers": sorted(Channel(c).name.lower() for c in self._acked),
             "restarts": {Channel(c).name.lower(): n for c, n in self._generations.items()},
             "queues": self.queue_status(),
+            "jobs": {name: list(told) for name, told in self.jobs.items()},
         }
 
     def queue_status(self) -> dict[str, Any]:

@@ -28,7 +28,7 @@ from ipclusterz.net import host, process, sockets
 from ipclusterz.net.dial import Dial, Identity
 from ipclusterz.net.log import open_log
 from ipclusterz.net.loop import Loop, monotonic, serve
-from ipclusterz.net.nursery import Nursery
+from ipclusterz.net.nursery import Nursery, RankNursery
 from ipclusterz.net.outlog import OutputLog
 from ipclusterz.net.process import EngineProcess
 from ipclusterz.net.register import Registrar
@@ -40,6 +40,9 @@ ConnectorCall = Callable[[], str | None]
 
 TICK_SECONDS = 0.02
 GRACE_SECONDS = 1.0
+RANK_SECONDS = 6.0
+"""Ranks leave MPI together, so an engine may have to wait for others that are told later."""
+
 FILES, FILES_ENGINE = 64, 6
 """Open files of an agent (48 measured without engines), and for each engine (5 measured)."""
 
@@ -51,6 +54,9 @@ TEXT_LIMIT = 8 * 1024 * 1024
 """Characters of one task's output that travel to its client; the log has all of it."""
 
 WORK = (Channel.DIRECT, Channel.TASK, Channel.CONTROL)
+
+_IN_MPI = "from mpi4py import MPI; comm = MPI.COMM_WORLD"
+"""What an engine that is a rank of MPI has in its namespace, before the user's own code."""
 
 _failure = msgspec.msgpack.Decoder(m.Failure)
 
@@ -81,12 +87,7 @@ def run(
     )
     host.no_core_dump()
     host.become_subreaper()
-    nursery = Nursery(
-        config.python,
-        config.preload,
-        log,
-        lambda text: status({"event": "warning", "text": text}),
-    )
+    nursery = _nursery(config, log, lambda text: status({"event": "warning", "text": text}))
     try:
         if connector is not None:
             config.connector_text = connector()
@@ -103,6 +104,12 @@ def run(
                 tunnel.close()
     finally:
         nursery.close()
+
+
+def _nursery(config: AgentConfig, log: Any, notice: Callable[[str], None]) -> Nursery:
+    if config.rank is None:
+        return Nursery(config.python, config.preload, log, notice)
+    return RankNursery(config.python, config.preload, config.rank.size, log, notice)
 
 
 def _tunnel(
@@ -194,6 +201,7 @@ class Agent:
         self._problem = ""
         self._ticking = False
         self._ending = ""
+        self._draining = False
         self._sessions: list[int] = []  # of engines that end with us
         self._code = 0
         self._last_loss = 0.0
@@ -266,6 +274,8 @@ class Agent:
         """Serve until told to end."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._asked)
+        if self.config.job:
+            self._expect_end()
         signal.signal(signal.SIGCHLD, lambda number, frame: None)
         # A signal alone does not end a wait: Python goes on with it after the handler.
         self._wakeup, wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -294,12 +304,47 @@ class Agent:
     def _asked(self, number: int, frame: Any) -> None:
         if self._ending:
             self.loop.running = False
-        self.loop.after(0.0, lambda: self.end(f"signal {signal.Signals(number).name}"))
+        job = f"job {self.config.job} was ended by " if self.config.job else ""
+        reason = f"{job}signal {signal.Signals(number).name}"
+        if self.config.rank is not None:
+            name = signal.Signals(number).name
+            reason = f"the MPI job was ended ({name}), as mpiexec does when a rank has died"
+        self.loop.after(0.0, lambda: self._end_by(reason))
+
+    def _end_by(self, reason: str) -> None:
+        self._reap()  # an engine that has died has a cause of its own to tell
+        self.end(reason)
 
     def _launcher(self, fd: int) -> None:
         if not os.read(fd, 4096):
             self.loop.remove(fd)
             self.end("its launcher has ended")
+
+    def _expect_end(self) -> None:
+        """A batch job ends when its system wants; it is warned by a signal, or the clock."""
+        for number in (signal.SIGUSR1, signal.SIGUSR2):
+            signal.signal(number, self._warned)
+        left = self.config.ends_in
+        if left > 0:
+            margin = min(self.config.drain, left / 2)
+            why = f"job {self.config.job} reaches its walltime in {margin:.0f} s"
+            self.loop.after(left - margin, lambda: self.drain(why))
+
+    def _warned(self, number: int, frame: Any) -> None:
+        why = f"job {self.config.job} was warned by {signal.Signals(number).name}: it ends soon"
+        self.loop.after(0.0, lambda: self.drain(why))
+
+    def drain(self, reason: str) -> None:
+        """Begin nothing new, end with what runs; what has not begun goes elsewhere."""
+        if self._ending or self._draining:
+            return
+        self._draining = True
+        self.log.info("draining: %s", reason)
+        self.status({"event": "warning", "text": reason})
+        self._registrar.send(m.Draining(reason))
+        for engine in self.processes.values():
+            engine.ending = engine.ending or reason
+        self.custody.drain(monotonic())
 
     def end(self, reason: str, code: int = 0) -> None:
         """Begin to end: engines first, then us."""
@@ -317,7 +362,10 @@ class Agent:
             engine.hang_up()
             if engine.page.running:
                 engine.kill(signal.SIGTERM)
-        self.loop.after(GRACE_SECONDS, self._finish)
+            elif not engine.started and engine.page.pid > 0 and self.config.rank is not None:
+                os.kill(engine.page.pid, signal.SIGKILL)  # it waits in MPI for the others
+        grace = GRACE_SECONDS if self.config.rank is None else RANK_SECONDS
+        self.loop.after(grace, self._finish)
         self._maybe_finish()
 
     def _maybe_finish(self) -> None:
@@ -343,6 +391,8 @@ class Agent:
             self._wanted if known is None else 0,
             list(self.processes),
             known.peer if known is not None else b"",
+            job=self.config.job,
+            rank=self.config.rank,
         )
 
     def _from_hub(self, message: Any) -> None:
@@ -486,7 +536,7 @@ class Agent:
             self._engine_ready(engine)
 
     def _boot_code(self) -> str:
-        lines: list[str] = []
+        lines = [_IN_MPI] if self.config.rank is not None else []
         if self.config.startup:
             path = self.config.startup
             lines.append(f"exec(compile(open({path!r}).read(), {path!r}, 'exec'))")
@@ -599,7 +649,9 @@ class Agent:
         if self._ending:
             self._maybe_finish()
         elif not self.processes and self._ready >= self._wanted:
-            self.end("its last engine has ended")
+            # A rank that did not leave MPI in good order must not look as if it had.
+            lost = self.config.rank is not None and wait_status != 0
+            self.end("its last engine has ended", int(lost))
 
     def _bury_children(self, number: int, pid: int) -> None:
         """An engine's descendants end with it (when all end, they are looked for once)."""

@@ -223,6 +223,8 @@ class Hub:
             registry.allocate(peer_id, message.n)
         elif isinstance(message, m.Goodbye):
             registry.gone(peer_id, message.reason)
+        elif isinstance(message, m.Draining):
+            registry.draining(peer_id, message.reason)
 
     def _no_room(self, connection: bytes) -> None:
         """Turn a peer away before descriptors run out: ZeroMQ would spin without them."""
@@ -252,7 +254,8 @@ class Hub:
         peer = self.registry.peers.get(peer_id)
         pid = peer.pid if peer is not None else 0
         self._unwatch(peer_id)
-        self.registry.gone(peer_id, f"its process {pid} has ended")
+        job = f" (job {peer.job})" if peer is not None and peer.job else ""
+        self.registry.gone(peer_id, f"its process {pid} has ended{job}")
 
     def _unwatch(self, peer_id: bytes) -> None:
         fd = self._pidfds.pop(peer_id, -1)

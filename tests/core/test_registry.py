@@ -684,6 +684,8 @@ def test_status_shows_members_and_engines_in_plain_values() -> None:
                 "responding": False,
                 "engines": [0],
                 "seconds": 10.0,
+                "job": "",
+                "draining": False,
             }
         ],
         "clients": [
@@ -703,6 +705,7 @@ def test_status_shows_members_and_engines_in_plain_values() -> None:
             "0": {"queue": 0, "tasks": 0, "completed": 0, "failed": 0},
             "unassigned": 0,
         },
+        "jobs": {},
     }
 
 
@@ -757,3 +760,39 @@ def test_a_restarted_hub_tells_schedulers_nothing_before_all_have_told_it_what_t
     for messages in told.values():
         assert [type(x) for x in messages] == [m.Admit, m.Join, m.Roster]
         assert messages[-1].agents == [b"agent"]
+
+
+def test_engines_of_a_batch_job_that_has_ended_are_gone_at_once_with_its_reason() -> None:
+    hub = Hub()
+    ours, other, client = hub.agent(n=1), hub.agent(n=1), hub.client()
+    ours.job, other.job = "12[3].pbs1", "13.pbs1"
+    hub.up(ours, 0)
+    hub.up(other, 1)
+    hub.out()
+    hub.registry.query(client.id, m.Query(1, "note_jobs", [("12[].pbs1", "running", "x")]), 1.0)
+    assert set(hub.registry.engine_peer) == {0, 1}
+    ended = [("12[3].pbs1", "ended", "PBS job 12[3].pbs1 has ended: it reached its walltime")]
+    hub.registry.query(client.id, m.Query(2, "note_jobs", ended), 2.0)
+    assert set(hub.registry.engine_peer) == {1}
+    assert list(hub.registry.departed) == [(0, ended[0][2])]
+    hub.out()
+    assert ask(hub, "jobs").value == {
+        "12[].pbs1": ["running", "x"],
+        "12[3].pbs1": ["ended", ended[0][2]],
+    }
+
+
+def test_an_agent_that_drains_gets_nothing_more_even_after_a_silence() -> None:
+    hub = Hub()
+    agent = hub.agent(n=1)
+    hub.up(agent, 0)
+    hub.out()
+    hub.registry.draining(agent.id, "its job ends")
+    hub.registry.draining(agent.id, "its job ends")
+    absent = [
+        (what.agent, what.absent) for _, _, what in hub.out() if isinstance(what, m.Absent)
+    ]
+    assert absent == [(agent.id, True)] * 4  # once for each scheduler
+    hub.registry.tick(7.0)
+    hub.registry.beat(agent.id, 8.0)
+    assert not [what for _, _, what in hub.out() if isinstance(what, m.Absent)]

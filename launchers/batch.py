@@ -1,0 +1,280 @@
+"""Starts engines in jobs of a batch system: the options, the script, the submission.
+
+Works for any :class:`ipclusterz.launchers.systems.System`.  A launcher's ``start`` makes the
+script and checks all that can be checked; the job is submitted when the connector is told,
+because engines need the controller.  The connector travels in an owner-only file beside the
+script, on the file system that nodes and controller share: neither script nor environment
+nor arguments hold a key.  What happens to the job then is in
+:mod:`ipclusterz.launchers.batchjob`.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Annotated, ClassVar
+
+from msgspec import Meta, Struct
+
+from ipclusterz.core.template import TemplateError, Value, render, used
+from ipclusterz.error import LaunchError
+from ipclusterz.files import quote
+from ipclusterz.launchers.base import LaunchSpec
+from ipclusterz.launchers.batchjob import BatchJob, Submission
+from ipclusterz.launchers.systems import Request, System, seconds_of
+
+SHAPES = ("one", "array", "per-node")
+
+TEMPLATE = """\
+#!/bin/sh
+${directives}
+${setup}
+cd ${work_dir} || exit 1
+exec ${engine_command} >>${log_file} 2>&1
+"""
+"""The script that is made without a template of the user's."""
+
+
+class BatchOptions(Struct):
+    """What can be said about jobs; the same for all systems."""
+
+    queue: Annotated[str, Meta(description="The queue or partition. [the system's]")] = ""
+    walltime: Annotated[
+        str, Meta(description="How long a job may run: 1:30:00, 2-00:00:00, 90m or 12h.")
+    ] = ""
+    account: Annotated[str, Meta(description="The account or project to charge.")] = ""
+    directive: Annotated[
+        list[str],
+        Meta(description="A further directive, like '-l mem=4gb'. May be given repeatedly."),
+    ] = []
+    setup: Annotated[
+        list[str],
+        Meta(description="A line of shell before the engines, like 'module load gcc'."),
+    ] = []
+    batch_template: Annotated[
+        str, Meta(description="A template of the whole script. [a good one is made]")
+    ] = ""
+    define: Annotated[
+        dict[str, str],
+        Meta(description="A name of your own for the template, NAME=VALUE. Repeatedly."),
+    ] = {}
+    engines_per_node: Annotated[
+        int, Meta(description="Engines on each node. [all of them on one]")
+    ] = 0
+    shape: Annotated[
+        str, Meta(description="one job, a job array, or a job per-node. [one; array for more]")
+    ] = ""
+    job_name: Annotated[str, Meta(description="The name of the job. [ipclusterz]")] = (
+        "ipclusterz"
+    )
+    wait: Annotated[
+        int, Meta(description="Return when so many engines are ready, not at once.")
+    ] = 0
+    dry_run: Annotated[
+        bool, Meta(description="Print script and command; submit and start nothing.")
+    ] = False
+    drain: Annotated[
+        int,
+        Meta(description="Seconds before a job's end in which engines begin nothing new. [60]"),
+    ] = 60
+    allow_loopback: Annotated[
+        bool,
+        Meta(description="Submit although the controller listens on this host's loopback."),
+    ] = False
+
+
+class BatchLauncher:
+    """Starts engines in jobs; a class for each system names its declaration."""
+
+    Options = BatchOptions
+    SYSTEM: ClassVar[System]
+    AFTER_CONTROLLER = True
+
+    def __init__(self, options: BatchOptions | None = None) -> None:
+        self.options = options or BatchOptions()
+        o = self.options
+        if o.shape not in ("", *SHAPES):
+            raise LaunchError(f"shape is {o.shape!r}: choose from {', '.join(SHAPES)}")
+        for name in ("engines_per_node", "wait", "drain"):
+            if getattr(o, name) < 0:
+                word = name.replace("_", "-")
+                raise LaunchError(f"--{word} is {getattr(o, name)}: it must not be negative")
+        for name in ("queue", "account", "job_name"):
+            if any(character.isspace() for character in getattr(o, name)):
+                raise LaunchError(f"{name} is {getattr(o, name)!r}: no spaces may be in it")
+        self.walltime = seconds_of(o.walltime)
+
+    def system(self) -> System:
+        """Return the declaration; where there are dialects, that of this host."""
+        return self.SYSTEM
+
+    def start(self, spec: LaunchSpec) -> BatchJob:
+        """Make the scripts of ``spec.n`` engines; they are submitted with the connector."""
+        system = self.system()
+        return BatchJob(system, spec, self.options, self.walltime, self.plan(spec, system))
+
+    def preview(self, spec: LaunchSpec) -> str:
+        """Return scripts and commands as they would be submitted, for people."""
+        system = self.system()
+        shown = []
+        for made in self.plan(spec, system):
+            for path, text in made.files:
+                shown.append(f"# {path}\n{text.rstrip()}")
+            shown.append("$ " + made.shown())
+        return "\n\n".join(shown)
+
+    def plan(self, spec: LaunchSpec, system: System) -> list[Submission]:
+        """Return what to submit: one job, an array, or a job for each node."""
+        per = self.options.engines_per_node or spec.n
+        nodes = -(-spec.n // per)
+        shape = self.options.shape or ("one" if nodes == 1 else "array")
+        if shape == "one" and nodes > 1 and not system.spread:
+            raise LaunchError(
+                f"one job on {nodes} nodes: {system.name} has no command that starts engines on"
+                " all nodes of a job; use --shape=array or --shape=per-node"
+            )
+        if shape == "per-node" and nodes > 1:
+            return [
+                self._submission(spec, system, min(per, spec.n - part * per), 1, 0, part, per)
+                for part in range(nodes)
+            ]
+        parts = nodes if shape == "array" and nodes > 1 else 0
+        wide = nodes if shape == "one" else 1
+        return [self._submission(spec, system, spec.n, wide, parts, -1, per)]
+
+    def _submission(
+        self,
+        spec: LaunchSpec,
+        system: System,
+        n: int,
+        nodes: int,
+        parts: int,
+        part: int,
+        per: int,
+    ) -> Submission:
+        name = "job" if part < 0 else f"job{part}"
+        script = os.path.join(spec.folder, f"{name}.sh")
+        log_file = os.path.join(spec.log_dir or spec.folder, f"{spec.label}.out")
+        request = Request(
+            name=self.options.job_name,
+            parts=parts,
+            nodes=nodes,
+            slots=min(per, n),
+            output=os.path.join(spec.log_dir or spec.folder, f"{spec.label}.job"),
+            queue=self.options.queue,
+            account=self.options.account,
+            walltime=self.walltime,
+            warn=self._warn(),
+            more=tuple(_bare(line, system.mark) for line in self.options.directive),
+        )
+        command = engine_command(system, spec.folder, nodes, parts, part)
+        names = self._names(spec, request, n, per, command, log_file)
+        own = self.options.define
+        lines = [*system.directives(request), *request.more]
+        marked = [f"{system.mark} {line}".strip() for line in lines]
+        names["directives"] = "\n".join(marked)
+        files = []
+        if system.description:
+            names["script"] = quote(script)
+            names["directives"] = ""
+            described = {**names, "directives": "\n".join(marked), "parts": parts or 1}
+            submitted = os.path.join(spec.folder, f"{name}.sub")
+            files.append((submitted, render(system.description, described, system.name)))
+            files.append((script, self._script({**own, **names}, bool(parts))))
+        else:
+            submitted = script
+            files.append((script, self._script({**own, **names}, bool(parts))))
+        return Submission(
+            words=(*system.submit, *(() if system.stdin else (submitted,))),
+            stdin=submitted if system.stdin else "",
+            files=tuple(files),
+            parts=parts,
+        )
+
+    def _warn(self) -> int:
+        """Return how long before its end a job is warned: less than half of its time."""
+        return min(self.options.drain, self.walltime // 2) if self.walltime else 0
+
+    def _names(
+        self, spec: LaunchSpec, r: Request, n: int, per: int, command: str, log_file: str
+    ) -> dict[str, Value]:
+        return {
+            "n": n,
+            "nodes": r.nodes * max(r.parts, 1),
+            "engines_per_node": per,
+            "slots": r.slots,
+            "parts": r.parts or None,
+            "queue": r.queue or None,
+            "walltime": self.options.walltime or None,
+            "account": r.account or None,
+            "job_name": r.name,
+            "profile_dir": quote(spec.profile_dir),
+            "cluster_id": spec.cluster_id,
+            "work_dir": quote(spec.cwd or os.getcwd()),
+            "log_file": quote(log_file),
+            "output": quote(r.output),
+            "setup": "\n".join(self.options.setup),
+            "engine_command": command,
+        }
+
+    def _script(self, names: dict[str, Value], array: bool) -> str:
+        path = self.options.batch_template
+        if not path:
+            text = render(TEMPLATE, names)
+            return "\n".join(line for line in text.splitlines() if line) + "\n"
+        path = os.path.abspath(os.path.expanduser(path))
+        try:
+            with open(path, encoding="utf-8") as file:
+                template = file.read()
+        except (OSError, UnicodeDecodeError) as error:
+            why = error.strerror if isinstance(error, OSError) else "it is no UTF-8 text"
+            raise TemplateError(f"cannot read the template {path}: {why}") from None
+        text = render(template, names, path)
+        self._all_used(used(template), array, path)
+        return text
+
+    def _all_used(self, found: set[str], array: bool, path: str) -> None:
+        """Refuse a template that leaves out what was asked for: nobody would notice."""
+        o = self.options
+        said = [name for name in ("queue", "walltime", "account") if getattr(o, name)]
+        missing = [name for name in said if not found & {name, "directives"}]
+        missing += ["setup"] if o.setup and "setup" not in found else []
+        missing += ["directive"] if o.directive and "directives" not in found else []
+        missing += [name for name in o.define if name not in found]
+        if missing:
+            name = missing[0]
+            put = "directives" if name == "directive" else name
+            raise TemplateError(
+                f"{path} has no ${{{put}}}, so --{name} would have no effect: put it into the"
+                " template, or leave the option out"
+            )
+        if array and "directives" not in found:
+            raise TemplateError(
+                f"{path} has no ${{directives}}, which makes a job an array: put it in, or use"
+                " --shape=per-node"
+            )
+
+
+def engine_command(system: System, folder: str, nodes: int, parts: int, part: int) -> str:
+    """Return the command that runs an agent with its engines, for the shell."""
+    import sys
+
+    launched = os.path.join(
+        os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "apps", "launched.py"
+    )
+    if not os.path.isfile(launched):  # reached through the link
+        import ipclusterz
+
+        package = os.path.dirname(os.path.abspath(ipclusterz.__file__))
+        launched = os.path.join(package, "apps", "launched.py")
+    words = [sys.executable, "-P", launched, "engine", f"--from={folder}"]
+    text = " ".join(quote(word) for word in words)
+    if nodes > 1:
+        return f"{system.spread} sh -c {quote(f'exec {text} --part={system.node_index}')}"
+    if parts:
+        return f"{text} --part={system.index} --first={system.first}"
+    return f"{text} --part={part}" if part >= 0 else text
+
+
+def _bare(line: str, mark: str) -> str:
+    """Return a directive without the mark that a user may have written."""
+    return line.removeprefix(mark).strip() if mark else line

@@ -1,0 +1,444 @@
+"""A launch in a batch system: submitted jobs, what becomes of them, and their end.
+
+One thread for each system asks about all jobs at once, ever more slowly while nothing happens
+(:class:`Asker`).  Agents write their status events into files beside the script, where this
+process reads them.  A system that does not answer ends nothing: only a system that says so
+does.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from msgspec import Struct
+
+from ipclusterz.core.batchjob import belongs
+from ipclusterz.error import LaunchError
+from ipclusterz.files import private_dir, quote, remove, write_private
+from ipclusterz.launchers.base import Event, JobState, LaunchSpec
+from ipclusterz.launchers.systems import (
+    ENDED,
+    PENDING,
+    News,
+    Silent,
+    System,
+    command,
+    place,
+    signal_name,
+)
+
+if TYPE_CHECKING:
+    from ipclusterz.launchers.batch import BatchOptions
+
+HANDOVER = "handover.json"
+"""The file in which an agent finds its configuration and the connector."""
+
+FIRST_SECONDS = 1.0
+PENDING_SECONDS = 60.0
+RUNNING_SECONDS = 20.0
+"""How often a system is asked: soon at first, then ever more slowly, up to these."""
+
+_SLOWER = 1.4
+_PATIENCE = 3  # answers without a new job before it counts as unknown
+_TELL_SECONDS = 30.0
+_LOST = News(ENDED, "the system does not know it any more; how it ended was not kept")
+
+
+class Submission(Struct, frozen=True):
+    """One submission: the command's words, its standard input, and the files it needs."""
+
+    words: tuple[str, ...]
+    stdin: str
+    files: tuple[tuple[str, str], ...]
+    parts: int = 0
+
+    def shown(self) -> str:
+        """Return the command as a person would type it."""
+        words = " ".join(quote(word) for word in self.words)
+        return f"{words} < {quote(self.stdin)}" if self.stdin else words
+
+
+class BatchJob:
+    """The jobs of one launch.  Submitted by :meth:`tell`, which brings the connector."""
+
+    pid = 0
+    patient = True
+    """Nobody waits a minute for it: it may stand in a queue for days."""
+
+    def __init__(
+        self,
+        system: System,
+        spec: LaunchSpec,
+        options: BatchOptions,
+        walltime: int,
+        submissions: list[Submission],
+    ) -> None:
+        self.name = spec.name
+        self.system = system
+        self.options = options
+        self.ids: list[str] = []
+        self.news: dict[str, News] = {}
+        self._spec = spec
+        self._walltime = walltime
+        self._submissions = submissions
+        self._events: deque[Event] = deque()
+        self._read: dict[str, int] = {}  # how far each agent's events were read
+        self._missed: dict[str, int] = {}
+        self._state = JobState()
+        self._silent_since = self._told_silence = 0.0
+        self._stopped = False
+
+    # -- the contract of a job -------------------------------------------------------------
+
+    def watched(self) -> tuple[int, ...]:
+        """Return nothing: files on a network file system wake nobody."""
+        return ()
+
+    def poll(self) -> JobState:
+        """Return its state; it ends when all its jobs have."""
+        return self._state
+
+    def events(self) -> list[Event]:
+        """Return what the system and the agents have told since the last call."""
+        found = [self._events.popleft() for _ in range(len(self._events))]
+        return found + self._agents_events()
+
+    def tell(self, text: str) -> None:
+        """Take the connector and submit; LaunchError when that fails, and nothing is left."""
+        connector = json.loads(text)["connector"]
+        if not self.options.allow_loopback:
+            check_reachable(connector)
+        folder = private_dir(self._spec.folder)
+        handover = {
+            **json.loads(self._spec.stdin),
+            "connector": connector,
+            "n": self._spec.n,
+            "per": self.options.engines_per_node or self._spec.n,
+            "walltime": self._walltime,
+            "drain": self.options.drain,
+        }
+        write_private(os.path.join(folder, HANDOVER), msgspec.json.encode(handover))
+        try:
+            for made in self._submissions:
+                self.ids.append(self._submit(made))
+        except BaseException:
+            self._cancel()
+            self._clean()
+            raise
+        for id in self.ids:
+            self._events.append(self._event(id, "submitted", "was submitted"))
+        asker(self.system).add(self)
+
+    def signal(self, signum: int) -> None:
+        """Send a signal to the agents by the system; LaunchError if it has no such command."""
+        if not self.system.signal:
+            raise LaunchError(f"{self.system.name} has no command that signals a job")
+        words = [w.format(signal=signal_name(signum)) for w in self.system.signal]
+        for id in self._alive():
+            answer = command([*words, id])
+            if answer.code:
+                raise LaunchError(f"{words[0]} {id}: {answer.text}")
+
+    def close(self) -> None:
+        """Nothing: its end is asked for by :meth:`stop`."""
+
+    def wait(self, timeout: float) -> bool:
+        """Wait up to ``timeout`` seconds for the end of all jobs."""
+        deadline = time.monotonic() + timeout
+        asker(self.system).hurry()
+        while not self._state.ended and (left := deadline - time.monotonic()) > 0:
+            time.sleep(min(0.05, left))
+        return self._state.ended
+
+    def stop(self, grace: float = 10.0) -> JobState:
+        """Cancel its jobs, these and no others, and wait until the system says they ended."""
+        self._stopped = True
+        problem = self._cancel()
+        if self.ids and not problem and not self.wait(max(grace, 1.0)):
+            self._state = JobState(0, "its jobs were cancelled, and are ending")
+        asker(self.system).remove(self)
+        self._clean()
+        if problem:
+            return JobState(1, problem)
+        return JobState(0, self._state.text)
+
+    # -- submission ------------------------------------------------------------------------
+
+    def _submit(self, made: Submission) -> str:
+        for path, text in made.files:
+            write_private(path, text.encode())
+            os.chmod(path, 0o700)
+        cwd = self._spec.log_dir or self._spec.folder
+        answer = command(made.words, cwd, made.stdin)
+        id = "" if answer.code else self.system.parse_id(answer)
+        if not id:
+            why = f"exit code {answer.code}" if answer.code else "it printed no job id"
+            raise LaunchError(
+                f"the job was not accepted ({why}) by: {made.shown()}\n{answer.text}\nThe"
+                " script is shown by --dry-run"
+            )
+        return id
+
+    def _cancel(self) -> str:
+        """Cancel what has not ended; return what went wrong."""
+        ids = self._alive()
+        if not ids:
+            return ""
+        try:
+            answer = command([*self.system.cancel, *ids])
+        except LaunchError as error:
+            return f"jobs {', '.join(ids)} may go on: {error}"
+        asker(self.system).hurry()
+        if answer.code:
+            # It may have ended a moment ago, which some systems call an error.
+            self._told("warning", f"{self.system.cancel[0]} {' '.join(ids)}: {answer.text}")
+        return ""
+
+    def _alive(self) -> list[str]:
+        return [id for id in self.ids if not self._ended(id)]
+
+    def record(self) -> dict[str, Any]:
+        """Return what another process needs to know of these jobs, and to cancel them."""
+        return {
+            "system": self.system.name,
+            "ids": list(self.ids),
+            "cancel": list(self.system.cancel),
+            "folder": self._spec.folder,
+        }
+
+    def _clean(self) -> None:
+        folder = self._spec.folder
+        try:
+            names = os.listdir(folder)
+        except OSError:
+            return
+        for name in names:
+            remove(os.path.join(folder, name))
+        try:
+            os.rmdir(folder)
+        except OSError:
+            pass
+
+    # -- news ------------------------------------------------------------------------------
+
+    def take(self, news: dict[str, News]) -> None:
+        """Take a system's answer about all jobs (called by the asker's thread)."""
+        self._silent_since = 0.0
+        for id in self._alive():
+            told = {key: value for key, value in news.items() if belongs(key, id)}
+            if told:
+                self._missed[id] = 0
+                for key, value in told.items():
+                    self._note(key, value)
+            elif self._count_miss(id):
+                for key, value in self._last_words(id).items():
+                    self._note(key, value)
+        if self.ids and not self._alive() and not self._state.ended:
+            self._state = self._certificate()
+
+    def silent(self, text: str) -> None:
+        """Note that the system did not answer."""
+        now = time.monotonic()
+        self._silent_since = self._silent_since or now
+        if now - max(self._silent_since, self._told_silence) >= _TELL_SECONDS:
+            self._told_silence = now
+            self._told("waiting", f"{self.system.name} does not answer ({text}); asking again")
+
+    @property
+    def calm(self) -> float:
+        """How slowly to ask at most, in seconds."""
+        waiting = any(value.state == PENDING for value in self.news.values())
+        return PENDING_SECONDS if waiting else RUNNING_SECONDS
+
+    def _count_miss(self, id: str) -> bool:
+        """Tell whether a job that the system leaves out is gone: a new one may be late."""
+        self._missed[id] = self._missed.get(id, 0) + 1
+        seen = any(belongs(key, id) for key in self.news)
+        return seen or self._missed[id] >= _PATIENCE
+
+    def _last_words(self, id: str) -> dict[str, News]:
+        found: dict[str, News] = {}
+        if self.system.ask_end and self.system.read_end:
+            try:
+                answer = command(place(self.system.ask_end, [id]))
+                ends = self.system.read_end(answer)
+                found = {key: value for key, value in ends.items() if belongs(key, id)}
+            except (Silent, LaunchError):
+                pass
+        for key, value in self.news.items():
+            if key not in found and value.state != ENDED:
+                found[key] = _LOST
+        return found or {id: _LOST}
+
+    def _note(self, id: str, value: News) -> None:
+        if self.news.get(id) == value:
+            return
+        self.news[id] = value
+        self._events.append(self._event(id, value.state, value.text))
+
+    def _event(self, id: str, state: str, text: str) -> Event:
+        told = f"{self.system.name} job {id} {text}"
+        return {"event": "job", "job": id, "state": state, "text": told}
+
+    def _told(self, kind: str, text: str) -> None:
+        self._events.append({"event": kind, "text": text})
+
+    def _ended(self, id: str) -> bool:
+        known = [value for key, value in self.news.items() if belongs(key, id)]
+        return bool(known) and all(value.state == ENDED for value in known)
+
+    def _certificate(self) -> JobState:
+        ends = [f"{self.system.name} job {id} {value.text}" for id, value in self.news.items()]
+        codes = [value.code for value in self.news.values() if value.code]
+        lost = not self._stopped and not self._read
+        return JobState(codes[0] if codes else int(lost), "\n".join(ends[:20]))
+
+    def _agents_events(self) -> list[Event]:
+        """Read what agents wrote into their files since the last look."""
+        found: list[Event] = []
+        try:
+            names = sorted(os.listdir(self._spec.folder)) if self.ids else []
+        except OSError:
+            return found
+        for name in names:
+            if not name.startswith("events"):
+                continue
+            path = os.path.join(self._spec.folder, name)
+            start = self._read.get(name, 0)
+            try:
+                with open(path, "rb") as file:  # opened anew: so NFS looks for what is new
+                    file.seek(start)
+                    data = file.read()
+            except OSError:
+                continue
+            whole = data[: data.rfind(b"\n") + 1]
+            self._read[name] = start + len(whole)
+            found += [event for line in whole.splitlines() if (event := _event(line))]
+        if found:
+            asker(self.system).hurry()
+        return found
+
+
+class Asker:
+    """The one thread that asks a system about all jobs of this process."""
+
+    def __init__(self, system: System) -> None:
+        self._system = system
+        self._jobs: list[BatchJob] = []
+        self._changed = threading.Condition()
+        self._thread: threading.Thread | None = None
+        self._interval = FIRST_SECONDS
+        self._hurry = False
+
+    def add(self, job: BatchJob) -> None:
+        """Ask about the jobs of ``job`` from now on."""
+        with self._changed:
+            self._jobs.append(job)
+            self._interval = FIRST_SECONDS
+            self._changed.notify_all()
+            if self._thread is None:
+                self._thread = threading.Thread(
+                    target=self._run, name="ipclusterz-batch", daemon=True
+                )
+                self._thread.start()
+
+    def remove(self, job: BatchJob) -> None:
+        """Ask about it no more."""
+        with self._changed:
+            if job in self._jobs:
+                self._jobs.remove(job)
+            self._changed.notify_all()
+
+    def hurry(self) -> None:
+        """Ask soon: something has happened, or is about to."""
+        with self._changed:
+            self._interval = FIRST_SECONDS
+            self._hurry = True
+            self._changed.notify_all()
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                if not self._jobs:
+                    self._thread = None
+                    return
+                deadline = time.monotonic() + self._interval
+                hurried = False
+                while self._jobs and (left := deadline - time.monotonic()) > 0:
+                    self._changed.wait(left)
+                    if self._hurry and not hurried:
+                        hurried, self._hurry = True, False
+                        deadline = min(deadline, time.monotonic() + FIRST_SECONDS / 4)
+                jobs = [job for job in self._jobs if not job.poll().ended]
+                limit = min([job.calm for job in jobs], default=PENDING_SECONDS)
+                self._interval = min(self._interval * _SLOWER, limit)
+            if jobs and self._ask(jobs):
+                with self._changed:
+                    self._interval = FIRST_SECONDS
+
+    def _ask(self, jobs: list[BatchJob]) -> bool:
+        """Ask once about all; tell whether anything has changed."""
+        ids = [id for job in jobs for id in job._alive()]
+        before = [dict(job.news) for job in jobs]
+        try:
+            news = self._system.read(command(self._system.queries(ids)))
+        except (Silent, LaunchError) as error:
+            for job in jobs:
+                job.silent(str(error))
+            return False
+        for job in jobs:
+            job.take(news)
+        return before != [job.news for job in jobs]
+
+
+_askers: dict[str, Asker] = {}
+_lock = threading.Lock()
+
+
+def asker(system: System) -> Asker:
+    """Return the asker of a system, one for each."""
+    with _lock:
+        return _askers.setdefault(system.name, Asker(system))
+
+
+def check_reachable(connector: str) -> None:
+    """Raise LaunchError for a controller that no other host can reach, naming ways out."""
+    document = json.loads(connector)
+    url = str(document.get("url", ""))
+    host = url.removeprefix("tcp://").rpartition(":")[0]
+    if document.get("ssh") or not (host.startswith("127.") or url.startswith("ipc:")):
+        return
+    raise LaunchError(
+        f"the controller listens on {url} only, which no other host reaches, so engines in jobs"
+        " could not connect; nothing was submitted. Start it with --ip=ADDRESS, an address"
+        f" of this host that the nodes can reach{_addresses()}; if the jobs run on this very"
+        " host, with --allow-loopback"
+    )
+
+
+def _addresses() -> str:
+    import socket
+
+    import psutil  # only for this message
+
+    found = [
+        f"{entry.address} ({name})"
+        for name, entries in sorted(psutil.net_if_addrs().items())
+        for entry in entries
+        if entry.family == socket.AF_INET and not entry.address.startswith("127.")
+    ]
+    return f": {', '.join(found)}" if found else ""
+
+
+def _event(line: bytes) -> Event | None:
+    try:
+        found = json.loads(line)
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) and isinstance(found.get("event"), str) else None
