@@ -44,12 +44,17 @@ class StatusApp(BaseApp):
         "ipclusterz status --watch                   # until Ctrl-C\n"
         "ipclusterz status --profile=work --cluster-id=night\n"
         "ipclusterz status -o json\n"
+        "ipclusterz status --ssh-command             # for tunnels made by hand\n"
     )
 
     watch = Bool(False, help="Show it again and again, until Ctrl-C.").tag(config=True)
     interval = Float(1.0, help="Seconds between two looks with --watch.").tag(config=True)
     timeout = Float(10.0, help="Seconds to wait for the controller.").tag(config=True)
     output = Unicode("", help="json, or empty for a table.").tag(config=True)
+
+    ssh_command = Bool(
+        False, help="Print the ssh line that makes a client's tunnels by hand."
+    ).tag(config=True)
 
     aliases = {  # noqa: RUF012
         **BaseApp.aliases,
@@ -60,7 +65,27 @@ class StatusApp(BaseApp):
     flags = {  # noqa: RUF012
         **BaseApp.flags,
         ("w", "watch"): ({"StatusApp": {"watch": True}}, "Show it until Ctrl-C."),
+        "ssh-command": (
+            {"StatusApp": {"ssh_command": True}},
+            "Print the ssh line that makes a client's tunnels by hand.",
+        ),
     }
+
+    def _tell_ssh_command(self) -> int:
+        from ipclusterz.client.locate import locate, tcp_ports
+        from ipclusterz.core.ssh import Destination, destination, ssh_command
+
+        connector, origin = locate(profile_dir=self.folder.path, cluster_id=self.cluster_id)
+        ports = tcp_ports(connector)
+        if not ports:
+            raise SettingError(
+                f"the controller of {origin} has no TCP port (--transport=ipc): a client goes"
+                " there by Client(sshserver=...)"
+            )
+        host = connector.ssh or connector.location
+        place = destination(host) if connector.ssh else Destination(host)
+        print(ssh_command(place, ports))
+        return ExitCode.OK
 
     def start(self) -> Any:
         """Look and show; return the exit code."""
@@ -68,6 +93,8 @@ class StatusApp(BaseApp):
             raise SettingError(f"-o is {self.output!r}: it must be json")
         if self.interval <= 0 or self.timeout <= 0:
             raise SettingError("interval and timeout must be more than 0 seconds")
+        if self.ssh_command:
+            return self._tell_ssh_command()
         from ipclusterz.apps.overview import NothingRuns, Watch  # sockets: not for help
 
         try:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 from typing import TYPE_CHECKING, NamedTuple
 
 from ipclusterz.client.locate import NoClusterFound, check_reachable
@@ -18,7 +19,7 @@ from ipclusterz.core.connector import Connector
 from ipclusterz.core.ssh import Destination, destination, in_sh
 from ipclusterz.error import ClusterError, ConnectorError, SSHError
 from ipclusterz.net.host import loopback_id
-from ipclusterz.paths import check_name
+from ipclusterz.paths import check_name, runtime_dir
 
 if TYPE_CHECKING:
     from ipclusterz.net.tunnel import Settings, Tunnel
@@ -74,8 +75,10 @@ def fetch(
     from ipclusterz.net.tunnel import Tunnel
 
     settings = _settings(found["server"], login or Login())
-    connection = settings.connect()
+    folder = runtime_dir()
+    connection = None
     try:
+        connection = settings.connect(folder)
         mark = os.urandom(8).hex()
         # What start-up files print comes before the mark.
         script = (
@@ -93,9 +96,13 @@ def fetch(
                 f" {SCHEME}{found['server']}/PROFILE"
             )
         connector = connectors.parse(text, url)
-        return connector, Tunnel(settings, connector, notice=say, connection=connection)
+        return connector, Tunnel(
+            settings, connector, notice=say, connection=connection, folder=folder
+        )
     except BaseException:
-        connection.close()
+        if connection is not None:
+            connection.close()
+        shutil.rmtree(folder, ignore_errors=True)
         raise
 
 

@@ -43,13 +43,15 @@ class Finished(NamedTuple):
 class Options(Struct, frozen=True):
     """How to connect: a private key's path, a configuration file, seconds, who is asked.
 
-    ``config`` stands instead of the user's ``~/.ssh/config``.
+    ``config`` stands instead of the user's ``~/.ssh/config``; ``home`` is a folder of the
+    caller's that is removed should this process be killed.
     """
 
     key: str = ""
     config: str = ""
     timeout: float = CONNECT_SECONDS
     ask: Ask | None = None
+    home: str = ""
 
 
 class Process(Protocol):
@@ -130,13 +132,15 @@ def connect(
     paramiko: bool | None = None,
     timeout: float = CONNECT_SECONDS,
     ask: Ask | None = None,
+    home: str = "",
 ) -> Connection:
     """Connect to ``[user@]host[:port]``, or through several of them with commas.
 
     ``key`` is a private key's path, ``config`` a configuration file instead of the user's,
     ``ask`` answers for a password (without it nobody is asked).  ``paramiko`` None chooses
-    OpenSSH where there is an ``ssh`` program.  Raises SSHError within about ``timeout``
-    seconds.
+    OpenSSH where there is an ``ssh`` program.  ``home`` is an owner-only folder of the
+    caller's with a short path, which goes when this process is killed.  Raises SSHError
+    within about ``timeout`` seconds.
     """
     try:
         place = target if isinstance(target, Destination) else destination(target)
@@ -146,7 +150,7 @@ def connect(
         key = os.path.abspath(os.path.expanduser(key))
         if not os.path.isfile(key):
             raise SSHError(f"cannot log in to {place.shown}: there is no private key {key}")
-    options = Options(key, config, timeout, ask)
+    options = Options(key, config, timeout, ask, home)
     if paramiko is None:
         paramiko = shutil.which("ssh") is None
     if paramiko:
