@@ -372,8 +372,8 @@ class Register(Message, tag=30):
     """A peer makes itself known; an agent asks for ``n`` engine ids or brings its own.
 
     ``peer`` and ``number`` are empty at first and given when a peer returns to a hub that
-    may have forgotten it.  ``job`` names the batch job that an agent runs in, ``rank`` says
-    which rank of an MPI job its engine is.
+    may have forgotten it.  ``job`` names the batch job that an agent runs in, ``world`` the
+    MPI job of whose ``size`` ranks its engine is ``rank``.
     """
 
     role: int
@@ -387,7 +387,9 @@ class Register(Message, tag=30):
     peer: bytes = b""
     uuid: str = ""
     job: str = ""
-    rank: Rank | None = None
+    world: str = ""
+    rank: int = -1
+    size: int = 0
 
 
 class Registered(Message, tag=31):

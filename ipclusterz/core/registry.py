@@ -241,8 +241,8 @@ class Registry:
                 f"this key makes {have} of its holder, not role {want}: engines use "
                 f"ipcontroller-engine.json, clients ipcontroller-client.json"
             )
-        if message.rank and not 0 <= message.rank.rank < message.rank.size <= MOST_RANKS:
-            return f"there is no {message.rank}"
+        if message.size and not 0 <= message.rank < message.size <= MOST_RANKS:
+            return f"there is no rank {message.rank} of {message.size}"
         if message.protocol != m.PROTOCOL:
             return (
                 f"the controller is ipclusterz {self._version} and speaks protocol "
@@ -289,8 +289,8 @@ class Registry:
             self._reserved[engine] = peer.id
         if own:
             self._next_engine = max(self._next_engine, max(own) + 1)
-        if message.rank is not None and message.n == 1 and not own:
-            return [self._id_of(peer, message.rank)]
+        if message.size and message.n == 1 and not own:
+            return [self._id_of(peer, Rank(message.rank, message.size, message.world))]
         return own + self._new_ids(peer, max(message.n - len(own), 0))
 
     def _id_of(self, peer: Peer, rank: Rank) -> int:
@@ -434,7 +434,8 @@ class Registry:
     def note_jobs(self, told: Iterable[tuple[str, str, str]]) -> None:
         """A launcher tells of batch jobs: name, state and text; engines of ended ones go."""
         for name, state, text in told:
-            self.jobs.pop(name, None)
+            for other in [other for other in self.jobs if belongs(name, other)]:
+                del self.jobs[other]  # itself, and the array as a whole once parts are known
             self.jobs[name] = (state, text)
             if state == JOB_ENDED:
                 for peer in [p for p in self.peers.values() if p.job and belongs(p.job, name)]:

@@ -40,7 +40,7 @@ def become_engine(fork: Fork, descriptors: list[int], agent: int) -> None:
         task, out, err, page = descriptors
         _take_descriptors(out, err)
         _own_session()
-        _follow(agent)
+        follow(agent)
         _set_surroundings(fork)
         _reseed()
         engine = Engine(_socket_of(task), fork, Page(page))
@@ -81,7 +81,7 @@ def _own_session() -> None:
         pass
 
 
-def _follow(agent: int) -> None:
+def follow(agent: int) -> None:
     """Wait until the agent is our parent, then die with it."""
     deadline = time.monotonic() + _ADOPTION
     pause = _FIRST_PAUSE

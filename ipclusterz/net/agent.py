@@ -380,7 +380,7 @@ class Agent:
     # -- the controller --------------------------------------------------------------------
 
     def _register(self) -> m.Register:
-        known = self._registered
+        known, rank = self._registered, self.config.rank
         return m.Register(
             int(Role.ENGINE),
             m.PROTOCOL,
@@ -392,7 +392,9 @@ class Agent:
             list(self.processes),
             known.peer if known is not None else b"",
             job=self.config.job,
-            rank=self.config.rank,
+            world=rank.world if rank else "",
+            rank=rank.rank if rank else -1,
+            size=rank.size if rank else 0,
         )
 
     def _from_hub(self, message: Any) -> None:

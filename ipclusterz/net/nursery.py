@@ -2,7 +2,8 @@
 
 It is started first of all, so that it is ready when the controller has answered; it is
 exec'd, so that it never holds a key.  When it must not fork (a module that was preloaded
-left threads running), each engine is an interpreter of its own.
+left threads running), each engine is an interpreter of its own; so is, without any zygote,
+the engine of a rank of MPI.
 
 What it writes to standard error is passed on, and quoted when it cannot start.
 """
@@ -64,14 +65,19 @@ class Nursery:
         self.token = os.urandom(8).hex()
         single = dict.fromkeys(THREADS, "1")
         self._environment = {**single, **os.environ, AGENT_MARK: self.token}
+        self.pid = -1
+        self._open()
+
+    def _open(self) -> None:
+        """Start the zygote."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._socket = ours
         self._stderr, stderr = os.pipe2(os.O_CLOEXEC)
         os.set_blocking(self._stderr, False)
         theirs.set_inheritable(True)
         argv = [*self._program("zygote"), str(theirs.fileno())]
-        if preload:
-            argv += ["--preload", ",".join(preload)]
+        if self._preload:
+            argv += ["--preload", ",".join(self._preload)]
         try:
             self.pid = os.posix_spawn(
                 self._python,
@@ -80,7 +86,6 @@ class Nursery:
                 file_actions=[(os.POSIX_SPAWN_DUP2, stderr, 2)],
             )
         except OSError as error:
-            self.pid = -1
             self._problem = f"cannot run {self._python}: {error.strerror}"
         finally:
             theirs.close()
@@ -98,6 +103,10 @@ class Nursery:
             f"from ipclusterz.engine.{module} import main; sys.exit(main(sys.argv[1:]))"
         )
         return [self._python, "-c", code, here]
+
+    def _alone(self, fds: list[int]) -> list[str]:
+        """Return the command of an engine that is an interpreter of its own."""
+        return [*self._program("spawn"), *map(str, fds)]
 
     def attach(self, loop: Loop, tell: Callable[[str], None]) -> None:
         """Listen to the zygote; ``tell`` gets what is wrong with it ('' when it is ready)."""
@@ -218,7 +227,7 @@ class Nursery:
 
     def _spawn_one(self, engine: EngineProcess, request: m.Fork) -> None:
         fds = engine.descriptors()
-        argv = [*self._program("spawn"), *map(str, fds)]
+        argv = self._alone(fds)
         for fd in fds:
             os.set_inheritable(fd, True)
         try:
@@ -271,3 +280,41 @@ class Nursery:
             self.pid = -1
         self._socket.close()
         os.close(self._stderr)
+
+
+class RankNursery(Nursery):
+    """Starts the engine of one MPI rank: an interpreter of its own, and no zygote.
+
+    What MPI needs to know comes by the environment of the process that mpiexec started, and
+    is good for one process only.
+    """
+
+    def __init__(
+        self,
+        python: str,
+        preload: list[str],
+        size: int,
+        log: Any,
+        notice: Callable[[str], None],
+    ) -> None:
+        self._size = size
+        super().__init__(python, preload, log, notice)
+
+    def _open(self) -> None:
+        self._spawn = self._ready = True
+
+    def _alone(self, fds: list[int]) -> list[str]:
+        return [
+            *self._program("mpi"),
+            *map(str, fds),
+            str(self._size),
+            ",".join(self._preload),
+        ]
+
+    def attach(self, loop: Loop, tell: Callable[[str], None]) -> None:
+        """Hear what goes wrong; there is nothing to listen to."""
+        self._loop = loop
+        self._tell = tell
+
+    def close(self) -> None:
+        """Nothing is open."""
