@@ -146,7 +146,7 @@ TORQUE = System(
     node_index="$PBS_NODENUM",
 )
 WRAPPERS = System(
-    name="Slurm's PBS commands",
+    name="Slurm's PBS",
     submit=("qsub",),
     id_pattern=r"^(\d+)(?:\.\S+)?$",
     cancel=("qdel",),

@@ -32,11 +32,14 @@ class CreateApp(BaseApp):
     )
     examples = Unicode(
         "\nipclusterz create\nipclusterz create --profile=work\n"
+        "ipclusterz create --profile=slurm           # ready-made, as pbs, sge, lsf, htcondor\n"
         "ipclusterz create --profile=work --reset    # config files as new\n"
     )
 
     reset = Bool(False, help="Replace config files that exist.").tag(config=True)
-    template = Unicode("default", help="The ready-made profile to begin with.").tag(config=True)
+    template = Unicode(
+        "default", help="The ready-made profile to begin with; else the one of the same name."
+    ).tag(config=True)
 
     flags = {  # noqa: RUF012
         **BaseApp.flags,
@@ -50,6 +53,8 @@ class CreateApp(BaseApp):
 
     def start(self) -> Any:
         """Make what is missing; return the exit code."""
+        if not self.was_said("template") and self.folder.name in _known():
+            self.template = self.folder.name  # "create --profile=pbs" means that one
         template = os.path.join(_TEMPLATES, self.template)
         if os.sep in self.template or not os.path.isdir(template):
             known = ", ".join(sorted(_known())) or "none"

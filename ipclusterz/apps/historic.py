@@ -17,17 +17,20 @@ _RENAMED = {"--pbs-script": "--batch-template"}
 _MEANWHILE = {
     "mpi": "'ipcontrollerz' (with --ip=ADDRESS if other hosts shall come), then '{mode} {n}"
     "ipenginez'",
-    "pbs": "'ipcontrollerz --ip=ADDRESS', then a job that runs 'ipenginez {n}--file=FILE'",
     "ssh": "'ipcontrollerz --ip=ADDRESS', then 'ipenginez {n}--file=FILE' on each host",
 }
 _NEEDLESS = ("--mpi",)  # the launcher has MPI initialised in each engine by itself
 
 
-def todays_form(words: Sequence[str]) -> str:
-    """Return the command for what ``ipclusterz MODE ...`` asked for; the mode comes first."""
+def todays_words(words: Sequence[str]) -> list[str]:
+    """Return the arguments for what ``ipclusterz MODE ...`` asked for; the mode comes first."""
     mode, *rest = words
-    said = " ".join(quote(word) for word in _options(rest))
-    return f"ipclusterz start --engines={LAUNCHERS[mode]} {said}".rstrip()
+    return ["start", f"--engines={LAUNCHERS[mode]}", *_options(rest)]
+
+
+def todays_form(words: Sequence[str]) -> str:
+    """Return the same as a command line."""
+    return " ".join(["ipclusterz", *(quote(word) for word in todays_words(words))])
 
 
 def answer(words: Sequence[str]) -> str:

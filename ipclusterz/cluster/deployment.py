@@ -131,12 +131,14 @@ class Deployment:
 
     def launch_engines(self, n: int | None = None, name: str | None = None) -> EngineSet:
         """Start a process for ``n`` engines; it is given the connector when there is one."""
-        count = n if n is not None else usable_cores()
+        launcher = self.launcher()
+        # Some places say by themselves how many there are: hosts, each with a number.
+        count = n if n is not None else getattr(launcher, "default_n", usable_cores)()
         if count < 1:
             raise SettingError(f"n is {count}: start at least one engine")
         name = name or self._new_name()
         spec = self.engines_spec(count, name)
-        job = self.launcher().start(spec)
+        job = launcher.start(spec)
         made = EngineSet(name, job, count)
         with self._changed:
             self.sets[name] = made
@@ -215,11 +217,19 @@ class Deployment:
             lambda: f"engines, {len(made.ready)}/{made.n} are ready",
         )
         if made.complete:
+            self._tell_missing(made)
             return
         with self._changed:
             # A process that reported a problem says more by its end.
             self._changed.wait_for(lambda: made.end is not None, _LAST_WORDS_SECONDS)
         raise LaunchError(made.explanation)
+
+    def _tell_missing(self, made: EngineSet) -> None:
+        """Say what did not come, if nobody listens to events."""
+        if made.missing and self._notice is None:
+            import warnings  # only when something is wrong
+
+            warnings.warn("\n".join(made.missing), stacklevel=2)
 
     def _await_patiently(self, made: EngineSet) -> None:
         """Wait for acceptance and the first news, then for as many engines as are wanted."""
@@ -261,6 +271,7 @@ class Deployment:
         """Stop everything that was started here and remove what it left."""
         with self._changed:
             jobs = [made.job for made in self.sets.values()]
+            own = set(self.sets)
             if self.controller is not None:
                 jobs.append(self.controller)
         # May be interrupted, and called again with less patience.
@@ -274,7 +285,9 @@ class Deployment:
         state, self.state = self.state, None
         self.controller, self.controller_end, self.ready = None, None, None
         if state is not None and not self._foreign:
-            state.jobs = {}  # cancelled, as far as that is possible
+            # Ours are cancelled, as far as that is possible; others may have added some.
+            added = states.read(state.path) or state
+            state.jobs = {name: made for name, made in added.jobs.items() if name not in own}
             states.clean(state)
             if self.plan.passing and self.plan.log_dir:
                 logs.forget_empty(self.plan.log_dir, self.plan.cluster_id)

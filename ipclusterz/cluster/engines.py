@@ -9,6 +9,7 @@ from typing import Any
 
 from msgspec import Struct
 
+from ipclusterz.core.batchjob import belongs
 from ipclusterz.launchers.base import Job, JobState
 
 
@@ -16,7 +17,8 @@ class EngineSet(Struct):
     """Engines that one launch brought: ``ready`` maps engine ids to process ids.
 
     ``jobs`` are batch jobs by name, with state and text.  ``problem`` is the first reason
-    why the set is not, or no more, complete.
+    why the set is not, or no more, complete.  ``missing`` says which parts of it will not
+    come, and why; ``n`` does not count them.
     """
 
     id: str
@@ -27,6 +29,7 @@ class EngineSet(Struct):
     told: bool = False
     problem: str = ""
     jobs: dict[str, tuple[str, str]] = {}
+    missing: list[str] = []
     end: JobState | None = None
 
     def take(self, event: dict[str, Any]) -> None:
@@ -39,7 +42,11 @@ class EngineSet(Struct):
             # In batch jobs there are several agents, and each says it for its own engines.
             self.complete = self.complete or not self.patient
         elif kind == "job":
+            for other in [o for o in self.jobs if belongs(event["job"], o)]:
+                del self.jobs[other]  # of the array as a whole, until its parts are known
             self.jobs[event["job"]] = (event["state"], event["text"])
+        elif kind == "less":
+            self._lose(event)
         elif kind == "engine_down":
             self.ready.pop(int(event["id"]), None)
             if not self.complete:
@@ -48,6 +55,14 @@ class EngineSet(Struct):
                 )
         elif kind == "error":
             self.problem = self.problem or str(event.get("text", ""))
+
+    def _lose(self, event: dict[str, Any]) -> None:
+        """One of several hosts fell out; the others are the set from now on."""
+        self.n -= int(event["n"])
+        self.missing.append(str(event["text"]))
+        for number in event["ids"]:
+            self.ready.pop(number, None)
+        self.complete = self.complete or 0 < self.n <= len(self.ready)
 
     def ended(self, state: JobState) -> None:
         """Note the end of the agent."""

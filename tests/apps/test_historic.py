@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
 from ipclusterz.apps.historic import LAUNCHERS, todays_form
+from ipclusterz.launchers.base import BUILT_IN
+from tests.core.test_template import ORIGINAL
 from tests.running import run
 
 
@@ -35,21 +40,19 @@ def test_todays_form_can_be_pasted() -> None:
     assert form == "ipclusterz start --engines=pbs '--batch-template=my template' -n 2"
 
 
+LATER = [
+    ("mpiexec -n 4 --mpi=mpi4py", "-n 4", "then 'mpiexec -n 4 ipenginez'"),
+    ("mpirun -n4", "-n4", "then 'mpirun -n 4 ipenginez'"),
+    ("mpiexec", "", "then 'mpiexec ipenginez'"),
+    ("ssh -n 4", "-n 4", "'ipenginez -n 4 --file=FILE' on each host"),
+    ("ssh --clusterfile x", "--clusterfile x", "'ipenginez --file=FILE' on each host"),
+    ("ssh -n", "-n", "'ipenginez --file=FILE' on each host"),
+]
+
+
 @pytest.mark.parametrize(
     ("old", "new", "meanwhile"),
-    [
-        ("mpiexec -n 4 --mpi=mpi4py", "-n 4", "then 'mpiexec -n 4 ipenginez'"),
-        ("mpirun -n4", "-n4", "then 'mpirun -n 4 ipenginez'"),
-        ("mpiexec", "", "then 'mpiexec ipenginez'"),
-        (
-            "pbs -n 128 --pbs-script=x",
-            "-n 128 --batch-template=x",
-            "a job that runs 'ipenginez -n 128 --file=FILE'",
-        ),
-        ("ssh -n 4", "-n 4", "'ipenginez -n 4 --file=FILE' on each host"),
-        ("ssh --clusterfile x", "--clusterfile x", "'ipenginez --file=FILE' on each host"),
-        ("ssh -n", "-n", "'ipenginez --file=FILE' on each host"),
-    ],
+    [case for case in LATER if LAUNCHERS[case[0].split()[0]] not in BUILT_IN],
 )
 def test_an_old_mode_is_answered_with_todays_form(old: str, new: str, meanwhile: str) -> None:
     done = run(f"ipclusterz {old}")
@@ -62,6 +65,23 @@ def test_an_old_mode_is_answered_with_todays_form(old: str, new: str, meanwhile:
         f" (it will be: {form})."
     )
     assert second.startswith("Until then: 'ipcontrollerz") and second.endswith(f"{meanwhile}.")
+
+
+def test_the_original_documents_template_is_submitted(tmp_path: Path) -> None:
+    """Shown, not submitted: the same by the old words and by today's."""
+    template = tmp_path / "pbs.template"
+    template.write_text(ORIGINAL)
+    old = run(f"ipclusterz pbs -n 128 --pbs-script={template} --dry-run")
+    assert old.returncode == 0, old.stderr
+    script = ORIGINAL.replace("${n/4}", "32").replace("${n}", "128").replace("$$", "$")
+    assert script in old.stdout
+    assert re.search(r"^\$ qsub \S+/job.sh$", old.stdout, re.MULTILINE)
+    new = run(f"ipclusterz start --engines=pbs -n 128 --batch-template={template} --dry-run")
+    folder = re.compile(r"jobs/e1-\w+")
+    assert folder.sub("", new.stdout) == folder.sub("", old.stdout)
+    mistake = run(f"ipclusterz pbs -n 127 --pbs-script={template} --dry-run")
+    assert mistake.returncode == 1
+    assert f"{template}, line 4: ${{n/4}} leaves a remainder (127/4)" in mistake.stderr
 
 
 COMMON = "--work-dir=. --clean-logs --log-to-file --log-level=INFO".split()

@@ -777,7 +777,6 @@ def test_engines_of_a_batch_job_that_has_ended_are_gone_at_once_with_its_reason(
     assert list(hub.registry.departed) == [(0, ended[0][2])]
     hub.out()
     assert ask(hub, "jobs").value == {
-        "12[].pbs1": ["running", "x"],
         "12[3].pbs1": ["ended", ended[0][2]],
     }
 

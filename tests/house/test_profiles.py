@@ -12,6 +12,10 @@ from typing import Any
 import pytest
 from traitlets.config import Configurable
 
+from ipclusterz.apps import modes
+from ipclusterz.cluster.fileconfig import engines_in
+from ipclusterz.launchers.base import BUILT_IN
+
 ROOT = Path(__file__).resolve().parents[2]
 FILES = sorted((ROOT / "ipclusterz" / "profiles").rglob("*_config.py"))
 MODULES = {
@@ -29,6 +33,10 @@ def configurables(module: str) -> dict[str, type[Configurable]]:
         if inspect.isclass(value) and issubclass(value, Configurable):
             for kind in [value, *getattr(value, "classes", [])]:
                 found[kind.__name__] = kind
+    if module == MODULES["ipclusterz_config.py"]:
+        for mode in BUILT_IN:
+            if launcher := modes.configurable(mode):
+                found[launcher.__name__] = launcher
     return found
 
 
@@ -52,7 +60,8 @@ def test_every_setting_exists_and_shows_its_default(path: Path) -> None:
         assert owner in classes, f"no class {owner}"
         traits: dict[str, Any] = classes[owner].class_traits(config=True)
         assert name in traits, f"{owner} has no setting {name}"
-        if path.parent.name == "default":
+        commented = f"# c.{owner}.{name} = {text}" in path.read_text()
+        if commented or path.parent.name == "default":
             assert traits[name].default() == ast.literal_eval(text), (
                 f"default of {owner}.{name}"
             )
@@ -60,3 +69,10 @@ def test_every_setting_exists_and_shows_its_default(path: Path) -> None:
 
 def test_the_default_profile_has_a_file_for_each_command() -> None:
     assert {path.name for path in FILES if path.parent.name == "default"} == set(MODULES)
+
+
+@pytest.mark.parametrize("system", ["pbs", "slurm", "sge", "lsf", "htcondor"])
+def test_the_profile_of_a_batch_system_chooses_it(system: str) -> None:
+    folder = ROOT / "ipclusterz" / "profiles" / system
+    assert engines_in(str(folder / "ipclusterz_config.py")) == system
+    assert "c.ControllerApp.ip = 'auto'\n" in (folder / "ipcontrollerz_config.py").read_text()

@@ -70,7 +70,7 @@ def start(number: str) -> None:
     subprocess.Popen(
         [sys.executable, __file__, "run", number],
         stdin=subprocess.DEVNULL,
-        stdout=open(HERE / f"{number}.out", "ab"),
+        stdout=open(HERE / f"{number}.out", "ab"),  # noqa: SIM115
         stderr=subprocess.STDOUT,
         start_new_session=True,
     )
