@@ -112,6 +112,50 @@ def test_ci_runs_what_the_readme_names() -> None:
     assert {"test", "demo"} <= set(words[1].split())
 
 
+@pytest.fixture
+def installed(checkout: Path, tools: Path) -> Path:
+    """The copy with an environment in which everything seems to be installed.
+
+    ``ssh`` is not on the path, ``apt-get`` only notes that it was called, and whoever runs
+    this is no root.
+    """
+    shutil.copy2(ROOT / "setup.cfg", checkout)
+    (checkout / "setup.py").touch()
+    (checkout / "ipclusterz/_version.py").touch()
+    scripts = {
+        checkout / ".venv/bin/python": '[ "$1 $2" != "-m pytest" ] || echo "pytest runs"',
+        tools / "apt-get": f'echo "$@" >>{checkout}/apt-calls',
+        tools / "id": "echo 1000",
+    }
+    (checkout / ".venv/bin").mkdir(parents=True)
+    for path, line in scripts.items():
+        path.write_text(f"#!/bin/sh\n{line}\n")
+        path.chmod(0o755)
+    return checkout
+
+
+@pytest.mark.parametrize(
+    ("env", "says"),
+    [
+        ({}, "some tests are skipped without"),
+        ({"CI": "true"}, "tests that must run here need, as root"),
+        ({"IPCLUSTERZ_LAB": "required"}, "tests that must run here need, as root"),
+    ],
+)
+def test_missing_system_packages_are_named(
+    installed: Path, tools: Path, env: dict[str, str], says: str
+) -> None:
+    done = run_copy(installed, "test", PATH=str(tools), **env)
+    assert "pytest runs" in done.stdout, done.stderr
+    (line,) = [line for line in done.stderr.splitlines() if says in line]
+    assert "openssh-client" in line.split()
+    assert not (installed / "apt-calls").exists()
+
+
+def test_ci_requires_the_lab() -> None:
+    assert "export IPCLUSTERZ_LAB=required" in (ROOT / ".ci/run").read_text()
+
+
 @pytest.mark.parametrize("script", ["dev", ".ci/run"])
 def test_scripts_are_executable_and_parse_as_posix_sh(script: str) -> None:
     assert os.access(ROOT / script, os.X_OK)
