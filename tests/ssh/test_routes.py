@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 
 import pytest
 
 from tests.lab.host import Host
 from tests.lab.lab import Lab
-from tests.running import eventually
+from tests.running import ROOT, eventually
 from tests.ssh.conftest import answer, cluster_on, script
 
 WORK = """
@@ -110,6 +111,20 @@ def test_the_entry_in_the_engine_file(lab: Lab) -> None:
         finally:
             engine.terminate()
             engine.communicate(timeout=30)
+
+
+def test_the_examples_of_the_page(lab: Lab, laptop: Host) -> None:
+    page = (ROOT / "docs" / "ssh.md").read_text().partition("## Engines by hand")[0]
+    blocks = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    assert len(blocks) == 2
+    with cluster_on(lab.login, "--ssh=ada@login") as text:
+        lab.login.run(["ipclusterz", "start", "-n", "1", "--profile=work", "--daemon"])
+        laptop.write("ipcontroller-client.json", text, mode=0o600)
+        lines = [line for block in blocks for line in block.splitlines()]
+        body = "".join(f"{line}\nfound.append(len(rc))\n" for line in lines)
+        done = script(laptop, f"found = []\n{body}print(json.dumps(found))", "openssh")
+        assert answer(done) == [2, 1, 2]
+        lab.login.run(["ipclusterz", "stop", "--profile=work"], check=True)
 
 
 def test_tunnels_by_hand(lab: Lab, laptop: Host) -> None:
