@@ -40,6 +40,7 @@ Event = dict[str, Any]
 
 BUILT_IN = {
     "local": ("ipclusterz.launchers.local", "LocalLauncher"),
+    "ssh": ("ipclusterz.launchers.ssh", "SSHLauncher"),
     "pbs": ("ipclusterz.launchers.pbs", "PBSLauncher"),
     "slurm": ("ipclusterz.launchers.slurm", "SlurmLauncher"),
     "sge": ("ipclusterz.launchers.sge", "SGELauncher"),
@@ -51,7 +52,6 @@ BUILT_IN = {
 _FILE = "launcher_"  # what begins the name of a profile's own launcher
 
 _LATER = {
-    "ssh": "on SSH hosts",
     "mpi": "under MPI",
     "mpiexec": "under MPI",
     "mpirun": "under MPI",

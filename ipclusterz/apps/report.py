@@ -41,6 +41,7 @@ class Report:
         self.up = False
         self.stopping = False
         self._patience = Patience()
+        self._missing: list[str] = []
 
     def __call__(self, event: dict[str, Any]) -> None:
         """Print what ``event`` means, if it is news."""
@@ -51,6 +52,8 @@ class Report:
             self._engine(int(event.get("ready", 0)), int(event.get("of", 0)))
         elif kind == "engine_down" and not self.stopping:
             self._say(f"engine {event['id']} has ended: {event.get('reason', '')}")
+        elif kind == "less" and not self.stopping:
+            self._less(str(event.get("text", "")))
         elif kind == "job" and not self.stopping:
             self._say(str(event.get("text", "")))
         elif kind == "error" and self.up:
@@ -61,7 +64,16 @@ class Report:
     def complete(self, what: str = "ready") -> None:
         """Say that all is ready (or ``what`` it is), and how long that took."""
         self.up = True
+        for text in self._missing:
+            print(text, file=sys.stderr, flush=True)
         self._say(f"{what} in {time.monotonic() - self._began:.1f} s")
+
+    def _less(self, text: str) -> None:
+        """Some engines will not come (told with the rest of the start), or have gone."""
+        if self.up:
+            print(text, file=sys.stderr, flush=True)
+        else:
+            self._missing.append(text)  # should all be missing, the error says it all
 
     def _note(self, kind: str, text: str) -> None:
         # While it starts, each wait is told: nothing else happens.

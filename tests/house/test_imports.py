@@ -33,7 +33,7 @@ TABLE: dict[str, tuple[str, ...]] = {
     "store": ("core", "error"),
     "files": ("core", "error"),
     "paths": ("core", "error", "files"),
-    "launchers": ("net.tunnel", "net.ssh", "files", "core", "paths", "error"),
+    "launchers": ("net.tunnel", "net.ssh", "files", "core", "paths", "error", "_version"),
     "client": (
         *("net", "core", "error", "paths", "files", "_version"),
         *("engine.serialize", "engine.reference", "engine.bodies", "engine.custom"),

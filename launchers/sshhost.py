@@ -1,0 +1,547 @@
+"""One host that a launcher reaches by SSH: its connection, its keeper, its engines.
+
+A thread for each host does all that waits.  It logs in, has a keeper begin there
+(``ipclusterz.apps.keeper``), leads the controller's ports there, starts the agent, and then
+passes on events.  When the connection is lost the agent and its engines live on; the thread
+connects again with a growing pause, leads the ports there again and asks what it missed.
+
+What others see of it: events, and :attr:`RemoteHost.code` when it is over.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import re
+import signal
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from msgspec import Struct
+
+from ipclusterz._version import __version__
+from ipclusterz.core.config import CHANNEL_NAMES
+from ipclusterz.core.connector import Connector
+from ipclusterz.core.hosts import Host
+from ipclusterz.core.message import PROTOCOL
+from ipclusterz.core.ssh import destination, in_sh, last_lines, quoted
+from ipclusterz.error import KernelError, LaunchError, SSHError
+from ipclusterz.launchers import remote
+from ipclusterz.launchers.base import Event, LaunchSpec
+from ipclusterz.launchers.sshsession import Lost, Session, readable
+from ipclusterz.net.ssh import Connection, connect
+
+FIRST_PAUSE = 0.2
+LONGEST_PAUSE = 5.0
+LOGINS = 3
+"""Refused logins, after a drop, before it is no use to try again."""
+
+LEASE_SECONDS = 600.0
+"""For how long a lost host is tried when nothing else was said: so long its engines live."""
+
+STOP_SECONDS = 5.0
+"""For how long a host that cannot be reached is tried when its engines are to end."""
+
+_ANSWER_SECONDS = 10.0
+_CLEAR_SECONDS = 3.0
+_QUIET = ("bodies", "engines", "hello", "attached", "agent", "logs", "bye")
+
+
+class Launch(Struct):
+    """What is the same for all hosts of a launch; ``say`` gets a host's events."""
+
+    spec: LaunchSpec
+    say: Callable[[Event], None]
+    gate: threading.Semaphore
+    key: str = ""
+    config: str = ""
+    paramiko: bool | None = None
+    timeout: float = 10.0
+    setup_timeout: float = 60.0
+    sshx: str = ""
+    send: list[str] = []
+    logs_to: str = ""
+    lease: float = LEASE_SECONDS
+
+
+class Stopped(Exception):
+    """It was told to end before it had begun."""
+
+
+class RemoteHost:
+    """See the module.  Methods without an underscore may be called from any thread."""
+
+    def __init__(self, host: Host, launch: Launch) -> None:
+        self.host = host
+        self.name = destination(host.target).shown
+        self.code: int | None = None
+        self.text = ""
+        self.ids: list[int] = []
+        self._launch = launch
+        self._inbox: deque[str | int] = deque()  # a connector's line, or a signal's number
+        self._wake_read, self._wake_write = os.pipe()
+        os.set_blocking(self._wake_read, False)
+        self._ending = 0.0  # since when
+        self._abandoned = False
+        self._connection: Connection | None = None
+        self._session: Session | None = None
+        self._connector: Connector | None = None
+        self._text_given = ""
+        self._folder = ""
+        self._agent: tuple[int, int] | None = None
+        self._ports: list[int] = []
+        self._direct = False
+        self._started = False
+        self._seen = 0
+        self._problem = ""
+        self._removed = False
+        self._thread = threading.Thread(
+            target=self._run, name=f"ipclusterz-ssh-{self.name}", daemon=True
+        )
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def tell(self, line: str) -> None:
+        """Give it the connector's line."""
+        self._inbox.append(line)
+        self._wake()
+
+    def signal(self, number: int) -> None:
+        """Send a signal to the agent."""
+        self._inbox.append(number)
+        self._wake()
+
+    def end(self) -> None:
+        """Ask its engines to end."""
+        if not self._ending:
+            self._ending = time.monotonic()
+            self._inbox.append(int(signal.SIGTERM))
+            self._wake()
+
+    def abandon(self) -> None:
+        """Stop trying; what runs there ends by its lease."""
+        self._abandoned = True
+        self._wake()
+
+    def join(self, timeout: float) -> bool:
+        """Wait for its end."""
+        self._thread.join(timeout)
+        return not self._thread.is_alive()
+
+    def _wake(self) -> None:
+        try:
+            os.write(self._wake_write, b"!")
+        except OSError:
+            pass
+
+    # -- its life --------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        try:
+            with self._launch.gate:
+                self._begin()
+            while self.code is None:
+                try:
+                    self._listen()
+                except Lost:
+                    self._again()
+        except Stopped:
+            self._over(0, "")
+        except Lost:
+            self._fail(f"{self.name}: {self._why_lost('the connection ended')}")
+        except (KernelError, OSError) as error:
+            self._fail(str(error))
+        except BaseException as error:  # a mistake of ours must not look like a long wait
+            self._fail(f"{type(error).__name__}: {error}")
+            raise
+        finally:
+            self._clear()
+            self._drop()
+            self._launch.say({"event": "host_ended", "host": self.name})
+
+    def _begin(self) -> None:
+        self._check_stop()
+        self._connect()
+        self._send_files()
+        self._open("begin")
+        hello = self._until("hello", self._launch.setup_timeout)
+        self._folder = str(hello["folder"])
+        self._compare(hello)
+        self._until_connector()
+        self._join(lost=False)
+
+    def _connect(self) -> None:
+        launch = self._launch
+        self._connection = connect(
+            self.host.target,
+            key=launch.key,
+            config=launch.config,
+            paramiko=launch.paramiko,
+            timeout=launch.timeout,
+        )
+
+    def _open(self, role: str) -> None:
+        mark = os.urandom(16).hex()
+        text = remote.script(
+            self.host,
+            mark,
+            role=role,
+            folder=self._folder or "-",
+            sshx=self._launch.sshx,
+        )
+        assert self._connection is not None
+        self._session = Session(self._connection, text, mark, self._wake_read)
+
+    def _join(self, lost: bool) -> None:
+        """Make this connection the one that counts, and start the agent if there is none."""
+        session = self._session
+        assert session is not None
+        session.say({"do": "attach", "from": self._seen, "lost": lost})
+        way = int(self._until("attached", _ANSWER_SECONDS)["way"])
+        if self.code is not None:
+            return  # it had ended meanwhile
+        addresses = self._lead(way)
+        session.say({"do": "now", "way": way})
+        if not self._started:
+            self._started = True
+            spec = self._launch.spec
+            log_dir = os.path.join(self._folder, "log") if self._launch.logs_to else ""
+            config = remote.agent_config(spec.stdin, self.host, log_dir)
+            text = self._text_given
+            if not self._direct:
+                assert self._connector is not None
+                text = remote.rewritten(self._connector, addresses)
+            lines = [json.dumps({"config": config}), json.dumps({"connector": text})]
+            env = {**spec.env, **self.host.env}
+            session.say({"do": "start", "lines": [f"{line}\n" for line in lines], "env": env})
+
+    def _listen(self) -> None:
+        """Pass on events, and what is to be sent there, until it is over."""
+        while self.code is None:
+            self._read(None)
+            while self._inbox:
+                item = self._inbox.popleft()
+                if isinstance(item, int):
+                    assert self._session is not None
+                    self._session.say({"do": "signal", "number": item})
+
+    def _again(self) -> None:
+        """Connect again, for as long as there may be something to find."""
+        began = time.monotonic()
+        alive = self._connection is not None and self._connection.alive()
+        why = self._why_lost("its connection ended")
+        self._drop()
+        what = f"{self.name} ({remote.engine_count(self.host.n)})"
+        self._say(
+            "lost",
+            f"{what}: {why}; its engines live on, trying to connect again for"
+            f" {self._launch.lease:.0f} s",
+            ids=list(self.ids),
+        )
+        pause, refused = FIRST_PAUSE, 0
+        while not self._is_late(began):
+            try:
+                self._connect()
+                self._open("attach")
+                self._join(lost=not alive)
+            except Lost:
+                why = self._why_lost("its connection ended")
+            except SSHError as error:
+                why = str(error)
+                refused += error.kind == "login"
+                if error.kind == "trust" or refused > LOGINS:
+                    break
+            else:
+                seconds = time.monotonic() - began
+                self._say("reconnected", f"{what} is back after {seconds:.0f} s")
+                return
+            self._drop()
+            alive = False
+            self._sleep(pause * (0.75 + os.urandom(1)[0] / 510))
+            pause = min(pause * 2, LONGEST_PAUSE)
+        raise LaunchError(
+            f"{what} is gone: {why}; if its engines still run, they end by themselves when"
+            " their lease is over"
+        )
+
+    def _is_late(self, began: float) -> bool:
+        now = time.monotonic()
+        if self._abandoned or now - began > self._launch.lease:
+            return True
+        return bool(self._ending) and now - self._ending > STOP_SECONDS
+
+    def _drop(self) -> None:
+        session, self._session = self._session, None
+        connection, self._connection = self._connection, None
+        if session is not None:
+            session.close()
+        if connection is not None:
+            connection.close()
+
+    def _clear(self) -> None:
+        """Have removed by force what did not end as it should."""
+        session = self._session
+        if session is None or not self._folder or self._removed:
+            return
+        with _patiently():
+            session.say({"do": "bye"})
+            deadline = time.monotonic() + _CLEAR_SECONDS
+            while (left := deadline - time.monotonic()) > 0:
+                session.read(left)
+
+    def _sweep(self) -> None:
+        """End and remove what a keeper that is not there any more has left."""
+        connection, (pid, start) = self._connection, self._agent or (0, 0)
+        if connection is not None and self._folder:
+            connection.run(in_sh(remote.clearing(self._folder, pid, start)))
+        self._removed = True
+
+    # -- what it says ----------------------------------------------------------------------
+
+    def _until(self, kind: str, timeout: float) -> Event:
+        """Wait for an event; LaunchError for another answer, or none."""
+        deadline = time.monotonic() + timeout
+        while (left := deadline - time.monotonic()) > 0:
+            for event in self._read(left):
+                if event["event"] == kind:
+                    return event
+            if not self._started:
+                self._check_stop()
+        words = self._session.words() if self._session else ""
+        raise LaunchError(
+            f"{self.name}: nothing of ours answered within {timeout:g} s"
+            + (f"; it said: {words}" if words else "; is 'setup' waiting for something?")
+        )
+
+    def _read(self, timeout: float | None) -> list[Event]:
+        """Read what has come, take what is news, and return all of it."""
+        session = self._session
+        assert session is not None
+        try:
+            found = session.read(timeout)
+        except Lost:
+            if not self._started and self._connection and self._connection.alive():
+                words = session.words() or "its shell ended without a word"
+                raise LaunchError(f"{self.name}: {words}") from None
+            raise
+        try:
+            os.read(self._wake_read, 4096)
+        except BlockingIOError:
+            pass
+        if self._abandoned:
+            raise LaunchError(f"{self.name} does not end; its engines end with their lease")
+        for event in found:
+            self._take(event)
+        return found
+
+    def _take(self, event: Event) -> None:
+        self._seen = max(self._seen, int(event.pop("seq", 0)))
+        kind = event["event"]
+        if kind == "exit":
+            self._exited(event)
+        elif kind == "gone":
+            self._sweep()
+            raise LaunchError(
+                f"{self.name}: its engines ended while there was no connection"
+                f" ({event.get('text', '')})"
+            )
+        elif kind == "error":
+            self._problem = str(event.get("text", ""))
+            if not self._started:
+                raise LaunchError(f"{self.name}: {self._problem}")
+        elif kind == "agent":
+            self._agent = int(event["pid"]), int(event["start"])
+        elif kind == "log":
+            self._store(event)
+        elif kind not in _QUIET:
+            if kind == "engine":
+                self.ids.append(int(event["id"]))
+            elif kind == "engine_down" and int(event["id"]) in self.ids:
+                self.ids.remove(int(event["id"]))
+            if "text" in event:
+                event = {**event, "text": f"{self.name}: {event['text']}"}
+            self._launch.say({**event, "host": self.name})
+
+    def _exited(self, event: Event) -> None:
+        """The agent has ended: fetch logs, have everything removed, and say how it was."""
+        session, code, text = self._session, int(event["code"]), str(event.get("text", ""))
+        assert session is not None
+        if self._launch.logs_to:
+            with _patiently():
+                session.say({"do": "logs"})
+                self._until("logs", _ANSWER_SECONDS)
+        with _patiently():
+            session.say({"do": "bye"})
+            self._until("bye", _ANSWER_SECONDS)
+        self._removed = True
+        how = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
+        if code == 0 or self._ending:
+            self._over(code, "")
+        elif self._problem:
+            self._fail(f"{self.name}: {self._problem}", code)
+        else:
+            words = f"; its last words:\n{text}" if text else ""
+            self._fail(f"{self.name}: the engines' process there {how}{words}", code)
+
+    def _fail(self, text: str, code: int = 1) -> None:
+        """It is over, and not as it should: its engines are missing from now on."""
+        self._say("less", text, n=self.host.n, ids=list(self.ids))
+        self._over(code, text)
+
+    def _over(self, code: int, text: str) -> None:
+        self.text = text
+        self.ids.clear()
+        self.code = code
+
+    def _say(self, kind: str, text: str, **more: Any) -> None:
+        self._launch.say({"event": kind, "host": self.name, "text": text, **more})
+
+    def _why_lost(self, otherwise: str) -> str:
+        connection = self._connection
+        return (connection.problem() if connection is not None else "") or otherwise
+
+    def _compare(self, hello: Event) -> None:
+        if hello["protocol"] != PROTOCOL:
+            raise LaunchError(
+                f"{self.name}: ipclusterz {hello['version']} there speaks protocol"
+                f" {hello['protocol']}, {__version__} here {PROTOCOL}: install {__version__}"
+                " there"
+            )
+        import sys
+
+        ours = ".".join(map(str, sys.version_info[:2]))
+        theirs = str(hello["python"])
+        if theirs.rpartition(".")[0] != ours:
+            self._say(
+                "warning",
+                f"{self.name} has Python {theirs}, here is {ours}: functions written here may"
+                " not run there",
+            )
+
+    # -- the way back ----------------------------------------------------------------------
+
+    def _until_connector(self) -> None:
+        while self._connector is None:
+            self._check_stop()
+            if self._inbox and isinstance(self._inbox[0], str):
+                line = str(self._inbox.popleft())
+                self._connector = remote.connector_of(line)
+                self._text_given = str(json.loads(line)["connector"])
+                return
+            self._read(None)
+
+    def _lead(self, way: int) -> dict[str, str]:
+        """Lead the controller's ports there; return its addresses as seen from there."""
+        connection, connector = self._connection, self._connector
+        assert connection is not None and connector is not None
+        if self._direct:
+            return {}
+        if not self._ports and connection.remote_sockets:
+            near = {name: f"{self._folder}/{way}/{name}" for name in CHANNEL_NAMES}
+            try:
+                connection.reverse(remote.ways_back(connector, near))
+            except SSHError:
+                if self._started or not connection.alive():
+                    raise
+            else:
+                return {name: f"ipc://{self._folder}/now/{name}" for name in CHANNEL_NAMES}
+        return self._lead_by_ports(connection, connector)
+
+    def _lead_by_ports(self, connection: Connection, connector: Connector) -> dict[str, str]:
+        wanted = self._ports or [0] * len(CHANNEL_NAMES)
+        near = dict(zip(CHANNEL_NAMES, map(str, wanted), strict=True))
+        try:
+            ports = connection.reverse(remote.ways_back(connector, near))
+        except SSHError as error:
+            if self._started or not connection.alive():
+                raise
+            if not remote.reachable(connector):
+                raise SSHError(
+                    f"{error}; or start the controller with --ip=ADDRESS to let engines"
+                    " connect directly"
+                ) from None
+            self._direct = True
+            self._say("warning", f"{error}; its engines connect directly to {connector.url}")
+            return {}
+        if not self._started:
+            self._ports = ports
+            self._say(
+                "warning",
+                f"{self.name}: the way back is by loopback ports, not by sockets, which other"
+                " users of that host may knock at (they have no key)",
+            )
+        return {
+            name: f"tcp://127.0.0.1:{port}"
+            for name, port in zip(CHANNEL_NAMES, self._ports, strict=True)
+        }
+
+    # -- files -----------------------------------------------------------------------------
+
+    def _send_files(self) -> None:
+        for entry in self._launch.send:
+            self._check_stop()
+            here, _, there = entry.partition(":")
+            path = os.path.expanduser(here)
+            there = there or os.path.basename(path)
+            try:
+                with open(path, "rb") as file:
+                    data = file.read()
+            except OSError as error:
+                raise LaunchError(f"cannot read {path} (send): {error.strerror}") from None
+            self._put(there, data)
+
+    def _put(self, there: str, data: bytes) -> None:
+        assert self._connection is not None
+        name = there.removeprefix("~/")
+        cd = remote.cd_or_home(self.host.cwd if name == there else "")
+        part = quoted([f"{name}.{os.urandom(4).hex()}.part"])
+        command = (
+            f"{cd} && umask 077 && cat > {part} && mv -f -- {part} {quoted([name])}"
+            f" || {{ rm -f -- {part}; exit 1; }}"
+        )
+        patience = self._launch.setup_timeout + len(data) / 100_000
+        done = self._connection.run(in_sh(command), data, patience)
+        if done.code != 0:
+            words = " ".join(last_lines(done.stderr.decode(errors="replace"), 1))
+            raise LaunchError(f"{self.name}: cannot write {there}: {words}")
+
+    def _store(self, event: Event) -> None:
+        """Keep a log of the host's; its name says whose it is."""
+        name = re.sub(r"[^A-Za-z0-9_.-]", "_", f"{event['name']}")
+        host = re.sub(r"[^A-Za-z0-9_.-]", "_", self.name)
+        path = os.path.join(self._launch.logs_to, f"ssh-{host}-{name}")
+        data = base64.b64decode(event["data"])
+        if not data:
+            return
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0)
+        with os.fdopen(os.open(path, flags, 0o600), "wb") as file:
+            file.write(data)
+
+    # -- waiting ---------------------------------------------------------------------------
+
+    def _check_stop(self) -> None:
+        if self._ending or self._abandoned:
+            raise Stopped
+
+    def _sleep(self, seconds: float) -> None:
+        readable([self._wake_read], seconds)
+        try:
+            os.read(self._wake_read, 4096)
+        except BlockingIOError:
+            pass
+
+
+@contextmanager
+def _patiently() -> Iterator[None]:
+    """Do without an answer: what it is asked for is wished, not needed."""
+    try:
+        yield
+    except (Lost, LaunchError):
+        pass
