@@ -100,6 +100,10 @@ class Watch:
                 for channel in ("direct", "task", "control", "iopub")
             },
             "departed": [{"id": number, "reason": reason} for number, reason in departed],
+            "jobs": [
+                {"id": name, "state": state, "text": text}
+                for name, (state, text) in told["jobs"].items()
+            ],
         }
 
     def pause(self, seconds: float) -> None:

@@ -27,6 +27,7 @@ COLUMNS = (
 _NUMBERS = frozenset(("ENGINE", "PID", "FOR", "WAITING", "DONE", "FAILED", "MEMORY", "UP"))
 _COLORS = {"running": "green", "idle": "dim", "not responding": "bold red"}
 _SHOWN = 12  # clients that are named one by one
+_JOBS = 12  # batch jobs, those with the latest news
 _ENDED = 3  # engines that have ended, the last ones
 
 
@@ -149,6 +150,9 @@ def head(seen: Snapshot) -> list[str]:
         _schedulers(seen["schedulers"]),
         _clients(seen["clients"]),
     ]
+    jobs = [job["text"] for job in seen["jobs"]]
+    lines += [f"and {len(jobs) - _JOBS} more jobs"] if len(jobs) > _JOBS else []
+    lines += jobs[-_JOBS:]
     for gone in seen["departed"][-_ENDED:]:
         lines.append(f"ended: engine {gone['id']}: {gone['reason'].splitlines()[0]}")
     return lines

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import sys
+import time
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from typing import Any, cast
 
 from ipclusterz.client.asyncresult import AsyncResult
 from ipclusterz.client.interrupts import GivesUp
 from ipclusterz.client.session import Open, Session, limit
-from ipclusterz.error import TimeoutError
+from ipclusterz.error import KernelError, TimeoutError
+
+JOBS_SECONDS = 2.0
+"""How often a wait for engines looks whether they are in a queue."""
 
 
 def open_sinks(session: Session, jobs: Any) -> list[Open]:
@@ -105,13 +110,49 @@ def engines(
             unit="engine",
         )
     else:
-        ready = session.wait(enough, limit(timeout))
+        ready = _wait_telling(session, n, enough, limit(timeout))
     if not ready:
+        standing = _jobs(session)
+        jobs = f" {'; '.join(standing)}." if standing else ""
         raise TimeoutError(
             f"{n} engines are not ready after {timeout:g} s: {len(connection.engines)} are."
+            f"{jobs}"
             " The logs of ipenginez in the profile's log folder say why; ipclusterz engines"
             " -n K starts more"
         )
+
+
+def _wait_telling(
+    session: Session, n: int, enough: Callable[[], bool], seconds: float | None
+) -> bool:
+    """Wait; where engines come by batch jobs, print what becomes of these."""
+    deadline = None if seconds is None else time.monotonic() + seconds
+    told: list[str] = []
+    while True:
+        left = None if deadline is None else deadline - time.monotonic()
+        if session.wait(enough, JOBS_SECONDS if left is None else min(left, JOBS_SECONDS)):
+            return True
+        if left is not None and left <= JOBS_SECONDS:
+            return False
+        standing = _jobs(session)
+        if standing and standing != told:
+            told = standing
+            have = len(session.connection.engines)
+            print(
+                f"waiting for {n} engines, {have} are here: {'; '.join(standing)}",
+                file=sys.stderr,
+                flush=True,
+            )
+
+
+def _jobs(session: Session) -> list[str]:
+    """Return what the hub was told of batch jobs, the last few."""
+    try:
+        found = session.connection.query("jobs", timeout=JOBS_SECONDS)
+    except KernelError:
+        return []  # the controller is being restarted, and the wait goes on
+    texts = [str(text) for state, text in found.values() if state != "running"]
+    return texts[-3:]
 
 
 def engines_future(session: Session, n: int) -> Future[None]:

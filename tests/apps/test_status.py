@@ -256,6 +256,7 @@ def test_a_cluster_without_engines_says_how_to_add_some() -> None:
         "clients": [],
         "schedulers": {"task": {"serving": False, "restarts": 2}},
         "departed": [],
+        "jobs": [],
     }
     text = plain(empty)
     assert "ipclusterz engines -n 2" in text

@@ -37,6 +37,7 @@ class FakeConnection:
         self.engines_version = 1
         self.lost: BaseException | None = None
         self.departed: dict[int, str] = {}
+        self.jobs: dict[str, list[str]] = {}
         self.ledger = Ledger()
         self.facts: dict[str, Any] = {}
         self.output: Callable[[int, int, int, str], None] = lambda *a: None
@@ -101,6 +102,8 @@ class FakeConnection:
             self._deliver(item[4], item[0], -1, Status.ABORTED, b"")
 
     def query(self, what: str, arg: Any = None, *, timeout: float | None = 10) -> Any:
+        if what == "jobs":
+            return self.jobs
         assert what == "queue_status"
         row = {"queue": 0, "completed": 0, "tasks": 0}
         return {"unassigned": 0, **{str(i): row for i in self.engines}}

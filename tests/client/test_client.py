@@ -146,6 +146,24 @@ def test_waiting(rc: Client, link: FakeConnection) -> None:
         rc.wait(3)
 
 
+def test_waiting_for_engines_tells_what_becomes_of_their_jobs(
+    rc: Client,
+    link: FakeConnection,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("ipclusterz.client.waiting.JOBS_SECONDS", 0.01)
+    link.jobs = {
+        "6": ["running", "Slurm job 6 runs on node1"],
+        "7": ["pending", "Slurm job 7 waits (Resources)"],
+    }
+    text = r"4 engines are not ready after 0\.2 s: 3 are. Slurm job 7 waits \(Resources\)\. The"
+    with pytest.raises(error.TimeoutError, match=text):
+        rc.wait_for_engines(4, timeout=0.2)
+    told = "waiting for 4 engines, 3 are here: Slurm job 7 waits (Resources)\n"
+    assert capsys.readouterr().err == told, "once, as long as nothing changes"
+
+
 def test_waiting_for_engines(rc: Client, link: FakeConnection) -> None:
     assert rc.wait_for_engines(3, timeout=1) is None
     with pytest.raises(error.TimeoutError, match=r"9 engines are not ready after 0\.01 s: 3"):
