@@ -17,7 +17,7 @@ from pathlib import Path
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from tests.lab.space import LabError
+from tests.lab.space import PATH, LabError
 from tests.running import MODULES
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -142,6 +142,24 @@ def sshd_config(options: Mapping[str, str]) -> str:
     return "".join(f"{key} {value}\n" for key, value in lines)
 
 
+def home(user: str) -> Path:
+    """A user's home folder, as the hosts name it."""
+    return Path("/root") if user == "root" else Path("/home", user)
+
+
+def environment(user: str) -> dict[str, str]:
+    """What ``user`` has after logging in."""
+    return {
+        "HOME": str(home(user)),
+        "USER": user,
+        "LOGNAME": user,
+        "SHELL": "/bin/bash",
+        "LANG": "C.UTF-8",
+        "PATH": user_path() if user != "root" else f"{TOOLS}:{PATH}",
+        "PYTHONPATH": str(CHECKOUT),
+    }
+
+
 def user_path() -> str:
     """Where users of the hosts find programs."""
     return f"{TOOLS}:/usr/local/bin:/usr/bin:/bin"
@@ -227,17 +245,17 @@ def _hashed(password: str) -> str:
     return hashed.decode()
 
 
-def _home(home: Path, host: str, user: str, uid: int, plan: Plan) -> None:
+def _home(folder: Path, host: str, user: str, uid: int, plan: Plan) -> None:
     key = plan.user_keys[host, user]
-    _write(home / ".ssh/id_ed25519", key.private, mode=0o600)
-    _write(home / ".ssh/id_ed25519.pub", key.public + "\n")
-    _write(home / ".ssh/authorized_keys", plan.authorized(user), mode=0o600)
-    _write(home / ".ssh/known_hosts", plan.known_hosts())
-    _write(home / ".ssh/config", client_config(host))
-    _write(home / ".profile", f"PATH={TOOLS}:$PATH\n")
-    (home / ".ssh").chmod(0o700)
-    home.chmod(0o700)
-    for path in [home, *home.rglob("*")]:
+    _write(folder / ".ssh/id_ed25519", key.private, mode=0o600)
+    _write(folder / ".ssh/id_ed25519.pub", key.public + "\n")
+    _write(folder / ".ssh/authorized_keys", plan.authorized(user), mode=0o600)
+    _write(folder / ".ssh/known_hosts", plan.known_hosts())
+    _write(folder / ".ssh/config", client_config(host))
+    _write(folder / ".profile", f"PATH={TOOLS}:$PATH\n")
+    (folder / ".ssh").chmod(0o700)
+    folder.chmod(0o700)
+    for path in [folder, *folder.rglob("*")]:
         os.chown(path, uid, uid)
 
 
@@ -319,9 +337,12 @@ def mount_script(folder: Path, host: str) -> str:
         own = f"/run/lab/seen/{number}"
         lines += [f"mkdir -p '{path}'", f"mount --bind {own} '{path}'", f"umount {own}"]
     for user, uid in USERS.items():
-        home = f"/home/{user}"
-        lines += [f"mkdir {home}", f"mount -t tmpfs -o mode=0700,uid={uid},gid={uid} x {home}"]
-        lines += [f"cp -a /run/lab{home}/. {home}/"]
+        own = f"/home/{user}"
+        lines += [
+            f"mkdir {own}",
+            f"mount -t tmpfs -o mode=0700,uid={uid},gid={uid} tmpfs {own}",
+        ]
+        lines += [f"cp -a /run/lab{own}/. {own}/"]
     lines += [
         "for file in $(cd /run/lab/etc && find . -type f); do",
         '  [ ! -e "/etc/$file" ] || mount --bind "/run/lab/etc/$file" "/etc/$file"',

@@ -45,18 +45,6 @@ class Host:
 
     # -- commands -----------------------------------------------------------------------
 
-    def environment(self, user: str) -> dict[str, str]:
-        """What ``user`` has after logging in."""
-        return {
-            "HOME": str(self.home(user)),
-            "USER": user,
-            "LOGNAME": user,
-            "SHELL": "/bin/bash",
-            "LANG": "C.UTF-8",
-            "PATH": build.user_path() if user != "root" else f"{build.TOOLS}:{ROOT_PATH}",
-            "PYTHONPATH": str(build.CHECKOUT),
-        }
-
     def popen(
         self,
         command: Sequence[str | Path],
@@ -78,7 +66,7 @@ class Host:
             command,
             user=user,
             cwd=cwd or self.home(user),
-            env={**self.environment(user), **(env or {})},
+            env={**build.environment(user), **(env or {})},
             stdin=stdin,
             stdout=stdout,
             stderr=stderr,
@@ -123,7 +111,7 @@ class Host:
 
     def home(self, user: str = "ada") -> Path:
         """A user's home folder, as the host names it."""
-        return Path("/root") if user == "root" else Path("/home", user)
+        return build.home(user)
 
     def file(self, path: str | Path, user: str = "ada") -> Path:
         """A path by which *this* process reaches a file of the host.
@@ -216,9 +204,6 @@ class Host:
         """Wait until something listens on a port; AssertionError after ``timeout`` seconds."""
         what = f"nothing listens on {self.name}:{port}"
         eventually(lambda: port in self.listening(), timeout, what)
-
-
-ROOT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 def _uid(process: psutil.Process) -> int:

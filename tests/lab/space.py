@@ -25,6 +25,9 @@ IDLE = f"echo ready; while :; do {' '.join(SLEEP)} & wait; done"
 """What an init does when all is set up: bury orphans, which ``wait`` does in passing."""
 
 
+NAMESPACES = ["--net", "--mount", "--uts", "--ipc", "--pid"]
+
+
 class LabError(RuntimeError):
     """The lab cannot be brought up or does not do what it should."""
 
@@ -112,19 +115,14 @@ class Space:
         **more: Any,
     ) -> Process:
         """Start a command inside as ``user``, with no environment but ``env``."""
-        inside = ["nsenter", f"--target={self.pid}", "--net", "--mount", "--uts", "--ipc"]
-        inside += ["--pid", "setpriv", "--pdeathsig", "KILL"]
-        if user != "root":
-            inside += [f"--reuid={user}", f"--regid={user}", "--init-groups"]
-        inside += ["env", f"--chdir={cwd}", *map(str, command)]
+        inside = [*entering(self.pid, user, cwd), *map(str, command)]
         # Programs are looked for in the caller's path; the command's own is in `env`.
         environment = {"PATH": PATH, **_marks(), **(env or {})}
         return Process(inside, env=environment, **{"text": True, **more})
 
     def run(self, command: Sequence[str | Path], input: str = "") -> str:
         """Run a command as root; its output.  LabError when it fails."""
-        flags = ["--net", "--mount", "--uts", "--ipc", "--pid"]
-        return self._run(flags, command, input)
+        return self._run(NAMESPACES, command, input)
 
     def run_in_network(self, command: Sequence[str | Path], input: str = "") -> str:
         """The same in the space's network only: process ids are those seen from here."""
@@ -175,6 +173,14 @@ class Space:
             self._holder.wait(10)
         if self._holder.stdout is not None:
             self._holder.stdout.close()
+
+
+def entering(pid: int, user: str, cwd: str | Path) -> list[str]:
+    """What to put before a command to run it as ``user`` where process ``pid`` is."""
+    words = ["nsenter", f"--target={pid}", *NAMESPACES, "setpriv", "--pdeathsig", "KILL"]
+    if user != "root":
+        words += [f"--reuid={user}", f"--regid={user}", "--init-groups"]
+    return [*words, "env", f"--chdir={cwd}"]
 
 
 def _marks() -> dict[str, str]:
