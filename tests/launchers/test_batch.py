@@ -1,0 +1,292 @@
+"""Scripts of batch jobs: what is in them for each shape, and what templates must hold."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ipclusterz.core.template import TemplateError
+from ipclusterz.error import LaunchError
+from ipclusterz.launchers import batchjob
+from ipclusterz.launchers.base import BUILT_IN, LaunchSpec, get_launcher
+from ipclusterz.launchers.batch import BatchLauncher, BatchOptions
+from ipclusterz.launchers.batchjob import Asker, BatchJob, check_reachable
+from ipclusterz.launchers.htcondor import HTCondorLauncher
+from ipclusterz.launchers.lsf import LSFLauncher
+from ipclusterz.launchers.pbs import OPENPBS
+from ipclusterz.launchers.slurm import SYSTEM, SlurmLauncher
+from ipclusterz.launchers.systems import ENDED, PENDING, RUNNING, Answer, News, Silent
+
+BATCH = ["pbs", "slurm", "sge", "lsf", "htcondor"]
+
+
+def spec(n: int = 4, folder: str = "/home/me/profile/jobs/e1") -> LaunchSpec:
+    return LaunchSpec(
+        argv=("python", "agent"),
+        name="the engines",
+        cwd="/home/me/my work",
+        stdin='{"config": {}}\n',
+        n=n,
+        folder=folder,
+        label="ipenginez-e1",
+        profile_dir="/home/me/profile",
+        cluster_id="night",
+        log_dir="/home/me/log",
+    )
+
+
+def slurm(**options: Any) -> SlurmLauncher:
+    return SlurmLauncher(BatchOptions(**options))
+
+
+def scripts(launcher: BatchLauncher, n: int = 4) -> list[str]:
+    planned = launcher.plan(spec(n), launcher.SYSTEM)
+    return [text for made in planned for path, text in made.files if path.endswith(".sh")]
+
+
+def test_the_script_that_nobody_needs_to_write() -> None:
+    (text,) = scripts(
+        slurm(queue="debug", setup=["module load gcc", "umask 077"], directive=["--mem=8G"])
+    )
+    lines = text.splitlines()
+    assert lines[0] == "#!/bin/sh"
+    assert {"#SBATCH --partition=debug", "#SBATCH --mem=8G"} < set(lines)
+    assert lines[-4:-1] == ["module load gcc", "umask 077", "cd '/home/me/my work' || exit 1"]
+    assert lines[-1].startswith(f"exec {sys.executable} -P /")
+    assert lines[-1].endswith(
+        "engine --from=/home/me/profile/jobs/e1 >>/home/me/log/ipenginez-e1.out 2>&1"
+    )
+    program = lines[-1].split()[3]
+    assert os.path.isfile(program) and os.path.isabs(program)
+
+
+def test_a_mark_that_a_user_wrote_is_not_doubled() -> None:
+    (text,) = scripts(slurm(directive=["#SBATCH --mem=8G"]))
+    assert text.count("#SBATCH --mem=8G\n") == 1 and "#SBATCH #SBATCH" not in text
+
+
+@pytest.mark.parametrize(
+    ("options", "n", "ends"),
+    [
+        ({}, 4, ["e1 >>"]),
+        ({"engines_per_node": 8}, 4, ["e1 >>"]),
+        ({"engines_per_node": 2}, 4, ["--part=$SLURM_ARRAY_TASK_ID --first=0"]),
+        ({"engines_per_node": 2, "shape": "per-node"}, 5, ["part=0", "part=1", "part=2"]),
+        ({"engines_per_node": 2, "shape": "one"}, 4, ["--part=$SLURM_NODEID'"]),
+        ({"shape": "array"}, 4, ["e1 >>"]),
+    ],
+)
+def test_shapes(options: dict[str, Any], n: int, ends: list[str]) -> None:
+    made = scripts(slurm(**options), n)
+    assert [end in text for text, end in zip(made, ends, strict=True)] == [True] * len(ends)
+
+
+def test_the_numbers_in_a_template(tmp_path: Path) -> None:
+    template = tmp_path / "t"
+    template.write_text(
+        "${n} ${nodes} ${engines_per_node} ${slots} $cluster_id $profile_dir $x"
+    )
+    launcher = slurm(
+        batch_template=str(template), engines_per_node=4, shape="one", define={"x": "mine"}
+    )
+    assert scripts(launcher, 8) == ["8 2 4 4 night /home/me/profile mine"]
+
+
+@pytest.mark.parametrize(
+    ("template", "options", "message"),
+    [
+        ("sleep 1", {"queue": "q"}, r"has no \$\{queue\}, so --queue would have no effect"),
+        ("sleep 1", {"walltime": "1h"}, r"has no \$\{walltime\}"),
+        ("sleep 1", {"setup": ["x"]}, r"has no \$\{setup\}"),
+        ("${queue}", {"queue": "q", "directive": ["x"]}, r"has no \$\{directives\}"),
+        ("sleep 1", {"define": {"mine": "1"}}, r"has no \$\{mine\}"),
+        ("sleep 1", {"engines_per_node": 2}, r"makes a job an array: .*--shape=per-node"),
+        ("${queue}", {}, r"t, line 1: \$\{queue\} has no value: give --queue"),
+        ("a\n${qeue}", {}, r"t, line 2: there is no name 'qeue'"),
+    ],
+)
+def test_a_template_that_leaves_out_what_was_asked_for(
+    template: str, options: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "t"
+    path.write_text(template)
+    with pytest.raises(TemplateError, match=message):
+        scripts(slurm(batch_template=str(path), **options))
+
+
+def test_a_template_that_cannot_be_read(tmp_path: Path) -> None:
+    (tmp_path / "t").write_bytes(b"\xff\xfe")
+    with pytest.raises(TemplateError, match="it is no UTF-8 text"):
+        scripts(slurm(batch_template=str(tmp_path / "t")))
+    with pytest.raises(TemplateError, match="No such file"):
+        scripts(slurm(batch_template=str(tmp_path / "none")))
+
+
+def test_lsf_gets_the_script_on_its_standard_input() -> None:
+    (made,) = LSFLauncher(BatchOptions()).plan(spec(), LSFLauncher.SYSTEM)
+    assert made.words == ("bsub",)
+    assert made.stdin == "/home/me/profile/jobs/e1/job.sh"
+    assert made.shown() == "bsub < /home/me/profile/jobs/e1/job.sh"
+
+
+def test_htcondor_gets_a_description_beside_the_script() -> None:
+    launcher = HTCondorLauncher(
+        BatchOptions(engines_per_node=2, directive=["request_memory = 8GB"])
+    )
+    (made,) = launcher.plan(spec(6), HTCondorLauncher.SYSTEM)
+    assert made.words[-1] == "/home/me/profile/jobs/e1/job.sub"
+    (_, description), (_, script) = made.files
+    lines = description.splitlines()
+    assert {
+        "executable = /home/me/profile/jobs/e1/job.sh",
+        'environment = "IPCLUSTERZ_JOB=$(Cluster).$(Process)"',
+        "arguments = $(Process)",
+        "request_memory = 8GB",
+        "request_cpus = 2",
+        "queue 3",
+    } < set(lines)
+    assert "--part=$1 --first=0" in script and "request_memory" not in script
+
+
+@pytest.mark.parametrize("mode", BATCH)
+def test_every_batch_launcher_can_be_previewed(mode: str) -> None:
+    launcher = get_launcher(mode, {"engines_per_node": 2, "walltime": "1h", "queue": "long"})
+    shown = launcher.preview(spec())  # type: ignore[attr-defined]
+    assert "exec " in shown and "\n$ " in shown
+    assert mode in BUILT_IN
+
+
+@pytest.mark.parametrize(
+    "options", [{"queue": "a b"}, {"account": "a\tb"}, {"job_name": "x y"}]
+)
+def test_no_spaces_get_into_directives(options: dict[str, str]) -> None:
+    with pytest.raises(LaunchError, match="no spaces may be in it"):
+        slurm(**options)
+
+
+@pytest.mark.parametrize(
+    ("connector", "reachable"),
+    [
+        ('{"url": "tcp://10.0.0.5:1234"}', True),
+        ('{"url": "tcp://127.0.0.1:1234", "ssh": "me@gate"}', True),
+        ('{"url": "tcp://127.0.0.1:1234"}', False),
+        ('{"url": "ipc:///run/x"}', False),
+    ],
+)
+def test_only_a_controller_that_can_be_reached_gets_engines_in_jobs(
+    connector: str, reachable: bool
+) -> None:
+    if reachable:
+        check_reachable(connector)
+        return
+    with pytest.raises(LaunchError, match=r"no other host reaches.*--ip=ADDRESS"):
+        check_reachable(connector)
+
+
+class Quiet(Asker):
+    """Asks nobody, so that tests say what the system answers."""
+
+    def add(self, job: BatchJob) -> None:
+        pass
+
+
+@pytest.fixture
+def job(monkeypatch: pytest.MonkeyPatch) -> BatchJob:
+    quiet = Quiet(SYSTEM)
+    monkeypatch.setattr(batchjob, "asker", lambda system: quiet)
+    made = slurm().start(spec())
+    made.ids = ["7"]
+    return made
+
+
+def told(job: BatchJob) -> list[tuple[str, str]]:
+    return [(event["job"], event["state"]) for event in job.events()]
+
+
+def test_a_new_job_may_be_unknown_for_a_moment(job: BatchJob) -> None:
+    job.take({})
+    job.take({})
+    assert not job.poll().ended
+    job.take({"7": News(PENDING, "Priority")})
+    assert told(job) == [("7", "pending")]
+    job.take({"7": News(PENDING, "Priority"), "8": News(RUNNING)})
+    assert told(job) == [], "nothing new, and another's job"
+
+
+def test_a_job_that_was_never_known_is_gone(
+    job: BatchJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batchjob, "command", lambda words: Answer(1, "", "Invalid job id"))
+    for _ in range(3):
+        job.take({})
+    assert job.poll().code == 1, "no engine ever came"
+    assert "does not know it any more" in job.poll().text
+
+
+def test_a_job_that_is_no_longer_known_tells_its_end_by_another_command(
+    job: BatchJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[list[str]] = []
+
+    def command(words: list[str]) -> Answer:
+        asked.append(words)
+        return Answer(0, "JobId=7 JobState=TIMEOUT Reason=TimeLimit ExitCode=0:1 NodeList=n1\n")
+
+    monkeypatch.setattr(batchjob, "command", command)
+    job.take({"7": News(RUNNING, nodes="n1")})
+    job.take({})
+    assert asked == [["scontrol", "show", "job", "7"]]
+    assert told(job) == [("7", "running"), ("7", "ended")]
+    assert "Slurm job 7 has ended: it reached its time limit (TIMEOUT)" in job.poll().text
+
+
+def test_an_array_has_ended_when_all_its_parts_have(job: BatchJob) -> None:
+    job.take({"7_0": News(RUNNING), "7_1": News(PENDING, "Resources")})
+    job.take({"7_0": News(ENDED, "COMPLETED", code=0), "7_1": News(RUNNING)})
+    assert not job.poll().ended
+    job.take({"7_0": News(ENDED, "COMPLETED", code=0), "7_1": News(ENDED, "FAILED", code=3)})
+    assert job.poll().code == 3
+
+
+def test_silence_is_told_but_ends_nothing(
+    job: BatchJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [100.0]
+    monkeypatch.setattr(batchjob.time, "monotonic", lambda: now[0])
+    for _ in range(8):
+        job.silent("Unable to contact slurm controller")
+        now[0] += 10
+    assert [event["event"] for event in job.events()] == ["waiting", "waiting"]
+    assert not job.poll().ended
+
+
+def test_one_question_is_for_all_jobs_and_comes_ever_more_slowly(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asker = Asker(OPENPBS)
+    asked: list[list[str]] = []
+
+    def command(words: list[str]) -> Answer:
+        asked.append(words)
+        return Answer(
+            0, "Job Id: 5.pbs1\n    job_state = Q\nJob Id: 6.pbs1\n    job_state = R\n"
+        )
+
+    monkeypatch.setattr(batchjob, "command", command)
+    jobs = [slurm().start(spec()) for _ in range(2)]
+    jobs[0].ids, jobs[1].ids = ["5.pbs1"], ["6.pbs1"]
+    assert asker._ask(jobs) is True
+    assert asked == [["qstat", "-f", "5.pbs1", "6.pbs1"]]
+    assert asker._ask(jobs) is False, "nothing has changed"
+    assert [job.calm for job in jobs] == [batchjob.PENDING_SECONDS, batchjob.RUNNING_SECONDS]
+
+    def silent(words: list[str]) -> Answer:
+        raise Silent("no answer")
+
+    monkeypatch.setattr(batchjob, "command", silent)
+    assert asker._ask(jobs) is False
+    assert not any(job.poll().ended for job in jobs)
