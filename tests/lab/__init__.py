@@ -39,6 +39,7 @@ ends those with the process that made the lab, and nothing is written outside.
 | ``build.py`` | what each host's files and mounts are |
 | ``space.py`` | namespaces: made, entered, ended |
 | ``fixtures.py`` | the ``lab`` fixture |
+| ``proxy.py`` | :class:`Proxy`: faults on the loopback, without root and without the lab |
 
 It knows ssh and Linux, and of ipclusterz only what its commands are called.
 """
