@@ -41,6 +41,9 @@ Event = dict[str, Any]
 BUILT_IN = {
     "local": ("ipclusterz.launchers.local", "LocalLauncher"),
     "ssh": ("ipclusterz.launchers.ssh", "SSHLauncher"),
+    "mpi": ("ipclusterz.launchers.mpi", "MPILauncher"),
+    "mpiexec": ("ipclusterz.launchers.mpi", "MPILauncher"),
+    "mpirun": ("ipclusterz.launchers.mpi", "MPILauncher"),
     "pbs": ("ipclusterz.launchers.pbs", "PBSLauncher"),
     "slurm": ("ipclusterz.launchers.slurm", "SlurmLauncher"),
     "sge": ("ipclusterz.launchers.sge", "SGELauncher"),
@@ -50,12 +53,6 @@ BUILT_IN = {
 """The launchers of this package: name, module and class.  One row is all it takes."""
 
 _FILE = "launcher_"  # what begins the name of a profile's own launcher
-
-_LATER = {
-    "mpi": "under MPI",
-    "mpiexec": "under MPI",
-    "mpirun": "under MPI",
-}
 
 
 class LaunchSpec(Struct, frozen=True):
@@ -142,7 +139,11 @@ class Job(Protocol):
 
 
 class Launcher(Protocol):
-    """A place where processes can be started."""
+    """A place where processes can be started.
+
+    It may have a method ``check(spec)`` as well, which raises LaunchError, before anything is
+    started, if ``start(spec)`` would be in vain.
+    """
 
     def start(self, spec: LaunchSpec) -> Job:
         """Start ``spec``; raise LaunchError, naming the command, when that is impossible."""
@@ -185,11 +186,6 @@ def launcher_class(name: str, folder: str = "") -> Any:
                 return point.load()
             except Exception as error:
                 raise LaunchError(f"the launcher {name!r} ({point.value}): {error}") from error
-    if name in _LATER:
-        raise LaunchError(
-            f"starting engines {_LATER[name]} is not in this version yet; start the controller"
-            " with 'ipcontrollerz' and run 'ipenginez --file=FILE' there by hand"
-        )
     known = ", ".join(sorted({*BUILT_IN, *_files(folder), *(p.name for p in points)}))
     raise LaunchError(f"there is no launcher {name!r}; known are: {known}")
 

@@ -15,7 +15,6 @@ from ipclusterz.apps.logs import LogsApp
 from ipclusterz.apps.start import EnginesApp, StartApp
 from ipclusterz.apps.status import StatusApp
 from ipclusterz.apps.stop import ListApp, StopApp
-from ipclusterz.launchers.base import BUILT_IN
 
 
 class ClusterApp(BaseApp):
@@ -53,9 +52,6 @@ def main(argv: list[str] | None = None) -> int:
     """Run ``ipclusterz``; return the exit code."""
     words = sys.argv[1:] if argv is None else argv
     if words and words[0] in historic.LAUNCHERS:
-        if historic.LAUNCHERS[words[0]] not in BUILT_IN:
-            print(historic.answer(words), file=sys.stderr)
-            return ExitCode.USAGE
         words = historic.todays_words(words)
     known = ("help", *ClusterApp.subcommands)
     if words and not words[0].startswith("-") and words[0] not in known:

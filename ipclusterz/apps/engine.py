@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from importlib.util import find_spec
 from typing import Any
 
 from traitlets import Bool, Float, Int, Unicode
@@ -18,6 +19,7 @@ from ipclusterz.cluster.settings import split_names
 from ipclusterz.core.batchjob import job_here
 from ipclusterz.core.config import AgentConfig
 from ipclusterz.core.connector import Connector, parse
+from ipclusterz.core.ranks import Rank, missing, rank_here
 from ipclusterz.core.ssh import destination
 from ipclusterz.error import ConnectorError
 from ipclusterz.files import read_private
@@ -32,6 +34,7 @@ ipenginez                               # one engine for this profile's controll
 ipenginez -n 4                          # four, over one connection
 ipenginez --file=$HOME/ipcontroller-engine.json
 ipenginez -n 4 --preload=math -c "import math"
+mpiexec -n 4 ipenginez --mpi            # as the ranks of one MPI job
 """
 
 
@@ -65,6 +68,9 @@ class EngineApp(BaseApp):
         config=True
     )
     paramiko = Bool(False, help="Use paramiko instead of the ssh program.").tag(config=True)
+    mpi = Bool(
+        False, help="Be a rank of the MPI job that mpiexec or srun starts this in."
+    ).tag(config=True)
     lease = Float(
         0.0, help="Seconds to outlive a lost controller; 0: as the controller says."
     ).tag(config=True)
@@ -81,6 +87,7 @@ class EngineApp(BaseApp):
     )
     flags = {  # noqa: RUF012 - as traitlets has it
         **BaseApp.flags,
+        "mpi": ({"EngineApp": {"mpi": True}}, "Be a rank: mpiexec -n 4 ipenginez --mpi"),
         "paramiko": ({"EngineApp": {"paramiko": True}}, "Use paramiko, not the ssh program."),
     }
 
@@ -113,6 +120,7 @@ class EngineApp(BaseApp):
         path = self.file and os.path.abspath(os.path.expanduser(self.file))
         path = path or self.folder.connector("engine", self.cluster_id)
         config = self.agent_config()
+        config.rank = self._rank() if self.mpi else None
         self._patience = Patience()
         self._wait_for(path, told=bool(self.file))
         from ipclusterz.net import agent  # slow, and not needed for help
@@ -128,6 +136,23 @@ class EngineApp(BaseApp):
         if state is not None and state.here() and state.engine_file == path:
             os.environ[states.TOKEN] = state.token
         return agent.run(config, self._report, None)
+
+    def _rank(self) -> Rank:
+        """Return which rank this is; SettingError when MPI cannot work here."""
+        rank = rank_here(os.environ)
+        if rank is None:
+            raise SettingError(
+                "--mpi: no launcher of MPI started this process; start the engines with"
+                " 'mpiexec -n 4 ipenginez --mpi'"
+            )
+        if self.n != 1:
+            raise SettingError(
+                f"--mpi: -n is {self.n}, but each rank is one engine; the launcher takes the"
+                f" number: mpiexec -n {self.n} ipenginez --mpi"
+            )
+        if not self.python and find_spec("mpi4py") is None:
+            raise SettingError(f"--mpi: {missing(sys.executable)}")
+        return rank
 
     def _wait_for(self, path: str, told: bool) -> Connector:
         """Return the connector in ``path``, saying at intervals what is waited for."""

@@ -1,6 +1,7 @@
 """What a launcher runs: a controller or an agent that is told everything on standard input.
 
-Run by a batch job, it is given a folder instead: see :class:`Folder`.  Otherwise standard
+Run by a batch job, it is given a folder instead: see :class:`Folder`; as a rank of an MPI job
+another kind of folder: see :mod:`ipclusterz.apps.rank`.  Otherwise standard
 input brings one line ``{"config": {...}}``, for an agent then one line
 ``{"connector": "..."}`` (or the connector itself), and its end means that the launcher is
 gone.  Standard output carries status events, one JSON object per line; whatever else is
@@ -131,10 +132,20 @@ def _folder(arguments: list[str]) -> Folder | None:
     return Folder(said["from"], int(part) - int(said.get("first", "0")) if part else -1)
 
 
+def _rank(arguments: tuple[str, ...]) -> Any:
+    """Return the ends of a rank of an MPI job, which ``--rank=FOLDER`` names."""
+    for word in arguments:
+        if word.startswith("--rank="):
+            from ipclusterz.apps.rank import RankStreams
+
+            return RankStreams(word.partition("=")[2])
+    return None
+
+
 def main(role: str, *arguments: str) -> int:
     """Run the ``controller`` or ``engine`` role; return the exit code."""
     _find_package()
-    streams = _folder(list(arguments)) or Streams()
+    streams = _folder(list(arguments)) or _rank(arguments) or Streams()
     try:
         first = streams.line()
         if first is None:

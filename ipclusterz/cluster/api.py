@@ -267,6 +267,7 @@ class Cluster(Coroutines):
 
     def start_engines_sync(self, n: int | None = None, engine_set_id: str | None = None) -> str:
         """Start ``n`` more engines, wait until they are ready, return the set's id."""
+        self._deployed.check_engines(n or self.n)
         made = self._deployed.launch_engines(n or self.n, engine_set_id)
         try:
             self._deployed.await_engines(made)
@@ -314,6 +315,7 @@ class Cluster(Coroutines):
 
     def _launch(self, n: int | None) -> EngineSet:
         if not self.running:
+            self._deployed.check_engines(n or self.n)
             self._deployed.launch_controller()
             atexit.register(_stop_at_exit, weakref.ref(self))
         if self.delay or getattr(self._deployed.launcher(), "AFTER_CONTROLLER", False):

@@ -154,6 +154,12 @@ class Deployment:
         plan = self.plan
         return get_launcher(plan.launcher, plan.options, plan.profile.path)
 
+    def check_engines(self, n: int | None) -> None:
+        """Raise LaunchError if the launcher knows already that it cannot start engines."""
+        check = getattr(self.launcher(), "check", None)
+        if check is not None:
+            check(self.engines_spec(n or usable_cores(), "check"))
+
     def engines_spec(self, count: int, name: str) -> LaunchSpec:
         """Return the launch of a set of engines, as data."""
         plan = self.plan

@@ -47,6 +47,11 @@ def rank_here(environ: Mapping[str, str]) -> Rank | None:
     return None
 
 
+def missing(python: str) -> str:
+    """Return what to tell somebody whose interpreter has no mpi4py."""
+    return f"{python} has no mpi4py: {python} -m pip install mpi4py"
+
+
 def _world(environ: Mapping[str, str]) -> str:
     """Return what tells this MPI job from others, '' where nothing does."""
     if name := environ.get("PMIX_NAMESPACE") or environ.get("PMI_JOBID"):

@@ -24,12 +24,6 @@ def test_unknown_launchers_are_answered_with_the_known() -> None:
         base.get_launcher("moon")
 
 
-@pytest.mark.parametrize("name", sorted(base._LATER))
-def test_later_launchers_are_not_in_this_version_yet(name: str) -> None:
-    with pytest.raises(LaunchError, match="not in this version yet"):
-        base.get_launcher(name)
-
-
 class Third:
     def start(self, spec: base.LaunchSpec) -> base.Job:
         raise LaunchError("never mind")
