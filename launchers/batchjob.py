@@ -128,7 +128,8 @@ class BatchJob:
             for made in self._submissions:
                 self.ids.append(self._submit(made))
         except BaseException:
-            self._cancel()
+            if not self._cancel():
+                self.ids = []
             self._clean()
             raise
         for id in self.ids:
@@ -340,7 +341,7 @@ class Asker:
         """Ask about the jobs of ``job`` from now on."""
         with self._changed:
             self._jobs.append(job)
-            self._interval = FIRST_SECONDS
+            self._interval = FIRST_SECONDS / 4
             self._changed.notify_all()
             if self._thread is None:
                 self._thread = threading.Thread(

@@ -272,6 +272,8 @@ class Deployment:
         for made in sets:
             self.sets.pop(made.id, None)
             self.remember_engines(made.id, None)
+        if not self.sets:
+            self._told_all()
 
     def stop(self, grace: float = STOP_SECONDS) -> None:
         """Stop everything that was started here and remove what it left."""
@@ -282,9 +284,7 @@ class Deployment:
                 jobs.append(self.controller)
         # May be interrupted, and called again with less patience.
         in_order = self._stop(jobs, grace)
-        if self._teller is not None:
-            self._teller.close()
-            self._teller = None
+        self._told_all()
         if not in_order and self.state is not None and not self._foreign:
             states.sweep(self.state.token)
         self.sets.clear()
@@ -360,6 +360,9 @@ class Deployment:
         )
 
     def _on_event(self, job: Job, event: Event) -> None:
+        said = event["event"] == "job"
+        if said:
+            self._say(event)  # who waits for such news goes on at once when it is noted
         with self._changed:
             if job is self.controller:
                 if event["event"] == "ready":
@@ -371,7 +374,8 @@ class Deployment:
                         event = {**event, "ready": len(made.ready), "of": made.n}
         self._note_folders(event)
         self._note_job(job, event)
-        self._say(event)  # before those who wait go on and say what follows from it
+        if not said:
+            self._say(event)  # before those who wait go on and say what follows from it
         with self._changed:
             self._changed.notify_all()
 
@@ -394,6 +398,11 @@ class Deployment:
                 states.write(state)
             except KernelError:
                 pass  # it was written a moment ago; only clean-up after a crash needs more
+
+    def _told_all(self) -> None:
+        if self._teller is not None:
+            self._teller.close()
+            self._teller = None
 
     def _note_job(self, job: Job, event: Event) -> None:
         """Hand news of a batch job to the hub, for clients, and to the state file."""

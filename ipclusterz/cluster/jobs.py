@@ -46,16 +46,16 @@ class HubTeller:
 
         waiting: dict[str, JobNews] = {}
         client: Client | None = None
-        while True:
-            news = self._news.get()
-            while news is not None:
-                waiting[news[0]] = news  # what is older has been overtaken
-                try:
-                    news = self._news.get_nowait()
-                except queue.Empty:
-                    break
-            if news is None:
-                break
+        closing = False
+        while not closing:
+            waited = [self._news.get()]
+            while not self._news.empty():
+                waited.append(self._news.get())
+            closing = None in waited
+            # Of one job only the latest: what is older has been overtaken.
+            waiting.update({news[0]: news for news in waited if news is not None})
+            if not waiting:
+                continue
             try:
                 if client is None:
                     client = Client(self._file, timeout=_CONNECT_SECONDS)

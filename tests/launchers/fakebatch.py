@@ -38,11 +38,12 @@ def state(number: str) -> str:
     """Q, R, or how it ended: an exit code, negative for a signal."""
     facts = job(number)
     ended = HERE / f"{number}.end"
+    begun = (HERE / f"{number}.pid").exists()
+    if facts.get("cancelled") and (ended.exists() or not begun):
+        return "cancelled"
     if ended.exists():
         return ended.read_text()
-    if facts.get("cancelled"):
-        return "cancelled"
-    return "R" if (HERE / f"{number}.pid").exists() else "Q"
+    return "R" if begun else "Q"
 
 
 def submit(script: str, mark: str, environment: dict[str, str], array: str) -> str:

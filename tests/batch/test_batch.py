@@ -1,0 +1,279 @@
+"""Engines in batch jobs, from the command line, with a batch system made for tests."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import stat
+import subprocess
+from pathlib import Path
+
+import pytest
+
+import ipclusterz as ipp
+from ipclusterz.error import EngineError, LaunchError
+from tests.batch.conftest import START, cancelled, profile, submitted
+from tests.running import Running, eventually, kill, run
+
+WAITS = "Slurm job 1 waits (Resources)"
+
+
+def job_of_engine() -> str:
+    return os.environ.get("SLURM_JOB_ID") or os.environ.get("PBS_JOBID", "")
+
+
+@pytest.mark.parametrize(
+    ("system", "jobs"),
+    [("slurm", ["1", "1", "1", "1"]), ("pbs", ["1.pbs1", "1.pbs1", "1.pbs1", "1.pbs1"])],
+)
+def test_from_submission_to_results_and_back(
+    system: str, jobs: list[str], batch: Path, ipython_dir: Path
+) -> None:
+    started = run(f"{START} -n 4 --engines={system} --queue=debug --walltime=10m")
+    assert started.returncode == 0, started.stderr
+    title = {"slurm": "Slurm", "pbs": "OpenPBS"}[system]
+    assert f"{title} job {jobs[0]} was submitted" in started.stdout
+    with ipp.Client() as rc:
+        rc.wait_for_engines(4, timeout=30)
+        assert rc.ids == [0, 1, 2, 3]
+        assert rc[:].apply_sync(job_of_engine) == jobs
+        assert rc.load_balanced_view().map_sync(lambda x: x * x, range(20)) == [
+            x * x for x in range(20)
+        ]
+    seen = json.loads(run("ipclusterz status -o json").stdout)
+    assert seen["jobs"] == [
+        {"id": jobs[0], "state": "running", "text": f"{title} job {jobs[0]} runs on node1"}
+    ]
+    assert [agent["job"] for agent in seen["agents"]] == [jobs[0]]
+    stopped = run("ipclusterz stop")
+    assert stopped.returncode == 0, stopped.stderr
+    assert submitted(batch) == ["1"]
+    assert list((profile(ipython_dir) / "jobs").iterdir()) == []
+
+
+def test_nothing_secret_is_in_what_the_batch_system_gets(
+    batch: Path, ipython_dir: Path
+) -> None:
+    (batch / "hold").touch()
+    assert run(f"{START} -n 2 --engines=slurm").returncode == 0
+    key = json.loads(
+        (profile(ipython_dir) / "security" / "ipcontroller-engine.json").read_text()
+    )["exec_key"]
+    (folder,) = (profile(ipython_dir) / "jobs").iterdir()
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    handover = folder / "handover.json"
+    assert key in handover.read_text()
+    assert stat.S_IMODE(handover.stat().st_mode) == 0o600
+    assert key not in (folder / "job.sh").read_text()
+    assert key not in (batch / "1.job").read_text()
+    assert not [text for text in (batch / "submitted").read_text().split() if key in text]
+
+
+def test_a_job_that_waits_is_told_of_and_cancelled(batch: Path) -> None:
+    (batch / "hold").touch()
+    started = run(f"{START} -n 2 --engines=slurm")
+    assert started.returncode == 0, started.stderr
+    assert WAITS in started.stdout
+    with ipp.Client() as rc, pytest.raises(ipp.TimeoutError, match=r"Slurm job 1 waits"):
+        rc.wait_for_engines(2, timeout=3)
+    assert WAITS in run("ipclusterz status").stdout
+    (batch / "2.job").write_text('{"script": "another user\'s"}')
+    assert run("ipclusterz stop").returncode == 0
+    assert cancelled(batch) == ["1"], "ours, and no other"
+
+
+def test_waiting_for_engines_at_the_start(batch: Path) -> None:
+    (batch / "hold").touch()
+    start = Running(f"{START} -n 2 --engines=slurm --wait=2")
+    start.until(r"waiting for engines, 0/2 are ready; Slurm job 1 waits \(Resources\)", 30)
+    start.end(signal.SIGINT)
+    assert cancelled(batch) == ["1"]
+    (batch / "hold").unlink()
+    started = run(f"{START} -n 2 --engines=slurm --wait=2")
+    assert started.returncode == 0
+    assert "2/2 engines" in started.stdout
+    with ipp.Client() as rc:
+        assert rc.ids == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("shape", "jobs"), [("array", 1), ("per-node", 2)], ids=["array", "per-node"]
+)
+def test_shapes(shape: str, jobs: int, batch: Path) -> None:
+    """Three engines, two on a node: the last one gets what is left."""
+    line = f"{START} -n 3 --engines=slurm --engines-per-node=2 --shape={shape} --wait=3"
+    started = run(line)
+    assert started.returncode == 0, started.stderr
+    assert len(submitted(batch)) == jobs
+    with ipp.Client() as rc:
+        parents = rc[:].apply_sync(os.getppid)
+    assert sorted(parents.count(parent) for parent in set(parents)) == [1, 2]
+
+
+def test_engines_are_added_by_another_job_and_stopped_with_the_cluster(batch: Path) -> None:
+    assert run(f"{START} -n 2 --engines=slurm --wait=2").returncode == 0
+    added = run("ipclusterz engines -n 1 --wait=1")
+    assert added.returncode == 0, added.stderr
+    assert "Slurm job 2 was submitted" in added.stdout
+    (batch / "hold").touch()
+    assert run("ipclusterz engines -n 1").returncode == 0
+    with ipp.Client() as rc:
+        assert rc.ids == [0, 1, 2]
+    assert run("ipclusterz stop").returncode == 0
+    assert "3" in cancelled(batch), "the one that waits"
+    eventually(lambda: (batch / "2.end").exists())
+
+
+def test_a_job_that_is_cancelled_from_outside_takes_its_engines_along(batch: Path) -> None:
+    (batch / "hold").touch()
+    assert run(f"{START} -n 1 --engines=slurm").returncode == 0
+    (batch / "hold").unlink()
+    assert run("ipclusterz engines -n 1 --wait=1").returncode == 0
+    with ipp.Client() as rc:
+        rc.wait_for_engines(1, timeout=30)
+        view = rc[0]
+        running = view.apply_async(__import__("time").sleep, 600)
+        eventually(lambda: rc.queue_status()[0]["queue"])
+        subprocess.run(["scancel", "2"], check=True)
+        with pytest.raises(EngineError, match="job 2 was ended by signal SIGTERM"):
+            running.get(timeout=30)
+        eventually(lambda: rc.ids == [])
+    eventually(
+        lambda: "Slurm job 2 has ended: it was" in run("ipclusterz status").stdout, timeout=30
+    )
+
+
+def test_a_job_that_dies_without_a_word_takes_its_engines_along(batch: Path) -> None:
+    assert run(f"{START} -n 1 --engines=slurm --wait=1").returncode == 0
+    with ipp.Client() as rc:
+        kill(int((batch / "1.pid").read_text()))
+        eventually(lambda: rc.ids == [], timeout=30)
+    log = lambda: run("ipclusterz status").stdout  # noqa: E731
+    eventually(lambda: "Slurm job 1 has ended: FAILED" in log(), timeout=30)
+
+
+def test_a_warned_job_gives_back_what_it_has_not_begun(batch: Path) -> None:
+    assert run(f"{START} -n 1 --engines=slurm --wait=1").returncode == 0
+    with ipp.Client() as rc:
+        view = rc.load_balanced_view()
+        slow = view.apply_async(__import__("time").sleep, 1.5)
+        eventually(lambda: rc.queue_status()[0]["tasks"])
+        others = [view.apply_async(job_of_engine) for _ in range(5)]
+        os.kill(int((batch / "1.pid").read_text()), signal.SIGUSR1)
+        assert run("ipclusterz engines -n 1 --wait=1").returncode == 0
+        assert slow.get(timeout=30) is None, "what runs is finished"
+        assert [one.get(timeout=30) for one in others] == ["2"] * 5
+        eventually(lambda: rc.ids == [1])
+    eventually(lambda: (batch / "1.end").read_text() == "0")
+
+
+def test_a_system_that_does_not_answer_for_a_while_ends_nothing(batch: Path) -> None:
+    assert run(f"{START} -n 1 --engines=slurm --wait=1").returncode == 0
+    (batch / "silent").touch()
+    with ipp.Client() as rc:
+        assert rc[0].apply_sync(job_of_engine) == "1"
+    (batch / "silent").unlink()
+    assert run("ipclusterz stop").returncode == 0
+    assert (batch / "1.end").exists()
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        ("reject", "Invalid partition name specified"),
+        ("mute", "it printed no job id"),
+    ],
+)
+def test_a_submission_that_fails_is_told_in_the_systems_words(
+    fault: str, said: str, batch: Path, ipython_dir: Path
+) -> None:
+    (batch / fault).touch()
+    started = run(f"{START} -n 2 --engines=slurm")
+    assert started.returncode == 1
+    assert said in started.stderr
+    assert "by: sbatch --parsable /" in started.stderr
+    assert not (profile(ipython_dir) / "pid" / "cluster-.json").exists()
+    assert list((profile(ipython_dir) / "jobs").iterdir()) == []
+
+
+def test_a_second_job_that_is_not_accepted_takes_the_first_back(
+    batch: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ipclusterz.launchers import batchjob
+
+    submit = batchjob.BatchJob._submit
+
+    def only_one(self: batchjob.BatchJob, made: batchjob.Submission) -> str:
+        if self.ids:
+            raise LaunchError("no more jobs for you")
+        return submit(self, made)
+
+    monkeypatch.setattr(batchjob.BatchJob, "_submit", only_one)
+    (batch / "hold").touch()
+    options = {"engines_per_node": 1, "shape": "per-node", "allow_loopback": True}
+    with pytest.raises(LaunchError, match="no more jobs for you"):
+        ipp.Cluster(2, engines="slurm", options=options).start_cluster_sync()
+    assert (submitted(batch), cancelled(batch)) == (["1"], ["1"])
+
+
+def test_a_submission_that_hangs_is_ended(batch: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ipclusterz.launchers import systems
+
+    monkeypatch.setattr(systems, "SECONDS", 1.0)
+    (batch / "hang").touch()
+    cluster = ipp.Cluster(2, engines="slurm", options={"allow_loopback": True})
+    with pytest.raises(LaunchError, match=r"sbatch .* does not end, it was killed after 1 s"):
+        cluster.start_cluster_sync()
+    assert not cluster.running
+
+
+def test_a_command_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    started = run(f"{START} -n 2 --engines=htcondor")
+    assert started.returncode == 1
+    assert "there is no command 'condor_submit' on this host" in started.stderr
+
+
+def test_a_controller_on_loopback_is_refused_before_anything_is_queued(batch: Path) -> None:
+    started = run("ipclusterz start -n 2 --engines=slurm")
+    assert started.returncode == 1
+    assert "which no other host reaches" in started.stderr
+    assert "nothing was submitted" in started.stderr
+    assert submitted(batch) == []
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "said"),
+    [
+        ("--engines=slurm", 2, "-n is missing"),
+        ("-n 2 --engines=slurm --shape=round", 2, "shape is 'round': choose from one, array"),
+        ("-n 2 --engines=slurm --walltime=90", 2, "walltime is '90'"),
+        ("-n 2 --engines=slurm --engines-per-node=-1", 2, "must not be negative"),
+        ("-n 2 --engines=slurm --batch-template=/none", 1, "cannot read the template /none"),
+        ("-n 4 --engines=sge --shape=one --engines-per-node=2", 1, "use --shape=array"),
+        ("-n 2 --queue=long", 2, "it goes with --engines=pbs, --engines=slurm"),
+    ],
+)
+def test_mistakes_are_told_before_anything_starts(
+    line: str, code: int, said: str, ipython_dir: Path
+) -> None:
+    done = run(f"ipclusterz start {line}")
+    assert (done.returncode, done.stdout) == (code, "")
+    assert said in done.stderr
+    assert not (profile(ipython_dir) / "security" / "ipcontroller-client.json").exists()
+
+
+def test_a_killed_launchers_jobs_are_cancelled_by_stop(batch: Path, ipython_dir: Path) -> None:
+    (batch / "hold").touch()
+    assert run(f"{START} -n 2 --engines=slurm").returncode == 0
+    state = json.loads((profile(ipython_dir) / "pid" / "cluster-.json").read_text())
+    kill(state["launcher"]["pid"])
+    run("ipclusterz stop")
+    assert cancelled(batch) == ["1"]
+
+
+def test_from_python(batch: Path) -> None:
+    options = {"allow_loopback": True, "wait": 2}
+    with ipp.Cluster(2, engines="slurm", options=options) as rc:
+        assert rc[:].apply_sync(job_of_engine) == ["1", "1"]
+    assert (batch / "1.end").exists()
