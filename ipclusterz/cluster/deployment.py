@@ -89,6 +89,7 @@ class Deployment:
         self._watcher: Watcher | None = None
         self._teller: HubTeller | None = None
         self._launched = 0
+        self._telling = False
         self._foreign = False
 
     @property
@@ -337,7 +338,7 @@ class Deployment:
     ) -> None:
         deadline = time.monotonic() + (seconds or self.plan.timeout)
         with self._changed:
-            while not self._check(done):
+            while self._telling or not self._check(done):
                 left = deadline - time.monotonic()
                 if left <= 0 and not strict:
                     return
@@ -360,10 +361,8 @@ class Deployment:
         )
 
     def _on_event(self, job: Job, event: Event) -> None:
-        said = event["event"] == "job"
-        if said:
-            self._say(event)  # who waits for such news goes on at once when it is noted
         with self._changed:
+            self._telling = True  # those who wait do not go on before this is said
             if job is self.controller:
                 if event["event"] == "ready":
                     self._controller_ready(event)
@@ -374,9 +373,9 @@ class Deployment:
                         event = {**event, "ready": len(made.ready), "of": made.n}
         self._note_folders(event)
         self._note_job(job, event)
-        if not said:
-            self._say(event)  # before those who wait go on and say what follows from it
+        self._say(event)
         with self._changed:
+            self._telling = False
             self._changed.notify_all()
 
     def _controller_ready(self, event: Event) -> None:
