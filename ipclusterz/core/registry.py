@@ -52,7 +52,7 @@ class Peer:
 
     __slots__ = (
         *("admit", "boot", "connection", "draining", "engines", "host", "id", "job", "pid"),
-        *("role", "since", "uuid"),
+        *("role", "since", "uuid", "world"),
     )
 
     def __init__(self, admit: m.Admit) -> None:
@@ -65,6 +65,7 @@ class Peer:
         self.pid = 0
         self.uuid = ""
         self.job = ""
+        self.world = ""
         self.draining = False
         self.since = 0.0
         self.engines: dict[int, m.EngineInfo] = {}
@@ -109,6 +110,7 @@ class Registry:
         self._next_engine = 0
         self._reserved: dict[int, bytes] = {}  # ids given to an agent, its engine up or not
         self._worlds: dict[str, tuple[int, int, set[int]]] = {}  # MPI jobs that are coming
+        self._broken: deque[tuple[str, str]] = deque(maxlen=100)  # MPI jobs, and a lost engine
         self._untold: set[int] = set()  # up, but not every scheduler knows them
         self._now = 0.0  # as last heard: coarse, and enough
         self._lost: tuple[float, str] | None = None  # when an agent last went, and why
@@ -219,7 +221,7 @@ class Registry:
             peer = self._add(_admit(minted, role, number, message.host), now)
         peer.connection = connection
         peer.host, peer.boot, peer.pid = message.host, message.boot, message.pid
-        peer.uuid, peer.job = message.uuid, message.job
+        peer.uuid, peer.job, peer.world = message.uuid, message.job, message.world
         peer.since = now
         self.beat(peer.id, now)
         for engine in set(peer.engines).difference(message.engines):
@@ -382,6 +384,9 @@ class Registry:
         if peer is None or self._reserved.get(engine) != peer_id:
             return
         del self._reserved[engine]
+        if peer.world:
+            said = reason.partition("; its last words:")[0].partition("\n")[0]
+            self._broken.append((peer.world, f"engine {engine}: {said}"))
         self.departed.append((engine, reason))
         if peer.engines.pop(engine, None) is not None:
             self.engine_peer.pop(engine, None)
@@ -404,6 +409,10 @@ class Registry:
         peer = self.peers.pop(peer_id, None)
         if peer is None:
             return
+        # A launcher of MPI kills the other ranks when one has died, and tells them nothing.
+        cause = next((text for world, text in self._broken if world == peer.world), "")
+        if cause and peer.engines:
+            reason = f"{reason}, as its MPI job has lost {cause}"
         self.liveness.forget(peer_id)
         if peer.role == Role.ENGINE:
             self._lost = (self._now, reason)

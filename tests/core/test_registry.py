@@ -53,6 +53,7 @@ class Hub:
         peer: bytes = b"",
         says: int | None = None,
         protocol: int = m.PROTOCOL,
+        **more: Any,
     ) -> r.Peer | None:
         self.count += 1
         connection = connection or b"connection %d" % self.count
@@ -66,6 +67,7 @@ class Hub:
             n,
             list(engines),
             peer,
+            **more,
         )
         minted = Minted(b"peer %d" % self.count, b"session", b"password")
         return self.registry.register(connection, int(role), message, minted, self.now)
@@ -239,6 +241,45 @@ def test_engine_ids_and_client_numbers_are_never_given_twice() -> None:
     assert len(numbers) == len(set(numbers))
     assert min(numbers) > 0  # client 0 is nobody
     assert ids == list(range(100))
+
+
+def test_ranks_of_an_mpi_job_get_ids_in_their_order_whoever_comes_first() -> None:
+    hub = Hub()
+
+    def came(rank: int, size: int = 3, world: str = "a") -> int:
+        peer = hub.agent(1, world=world, rank=rank, size=size)
+        (found,) = [engine for engine, id in hub.registry._reserved.items() if id == peer.id]
+        return found
+
+    assert [came(2), came(0)] == [2, 0]
+    assert [came(1, 2, "b"), came(1)] == [4, 1]  # another job in between
+    assert came(0, 1, "a") == 5  # the name again: the first job is complete
+    assert [came(0, 2, ""), came(0, 2, ""), came(1, 2, "")] == [6, 8, 9]  # jobs without names
+    hub.agent(2)
+    assert hub.registry._next_engine == 12
+
+
+@pytest.mark.parametrize(("rank", "size"), [(-1, 4), (4, 4), (0, 1 << 40)])
+def test_ranks_that_cannot_be_are_refused(rank: int, size: int) -> None:
+    hub = Hub()
+    assert hub.register(Role.ENGINE, n=1, world="a", rank=rank, size=size) is None
+    assert hub.registry._next_engine == 0
+
+
+def test_what_goes_with_a_dead_rank_is_told_of_it() -> None:
+    hub = Hub()
+    ranks = [hub.agent(1, world="a", rank=rank, size=2) for rank in (0, 1)]
+    other = hub.agent(1, world="b", rank=0, size=1)
+    for number, peer in enumerate([*ranks, other]):
+        info = m.EngineInfo(number, "host", 1, peer.id)
+        hub.registry.engines_up(peer.id, [info], hub.now)
+    hub.ack()
+    hub.registry.engine_down(ranks[1].id, 1, "killed by signal SIGSEGV; its last words:\nno")
+    hub.registry.gone(ranks[0].id, "its process 7 has ended")
+    hub.registry.gone(other.id, "its process 8 has ended")
+    reason = "as its MPI job has lost engine 1: killed by signal SIGSEGV"
+    assert dict(hub.registry.departed)[0] == f"its process 7 has ended, {reason}"
+    assert dict(hub.registry.departed)[2] == "its process 8 has ended"
 
 
 def test_nobody_gets_ids_who_is_not_there() -> None:

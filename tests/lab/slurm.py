@@ -198,7 +198,7 @@ class Slurm:
     def _write(self) -> None:
         self.folder.chmod(0o755)
         _claim(self.folder)
-        for name in ("state", "log", "spool", "home", "home/root"):
+        for name in ("state", "log", "spool", "tmp", "home", "home/root"):
             (self.folder / name).mkdir()
         other = pwd.getpwnam(OTHER_USER)
         self.home(OTHER_USER).mkdir()
@@ -231,7 +231,8 @@ class Slurm:
         self._await("munged", lambda: (here / "munge").exists())
         self._daemon("slurmctld", "slurmctld", "-D")
         for name in NODES:
-            (here / "spool" / name).mkdir()
+            for part in ("spool", "tmp"):
+                (here / part / name).mkdir()
             self._daemon(name, "slurmd", "-D", "-N", name)
         self._await("slurmctld", self._answers)
         # A node that looks idle may still be unable to start anything.
@@ -391,6 +392,7 @@ def _conf(folder: Path, knobs: Knobs) -> str:
         "JobCompType": "jobcomp/none",
         "StateSaveLocation": folder / "state",
         "SlurmdSpoolDir": folder / "spool/%n",
+        "TmpFS": folder / "tmp/%n",  # what nodes of one machine would share by mistake
         "SlurmctldPidFile": folder / "slurmctld.pid",
         "SlurmdPidFile": folder / "slurmd.%n.pid",
         "SlurmctldLogFile": folder / "log/slurmctld",
