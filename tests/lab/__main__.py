@@ -29,8 +29,8 @@ from tests.lab import build
 from tests.lab.lab import Lab
 from tests.lab.space import LabError, entering
 
-RECORD = Path("/run/ipclusterz-lab.json")
-"""Where the lab that is up by hand says which processes its hosts are."""
+RECORD = Path(os.environ.get("IPCLUSTERZ_LAB_RECORD", "/run/ipclusterz-lab.json"))
+"""Where the lab that is up by hand says which processes its hosts are; elsewhere in tests."""
 
 
 def parser() -> argparse.ArgumentParser:
