@@ -119,6 +119,10 @@ _CAUSES: tuple[tuple[str, str], ...] = (
         "there is no host named {what}: correct the name, or add it to ~/.ssh/config",
     ),
     (
+        r"open failed: connect failed: (?P<what>[^\r\n]*(?:[Nn]ame|nodename)[^\r\n]*)",
+        "the host on the way there finds no host named so ({what}): correct the name",
+    ),
+    (
         r"[Cc]onnection refused",
         "nothing listens on its SSH port: is sshd running, and is the port right?",
     ),

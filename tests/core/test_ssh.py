@@ -113,6 +113,12 @@ Connection closed by UNKNOWN port 65535
         ("x not found in known_hosts", "its host key is not known here", "trust"),
         (THROUGH, "there is no host named gate:", ""),
         (
+            "channel 0: open failed: connect failed: Name or service not known\r\nstdio"
+            " forwarding failed\r\nkex_exchange_identification: Connection closed by remote",
+            "the host on the way there finds no host named so (Name or service not known)",
+            "",
+        ),
+        (
             "ssh: connect to host login port 22: Connection refused",
             "nothing listens on its SSH port",
             "",
