@@ -238,7 +238,7 @@ class RemoteHost:
         alive = self._connection is not None and self._connection.alive()
         why = self._why_lost("its connection ended")
         self._drop()
-        what = f"{self.name} ({remote.engine_count(self.host.n)})"
+        what = f"{self.name} with {remote.engine_count(self.host.n)}"
         self._say(
             "lost",
             f"{what}: {why}; its engines live on, trying to connect again for"

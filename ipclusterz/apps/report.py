@@ -48,6 +48,8 @@ class Report:
         kind = event["event"]
         if kind == "ready":
             self._say(f"controller up: {event.get('url', '')}")
+            if event.get("beyond"):
+                self._say(str(event["beyond"]))
         elif kind == "engine":
             self._engine(int(event.get("ready", 0)), int(event.get("of", 0)))
         elif kind == "engine_down" and not self.stopping:
@@ -59,7 +61,9 @@ class Report:
         elif kind == "error" and self.up:
             print(event.get("text", ""), file=sys.stderr, flush=True)
         elif kind in _NOTES:
-            self._note(kind, str(event.get("text") or event.get("reason") or ""))
+            text = str(event.get("text") or event.get("reason") or "")
+            # What a launcher tells of a host is not a wait that has another reason each time.
+            self._note(kind, text, news="host" in event and kind != "waiting")
 
     def complete(self, what: str = "ready") -> None:
         """Say that all is ready (or ``what`` it is), and how long that took."""
@@ -75,9 +79,9 @@ class Report:
         else:
             self._missing.append(text)  # should all be missing, the error says it all
 
-    def _note(self, kind: str, text: str) -> None:
+    def _note(self, kind: str, text: str, news: bool = False) -> None:
         # While it starts, each wait is told: nothing else happens.
-        if text and not self.stopping and (not self.up or self._patience.allows(text)):
+        if text and not self.stopping and (not self.up or news or self._patience.allows(text)):
             self._say(text if kind == "waiting" else f"{kind}: {text}")
 
     def _engine(self, ready: int, of: int) -> None:
