@@ -38,7 +38,16 @@ class ControllerApp(BaseApp):
     config_names = ("ipcontrollerz_config",)
     warn_root = True
 
-    ip = Unicode("127.0.0.1", help="The address to listen on.").tag(config=True)
+    ip = Unicode(
+        "127.0.0.1",
+        help="Where to listen besides loopback: an address, an interface such as eth1, a host"
+        " name, auto (the address by which this host reaches others), or * for all.",
+    ).tag(config=True)
+    client_ip = Unicode(
+        "",
+        help="Where clients from other hosts may come, written like ip; empty: nowhere, only"
+        " engines come to ip.",
+    ).tag(config=True)
     ports = Unicode(
         "",
         help="Seven ports, like 12345-12351: registration, heartbeat, query, direct, task,"
@@ -113,26 +122,32 @@ class ControllerApp(BaseApp):
         folder = self.folder.create()
         settings = self.settings()
         with states.lock(folder):
-            check_free(folder, self.cluster_id)
+            kept = check_free(folder, self.cluster_id)
             config = settle(settings, folder, self.cluster_id)
             config.log_dir, config.log_level = self.log_dir, self.level
             state = states.new(folder, self.cluster_id, own=False)
             state.launcher, state.controller = None, state.launcher
             state.reuse = config.reuse
+            state.jobs = kept
             states.write(state)
         os.environ[states.TOKEN] = state.token
         try:
             return controller.run(config, lambda event: self._report(event, state), None)
         finally:
+            # Engines may have been added by batch jobs since.
+            state.jobs = (states.read(state.path) or state).jobs
             states.clean(state)
 
     def _report(self, event: dict[str, Any], state: states.State) -> None:
         kind = event["event"]
         if kind == "ready":
             with states.lock(self.folder):
+                state.jobs = (states.read(state.path) or state).jobs
                 state.runtime = str(event.get("runtime", ""))
                 states.write(state)
             self.say(f"controller up: {event.get('url', '')}")
+            if event.get("beyond"):
+                self.say(f"note:          {event['beyond']}")
             self.say(f"for clients:   {state.client_file}")
             self.say(f"for engines:   {state.engine_file}")
             self.say(f"start engines: ipenginez --file={quote(state.engine_file)}")

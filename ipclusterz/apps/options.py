@@ -8,7 +8,8 @@ from typing import Any
 from ipclusterz.apps.base import BaseApp
 
 _CONTROLLER = {
-    "ip": ("ip", "Listen on this address. [127.0.0.1]"),
+    "ip": ("ip", "Listen on this address, interface, name, or auto. [127.0.0.1]"),
+    "client-ip": ("client_ip", "Clients from other hosts may come there. [nowhere]"),
     "ports": ("ports", "All seven ports, like 12345-12351."),
     "regport": ("regport", "The port of registration."),
     "hb": ("hb", "The port of heartbeats."),

@@ -15,9 +15,11 @@ import msgspec
 from ipclusterz.client.locate import NoClusterFound, locate
 from ipclusterz.client.way import open_way
 from ipclusterz.core import message as m
-from ipclusterz.core.connector import Connector, loopback_elsewhere
+from ipclusterz.core.addresses import beyond
+from ipclusterz.core.connector import Connector, candidates, loopback_elsewhere, parse
 from ipclusterz.core.message import Channel, Op
-from ipclusterz.error import ControllerLost, TimeoutError
+from ipclusterz.error import ControllerLost, KernelError, TimeoutError
+from ipclusterz.files import read_private
 from ipclusterz.net.host import loopback_id
 from ipclusterz.paths import ProfileDir
 
@@ -160,10 +162,26 @@ def _cluster(connector: Connector, folder: ProfileDir, version: str) -> dict[str
         "version": version,
         "host": connector.location,
         "url": connector.url,
+        "beyond": _beyond(connector, folder),
         "controller_pid": connector.pid,
         "started": connector.started,
         "uptime": max(time.time() - connector.started, 0.0),
     }
+
+
+def _beyond(connector: Connector, folder: ProfileDir) -> str:
+    """Return where other hosts can come, as the connector files tell it."""
+    try:
+        path = folder.connector("engine", connector.cluster_id)
+        engines = parse(read_private(path).decode(), path)
+    except (KernelError, OSError, ValueError):
+        return ""  # only the client's file is here
+    return beyond(_places(engines), _places(connector))
+
+
+def _places(connector: Connector) -> list[str]:
+    tcp = [a for a in candidates(connector, "registration") if a.startswith("tcp:")]
+    return [address[6:].rpartition(":")[0] for address in tcp]
 
 
 def _engine(

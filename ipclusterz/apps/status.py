@@ -146,6 +146,7 @@ def head(seen: Snapshot) -> list[str]:
         f"{which} of profile {seen['profile']!r} on {seen['host']}: up"
         f" {duration(seen['uptime'])}, controller {seen['controller_pid']},"
         f" ipclusterz {seen['version']}",
+        *([seen["beyond"]] if seen["beyond"] else []),
         _work(seen),
         _schedulers(seen["schedulers"]),
         _clients(seen["clients"]),

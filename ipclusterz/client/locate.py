@@ -174,7 +174,10 @@ def _elsewhere(connector: Connector, origin: str, sshserver: str | None) -> str:
     if ports := tcp_ports(connector):
         place = destination(host) if connectors.valid_ssh(host) else Destination(host)
         lines.append(f"Or make the tunnels by hand: {ssh_command(place, ports)}")
-    lines.append("Or start the controller with --ip and an address this host can reach.")
+    lines.append(
+        "Or start the controller with --client-ip and an address of its host that this one can"
+        " reach (--ip alone lets engines in, not clients)."
+    )
     return "\n".join(lines)
 
 

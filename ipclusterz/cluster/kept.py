@@ -20,9 +20,11 @@ from typing import Any
 from msgspec import Struct
 
 from ipclusterz.cluster.settings import ControllerSettings, SettingError, decide
+from ipclusterz.core.addresses import LOOPBACK, AddressError
 from ipclusterz.core.config import CHANNEL_NAMES, ControllerConfig
 from ipclusterz.error import ClusterError
 from ipclusterz.files import quote, read_private, write_private
+from ipclusterz.net.interfaces import resolve
 from ipclusterz.paths import ProfileDir
 
 _SCRYPT_N = 2**15
@@ -33,13 +35,18 @@ none is in use when the controller comes back."""
 
 
 class Kept(Struct):
-    """The content of a key file; ``salt`` is empty for a key that was not the user's own."""
+    """The content of a key file; ``salt`` is empty for a key that was not the user's own.
+
+    ``ip`` and ``client_ip`` are as they were said, ``addresses`` what they meant.
+    """
 
     key: bytes
     salt: bytes
     ip: str
     transport: str
     ports: dict[str, int]
+    client_ip: str = ""
+    addresses: list[str] = []
 
 
 def settle(
@@ -59,19 +66,54 @@ def settle(
     elif settings.db == "sqlite":
         config.db = os.path.join(settings.db_dir or profile.path, "tasks.db")
     if not settings.reuse_files:
-        config.ip = config.ip or "127.0.0.1"
+        config.ip = config.ip or LOOPBACK
+        _addresses(config)
         if settings.execkey:
             config.exec_key = stretch(settings.execkey, os.urandom(16))
         return config
     path = profile.key_file(cluster_id)
     kept = load(path)
     if kept is None:
-        kept = _choose(config, settings.execkey)
+        config.ip = config.ip or LOOPBACK
+        kept = _choose(config, settings.execkey, _addresses(config))
         save(path, kept)
     else:
         _compare(kept, config, settings, path)
-    config.ip, config.ports, config.exec_key = kept.ip, dict(kept.ports), kept.key
+        config.ip, config.client_ip = kept.ip, kept.client_ip
+        _same_addresses(kept, config, path)
+    config.ports, config.exec_key = dict(kept.ports), kept.key
     return config
+
+
+def _addresses(config: ControllerConfig) -> list[str]:
+    """Return what ``ip`` and ``client_ip`` mean on this host."""
+    found: list[str] = []
+    if config.transport != "tcp":
+        return found
+    for name, said in (("ip", config.ip), ("client_ip", config.client_ip)):
+        try:
+            found += resolve(said) if said else []
+        except AddressError as error:
+            raise SettingError(f"{name}: {error}") from None
+    return list(dict.fromkeys(found))
+
+
+def _same_addresses(kept: Kept, config: ControllerConfig, path: str) -> None:
+    """Refuse to start where copied connector files would lead to nobody, or to a stranger."""
+    now = _addresses(config)
+    lost = [address for address in kept.addresses if address not in now]
+    if lost:
+        raise SettingError(
+            f"{' and '.join(filter(None, [kept.ip, kept.client_ip]))!r} meant"
+            f" {', '.join(kept.addresses)} when -r kept it (in {path}), and means"
+            f" {', '.join(now)} now; connector files copied elsewhere lead to the old"
+            f" address. Give this host {lost[0]} back, or forget what was kept, and copy the"
+            f" files again, with: rm {_kept_files(path, config)}"
+        )
+
+
+def _kept_files(path: str, config: ControllerConfig) -> str:
+    return " ".join(quote(p) for p in (path, config.client_file, config.engine_file))
 
 
 def stretch(own: bytes, salt: bytes) -> bytes:
@@ -104,6 +146,8 @@ def save(path: str, kept: Kept) -> None:
         "ip": kept.ip,
         "transport": kept.transport,
         "ports": kept.ports,
+        "client_ip": kept.client_ip,
+        "addresses": kept.addresses,
     }
     write_private(path, json.dumps(document, indent=2).encode() + b"\n")
 
@@ -120,17 +164,20 @@ def _decode(document: dict[str, Any]) -> Kept:
         ip=str(document["ip"]),
         transport=str(document["transport"]),
         ports={str(name): int(port) for name, port in document["ports"].items()},
+        # Files of earlier versions have neither.
+        client_ip=str(document.get("client_ip", "")),
+        addresses=[str(address) for address in document.get("addresses", ())],
     )
     if len(kept.key) < 16 or not set(kept.ports) <= set(CHANNEL_NAMES):
         raise ValueError("no key file")
     return kept
 
 
-def _choose(config: ControllerConfig, own: bytes) -> Kept:
+def _choose(config: ControllerConfig, own: bytes, addresses: list[str]) -> Kept:
     salt = os.urandom(16) if own else b""
     key = stretch(own, salt) if own else os.urandom(32)
     ports = _pick(config.ports) if config.transport == "tcp" else {}
-    return Kept(key, salt, config.ip or "127.0.0.1", config.transport, ports)
+    return Kept(key, salt, config.ip, config.transport, ports, config.client_ip, addresses)
 
 
 def _pick(given: dict[str, int]) -> dict[str, int]:
@@ -164,6 +211,8 @@ def _compare(
         said.append(("transport", config.transport, kept.transport))
     if config.ip:
         said.append(("ip", config.ip, kept.ip))
+    if config.client_ip:
+        said.append(("client_ip", config.client_ip, kept.client_ip or "none"))
     if settings.execkey:
         own = stretch(settings.execkey, kept.salt)
         said.append(("key (by its hash)", fingerprint(own), fingerprint(kept.key)))
@@ -174,7 +223,6 @@ def _compare(
             raise SettingError(
                 f"the {what} is to be {new}, but -r keeps {old} (in {path}), which connector"
                 " files copied elsewhere rely on. Leave the setting out to use what is kept,"
-                f" or forget that with: rm {quote(path)} {quote(config.client_file)}"
-                f" {quote(config.engine_file)}"
+                f" or forget that with: rm {_kept_files(path, config)}"
             )
     config.transport = kept.transport

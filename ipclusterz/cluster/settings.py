@@ -44,6 +44,7 @@ class SettingError(ClusterError):
 class ControllerSettings(Struct):
     """A controller as a user describes it; empty and 0 mean: decide yourself.
 
+    ``ip`` and ``client_ip`` are addresses, interfaces, host names, ``auto`` or ``*``.
     ``ports`` is seven ports, as ``12345-12351`` or separated by commas, in the order
     registration, heartbeat, query, direct, task, control, iopub; the single ones win over
     it.  ``ping`` is in milliseconds, ``lease`` in seconds, ``execkey`` the user's own key.
@@ -51,6 +52,7 @@ class ControllerSettings(Struct):
     """
 
     ip: str = ""
+    client_ip: str = ""
     ports: str = ""
     regport: int = 0
     hb: int = 0
@@ -115,6 +117,8 @@ def decide(settings: ControllerSettings) -> ControllerConfig:
     for name, value in (("ssh", settings.ssh), ("enginessh", settings.enginessh)):
         if value and not valid_ssh(value):
             raise SettingError(f"{name} is {value!r}: it must be [user@]host[:port]")
+    if transport == "ipc" and settings.client_ip:
+        raise SettingError("transport 'ipc' binds no TCP port: leave client_ip out, or use tcp")
     if settings.scheme not in SCHEMES:
         raise SettingError(f"scheme is {settings.scheme!r}: choose from {', '.join(SCHEMES)}")
     if settings.ping < 10:
@@ -129,6 +133,7 @@ def decide(settings: ControllerSettings) -> ControllerConfig:
         client_file="",
         engine_file="",
         ip=ip,
+        client_ip="0.0.0.0" if settings.client_ip == "*" else settings.client_ip,
         ports=ports,
         transport=transport,
         location=settings.location,

@@ -26,6 +26,8 @@ CHANNEL_NAMES: tuple[str, ...] = (
 class ControllerConfig(msgspec.Struct):
     """A controller: where it listens, what it writes, how long it waits.
 
+    ``ip`` and ``client_ip`` are addresses, interfaces, host names, ``auto`` or ``*``; clients
+    from elsewhere are let in at those of ``client_ip`` only, engines at all of both.
     ``ports`` maps channel names to TCP ports; a missing name or 0 means any free port.
     ``transport`` is ``tcp`` (loopback sockets as well) or ``ipc`` (no TCP port at all).
     ``exec_key`` is the cluster's secret of at least 16 bytes, or None for a fresh one.
@@ -38,6 +40,7 @@ class ControllerConfig(msgspec.Struct):
     client_file: str
     engine_file: str
     ip: str = "127.0.0.1"
+    client_ip: str = ""
     ports: dict[str, int] = {}
     transport: str = "tcp"
     location: str = ""

@@ -414,10 +414,12 @@ class Agent:
         if not self.config.lease:
             self.custody.lease = registered.lease
         identity = Identity(registered.peer, registered.session, registered.password)
+        worked = self._registrar.address
         for channel, dial in self._dials.items():
-            dial.identify(identity, self._route.channel(channel, registered.addresses[channel]))
+            told = registered.addresses[channel]
+            dial.identify(identity, self._route.channel(channel, told, worked))
         if first:
-            self.log.info("registered; engines %s", _ranges(registered.engines))
+            self.log.info("registered; engines %s, at %s", _ranges(registered.engines), worked)
             self.loop.after(registered.heartbeat, self._beat)
             self._start(registered.engines)
         elif self._infos:
@@ -441,6 +443,8 @@ class Agent:
             return
         if kind != self._problem:
             self._problem = kind
+            if self._route.tunnel is None and self._registrar.all_tried:
+                text = self._registrar.tried
             lease = self.custody.lease
             what = f"no connection to the controller ({text}); trying again for {lease:.0f} s"
             self.log.warning(what)

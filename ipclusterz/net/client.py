@@ -186,6 +186,8 @@ class Connection:
 
     def _check_start(self) -> None:
         kind, text = self._problem
+        if self._route.tunnel is None and kind:
+            text = self._registrar.tried or text
         where = f"the controller at {self._connector.url}"
         if self._refused:
             raise AuthenticationError(f"{where} refused this client: {self._refused}")
@@ -207,6 +209,13 @@ class Connection:
         where = f"the controller at {self._connector.url}"
         if self._registered is None:
             text = self._problem[1] or "no answer"
+            if self._route.tunnel is None:
+                text = self._registrar.tried
+                if host.loopback_id() != self._connector.hostid:
+                    text += (
+                        "; is it up, and does no firewall drop what comes from"
+                        f" {host.host_name()}? SSH gets through: Client(sshserver=...)"
+                    )
             return f"could not register with {where} within {timeout:g} s: {text}"
         down = [f"{c.name.lower()} ({d.problem})" for c, d in self._dials.items() if not d.up]
         missing = ", ".join(down) or "the list of engines"
@@ -244,6 +253,7 @@ class Connection:
             self.facts = {
                 "cluster_id": registered.cluster_id,
                 "url": self._connector.url,
+                "address": self._registrar.address,
                 "location": self._connector.location,
                 "number": registered.number,
                 "heartbeat": registered.heartbeat,
@@ -255,8 +265,10 @@ class Connection:
             self._give_up(ControllerLost(text))
             return
         identity = Identity(registered.peer, registered.session, registered.password)
+        worked = self._registrar.address
         for channel, dial in self._dials.items():
-            dial.identify(identity, self._route.channel(channel, registered.addresses[channel]))
+            told = registered.addresses[channel]
+            dial.identify(identity, self._route.channel(channel, told, worked))
 
     def _hub_state(self, kind: str, text: str) -> None:
         kind, text = self._route.judge(kind, text, self._registrar.all_tried)

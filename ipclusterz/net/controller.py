@@ -24,12 +24,13 @@ from typing import Any, NoReturn
 
 from ipclusterz import files, paths
 from ipclusterz._version import __version__
+from ipclusterz.core.addresses import beyond
 from ipclusterz.core.config import CHANNEL_NAMES, ControllerConfig
 from ipclusterz.core.connector import Connector, dump
 from ipclusterz.core.message import Channel
 from ipclusterz.error import LaunchError
 from ipclusterz.net import host, hub, scheduler
-from ipclusterz.net.listening import Listening, is_loopback
+from ipclusterz.net.listening import Listening
 from ipclusterz.net.log import open_log
 from ipclusterz.net.seal import ClusterKeys
 
@@ -295,7 +296,9 @@ class Supervisor:
     def _connector(self, role: str, ssh: str) -> Connector:
         keys = self.keys
         secret = keys.client_secret if role == "client" else keys.engine_secret
-        addresses = self.listening.addresses()
+        listening = self.listening
+        client = role == "client"
+        addresses = listening.client_addresses() if client else listening.addresses()
         tcp = [a for a in addresses[0] if a.startswith("tcp:")]
         return Connector(
             exec_key=secret.decode(),
@@ -323,8 +326,10 @@ class Supervisor:
 
     def _announce(self) -> None:
         tcp = self.listening.tcp_addresses()
-        if any(not is_loopback(a.rpartition(":")[0][6:]) for a in tcp):
+        reached = self._reached()
+        if reached:
             self.log.warning("listening beyond loopback, as asked: %s", ", ".join(tcp))
+            self.log.warning("%s", reached)
         self.log.info(
             "ipclusterz %s on Python %s is up: %s; pid %d; UNIX sockets in %s",
             __version__,
@@ -340,6 +345,7 @@ class Supervisor:
                 "pid": os.getpid(),
                 "parts": {part: pid for pid, part in self._pids.items()},
                 "url": tcp[0] if tcp else self.listening.ipc[Channel.REGISTRATION][1],
+                "beyond": reached,
                 "runtime": self.runtime,
                 "client_file": self.config.client_file,
                 "engine_file": self.config.engine_file,
@@ -351,6 +357,12 @@ class Supervisor:
                 },
             }
         )
+
+    def _reached(self) -> str:
+        """Return in words where other hosts can come, and who; '' on loopback only."""
+        listening = self.listening
+        clients = [place for place in listening.places if listening.client_place(place)]
+        return beyond(listening.places, clients)
 
     def clean(self) -> None:
         """Remove what a controller that has ended leaves: sockets, and files unless kept."""

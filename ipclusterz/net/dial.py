@@ -32,6 +32,11 @@ from ipclusterz.net.seal import (
 )
 
 ATTEMPT_SECONDS = 10.0
+FIRST_SECONDS = 2.0
+"""How long another host may be silent in the first round when there are others to try."""
+
+_NEAR = ("ipc:", "tcp://127.", "tcp://[::1]")
+
 PROMPT = frozenset((int(Channel.QUERY),))
 """Channels on which each message is acknowledged at once: few, and the controller waits for
 the last acknowledgement before it ends."""
@@ -49,6 +54,17 @@ _welcome = msgspec.msgpack.Decoder(Welcome).decode
 def jitter() -> float:
     """Return a random factor between 0.75 and 1.25, so that peers do not return in step."""
     return 0.75 + os.urandom(1)[0] / 510
+
+
+def patience(turn: int, addresses: list[str]) -> float:
+    """Return how long an attempt may take: a silent host must not hide a good address.
+
+    On this host what is silent is busy, and the last address of the first round may be of a
+    busy controller; both are given the time, as all are in later rounds.
+    """
+    if turn >= len(addresses) - 1 or addresses[turn].startswith(_NEAR):
+        return ATTEMPT_SECONDS
+    return FIRST_SECONDS
 
 
 class Identity:
@@ -80,7 +96,7 @@ class Wire:
         monitor = sockets.monitored(socket)
         self.monitor = ZSocket(loop, monitor, lambda f: on_event(self, sockets.event_of(f)))
         self.socket = ZSocket(loop, socket, lambda f: on_frames(self, f))
-        socket.connect(address)
+        sockets.connect(socket, address)
 
     def begin(self, frame: bytes) -> None:
         """Say the first thing.
@@ -137,6 +153,7 @@ class Dial:
         self._identity: Identity | None = None
         self._addresses: list[str] = []
         self._turn = 0
+        self._patience = ATTEMPT_SECONDS
         self._refusals = 0
         self._pause = FIRST_PAUSE
         self._wire: Wire | None = None
@@ -184,14 +201,15 @@ class Dial:
             socket.close(0)
             self._failed(str(error))
             return
-        wire.timer = self._loop.after(ATTEMPT_SECONDS, self._too_long)
+        self._patience = patience(self._turn, self._addresses)
+        wire.timer = self._loop.after(self._patience, self._too_long)
         head = HELLO + identity.peer + wire.ours
         key = connection_key(identity.session, self.channel, GREETING, wire.ours)
         greeting = _encode(Greeting(self._link_id, self.link.received))
         wire.begin(head + Sealer(key).seal(greeting, head))
 
     def _too_long(self) -> None:
-        self._failed(f"no answer within {ATTEMPT_SECONDS:.0f} s")
+        self._failed(f"no answer within {self._patience:.0f} s")
 
     def _event(self, wire: Wire, event: int) -> None:
         if wire is self._wire:

@@ -19,6 +19,7 @@ from zmq.utils import z85
 
 from ipclusterz.core import message as m
 from ipclusterz.core import registry as r
+from ipclusterz.core.addresses import is_loopback
 from ipclusterz.core.message import Channel, Role
 from ipclusterz.net import host, sockets
 from ipclusterz.net.door import Door
@@ -91,6 +92,7 @@ class Hub:
             first_number=_fresh_number() if reuse else 1,
         )
         self._host = host.host_id()
+        self._client_place = listening.client_place
         self._pidfds: dict[bytes, int] = {}
         self._connections: dict[bytes, bytes] = {}  # registration connection -> peer
         self._refusals: dict[str, int] = {}  # mechanism -> connections refused so far
@@ -178,11 +180,33 @@ class Hub:
         except (KeyError, zmq.ZMQError, msgspec.MsgspecError) as error:
             self.log.warning("ignored a registration that makes no sense: %s", error)
             return
+        if role == Role.CLIENT and not self._may_come(connection, frames[1], message):
+            return
         if self._remembering:
             # The schedulers will tell whom we knew; until then everybody looks new.
             self._early.append((connection, role, message))
         else:
             self._registration_message(connection, role, message)
+
+    def _may_come(self, connection: bytes, frame: Any, message: Any) -> bool:
+        """Refuse a client from another host unless it came where such may come."""
+        there, here = sockets.ends_of(frame)
+        if not there or is_loopback(there) or there == here or self._client_place(here):
+            return True
+        if isinstance(message, m.Register):
+            self.log.warning(
+                "refused a client from %s: at %s only engines are let in from other hosts"
+                " (--client-ip)",
+                there,
+                here,
+            )
+            text = (
+                f"it comes from {there} to {here}, where this controller lets in engines only;"
+                " go through SSH (Client(sshserver=...)), or start the controller with"
+                f" --client-ip={here}"
+            )
+            self._answer(connection, m.Refused(text))
+        return False
 
     def _remembered(self) -> None:
         """All schedulers have told what they know, or had the time to."""

@@ -8,16 +8,28 @@ from __future__ import annotations
 
 import os
 import socket
+from itertools import compress
 
 import zmq
 
 from ipclusterz.core import message as m
+from ipclusterz.core.addresses import (
+    ANY,
+    LOOPBACK,
+    AddressError,
+    all_of,
+    is_loopback,
+    url_host,
+)
 from ipclusterz.core.config import CHANNEL_NAMES, ControllerConfig
 from ipclusterz.core.message import CHANNELS, Channel
 from ipclusterz.error import LaunchError
-from ipclusterz.net import host, sockets
+from ipclusterz.net import sockets
+from ipclusterz.net.interfaces import facts, resolve
 
 BACKLOG = 4096
+_ATTEMPTS = 20
+"""Ports that are tried until one is free on all addresses."""
 
 
 class Listening:
@@ -25,18 +37,28 @@ class Listening:
 
     def __init__(self) -> None:
         self.tcp: dict[int, list[tuple[int, str]]] = {}
+        self.ips: list[str] = []
+        """What TCP listens on, loopback last."""
+        self.places: list[str] = []
+        """By which addresses other hosts may know us, then our loopback."""
+        self.client_ips: frozenset[str] = frozenset()
+        """Where clients from elsewhere are let in; see :meth:`client_place`."""
+        self._told: dict[int, list[str]] = {}
         self.ipc: dict[int, tuple[int, str]] = {}
         self.monitor: tuple[int, str] = (-1, "")
         self._sockets: list[socket.socket] = []
 
     def open(self, config: ControllerConfig, runtime: str) -> None:
         """Listen on everything; LaunchError names the address that cannot be had."""
+        if config.transport == "tcp":
+            self._decide(config)
         for channel in CHANNELS:
             name = CHANNEL_NAMES[channel]
             path = os.path.join(runtime, name)
             self.ipc[channel] = (self._unix(path), f"ipc://{path}")
             if config.transport == "tcp":
-                self.tcp[channel] = self._tcp_all(config, name)
+                port = config.ports.get(name, 0)
+                self.tcp[channel], self._told[channel] = self._tcp_all(port, name)
         path = os.path.join(runtime, "monitor")
         self.monitor = (self._unix(path), f"ipc://{path}")
 
@@ -49,15 +71,23 @@ class Listening:
 
     def addresses(self) -> list[list[str]]:
         """Return every channel's addresses, best first, in channel order."""
-        found: list[list[str]] = []
-        for channel in m.CHANNELS:
-            tcp = [address for _, address in self.tcp.get(channel, ())]
-            found.append([self.ipc[channel][1], *tcp])
-        return found
+        return [[self.ipc[c][1], *self._told.get(c, ())] for c in m.CHANNELS]
+
+    def client_addresses(self) -> list[list[str]]:
+        """Return the same without those to which clients from elsewhere may not come."""
+        open_to_clients = [self.client_place(place) for place in self.places]
+        return [
+            [self.ipc[c][1], *compress(self._told.get(c, ()), open_to_clients)]
+            for c in m.CHANNELS
+        ]
+
+    def client_place(self, ip: str) -> bool:
+        """Tell whether clients may come to an address of ours, wherever they are."""
+        return is_loopback(ip) or ip in self.client_ips or ANY in self.client_ips
 
     def tcp_addresses(self) -> list[str]:
         """Return the addresses that other hosts could reach, were they not on loopback."""
-        return [address for channel in CHANNELS for _, address in self.tcp.get(channel, ())]
+        return [address for channel in CHANNELS for address in self._told.get(channel, ())]
 
     def keep_only(self, channels: set[Channel], monitor: bool) -> None:
         """Close, in a forked child, what belongs to the other parts."""
@@ -73,6 +103,25 @@ class Listening:
         """Listen no longer."""
         for made in self._sockets:
             made.close()
+
+    def _decide(self, config: ControllerConfig) -> None:
+        """Turn what was said of addresses into addresses of this host."""
+        try:
+            ips = resolve(config.ip or LOOPBACK)
+            clients = resolve(config.client_ip) if config.client_ip else []
+        except AddressError as error:
+            raise LaunchError(f"cannot listen: {error}") from None
+        self.client_ips = frozenset(clients)
+        found = list(dict.fromkeys([*ips, *clients]))
+        if ANY in found:
+            self.ips = [ANY]
+            self.places = list(
+                dict.fromkeys([*filter(None, [config.location]), *all_of(facts()), LOOPBACK])
+            )
+            return
+        if not any(is_loopback(ip) for ip in found):
+            found.append(LOOPBACK)
+        self.ips = self.places = found
 
     def _unix(self, path: str) -> int:
         if len(path.encode()) > 107:
@@ -91,20 +140,27 @@ class Listening:
         self._sockets.append(made)
         return made.fileno()
 
-    def _tcp_all(self, config: ControllerConfig, name: str) -> list[tuple[int, str]]:
-        ip = config.ip or "127.0.0.1"
-        port = config.ports.get(name, 0)
-        wanted = [ip]
-        if not is_loopback(ip) and ip not in ("0.0.0.0", "*"):
-            wanted.append("127.0.0.1")
-        found: list[tuple[int, str]] = []
-        for address in wanted:
-            fd, port = self._tcp("0.0.0.0" if address == "*" else address, port, name)
-            shown = address
-            if address in ("0.0.0.0", "*"):
-                shown = config.location or host.host_name()
-            found.append((fd, f"tcp://{shown}:{port}"))
-        return found
+    def _tcp_all(self, port: int, name: str) -> tuple[list[tuple[int, str]], list[str]]:
+        """Listen on a channel's addresses, all at one port; what is bound, what is told."""
+        for attempt in range(_ATTEMPTS):
+            made = len(self._sockets)
+            try:
+                return self._tcp_at(port, name)
+            except LaunchError:
+                # The port that the first address got may be taken on another one.
+                if port or attempt == _ATTEMPTS - 1:
+                    raise
+                for last in self._sockets[made:]:
+                    last.close()
+                del self._sockets[made:]
+        raise AssertionError("not reached")
+
+    def _tcp_at(self, port: int, name: str) -> tuple[list[tuple[int, str]], list[str]]:
+        bound: list[tuple[int, str]] = []
+        for address in self.ips:
+            fd, port = self._tcp(address, port, name)
+            bound.append((fd, f"tcp://{url_host(address)}:{port}"))
+        return bound, [f"tcp://{url_host(place)}:{port}" for place in self.places]
 
     def _tcp(self, ip: str, port: int, name: str) -> tuple[int, int]:
         family = socket.AF_INET6 if ":" in ip else socket.AF_INET
@@ -116,15 +172,10 @@ class Listening:
         except OSError as error:
             made.close()
             raise LaunchError(
-                f"cannot listen on {ip}:{port} for {name}: {error.strerror}"
+                f"cannot listen on {url_host(ip)}:{port} for {name}: {error.strerror}"
                 f"{_remedy(name, port)}"
             ) from None
         return self._keep(made), made.getsockname()[1]
-
-
-def is_loopback(ip: str) -> bool:
-    """Tell whether an address is of this host alone."""
-    return ip.startswith("127.") or ip in ("localhost", "::1", "[::1]")
 
 
 def _remedy(name: str, port: int) -> str:

@@ -18,7 +18,14 @@ import zmq
 from ipclusterz.core import message as m
 from ipclusterz.core.connector import Connector
 from ipclusterz.net import sockets
-from ipclusterz.net.dial import ATTEMPT_SECONDS, FIRST_PAUSE, LONGEST_PAUSE, Wire, jitter
+from ipclusterz.net.dial import (
+    ATTEMPT_SECONDS,
+    FIRST_PAUSE,
+    LONGEST_PAUSE,
+    Wire,
+    jitter,
+    patience,
+)
 from ipclusterz.net.loop import Loop, Timer, monotonic
 from ipclusterz.net.route import DENIED, DOWN, REFUSED
 
@@ -66,6 +73,8 @@ class Registrar:
         self._refusals = 0
         self._foreign = 0
         self._began = 0.0
+        self._patience = ATTEMPT_SECONDS
+        self._problems: dict[str, str] = {}  # address -> why it failed last
         self._pause = FIRST_PAUSE
         self._wire: Wire | None = None
         self._retry: Timer | None = None
@@ -98,8 +107,17 @@ class Registrar:
             socket.close(0)
             self._failed(str(error), 0)
             return
-        self._wire.timer = self._loop.after(ATTEMPT_SECONDS, self._too_long)
+        self._patience = patience(self._turn, self._addresses)
+        self._wire.timer = self._loop.after(self._patience, self._too_long)
         self._wire.begin(m.encode(self._make()))
+
+    @property
+    def tried(self) -> str:
+        """The addresses that failed, each with its cause."""
+        told = dict(self._problems)
+        if not self.up and self.address:
+            told.setdefault(self.address, "no answer yet")
+        return "; ".join(f"{address}: {problem}" for address, problem in told.items())
 
     def renew(self) -> None:
         """Register again, because a door did not know us; once, however many doors say so."""
@@ -109,7 +127,7 @@ class Registrar:
 
     def _too_long(self) -> None:
         if not self.up:
-            self._failed(f"no answer within {ATTEMPT_SECONDS:.0f} s", 0)
+            self._failed(f"no answer within {self._patience:.0f} s", 0)
 
     def _event(self, wire: Wire, event: int) -> None:
         if wire is not self._wire:
@@ -124,6 +142,7 @@ class Registrar:
         if self._closed:
             return
         text = f"{self.address}: {problem}"
+        self._problems[self.address] = problem
         self._turn += 1
         if event == zmq.EVENT_CLOSED:
             self._refusals += 1
@@ -154,6 +173,12 @@ class Registrar:
             return
         if isinstance(message, m.Registered):
             self.up = True
+            # The address that works is the first one when the connection is lost.
+            self._addresses = [
+                self.address,
+                *(a for a in self._addresses if a != self.address),
+            ]
+            self._problems.clear()
             self._turn = 0
             self._refusals = 0
             self._foreign = 0

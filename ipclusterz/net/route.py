@@ -56,8 +56,11 @@ class Route:
         """Return the addresses at which to register."""
         return self.channel(Channel.REGISTRATION, ())
 
-    def channel(self, channel: Channel, told: Sequence[str]) -> list[str]:
-        """Return the addresses of a channel; ``told`` are those the hub named."""
+    def channel(self, channel: Channel, told: Sequence[str], worked: str = "") -> list[str]:
+        """Return the addresses of a channel; ``told`` are those the hub named.
+
+        Those on the host that ``worked`` (an address) names come first.
+        """
         if self.tunnel is not None:
             return self.tunnel.addresses[CHANNEL_NAMES[channel]]
         # From elsewhere the hub does not know how we came, nor do its sockets lie here.
@@ -65,7 +68,11 @@ class Route:
             told = ()
         found = [a for a in told if a.startswith("tcp:") or os.path.exists(a[6:])]
         listed = candidates(self._connector, channel, self._here)
-        return found + [a for a in listed if a not in found]
+        found += [a for a in listed if a not in found]
+        if worked.startswith("tcp:") and len(found) > 1:
+            place = worked.rpartition(":")[0] + ":"
+            found.sort(key=lambda address: not address.startswith(place))
+        return found
 
     def judge(self, kind: str, text: str, all_tried: bool) -> tuple[str, str]:
         """Return what a state of the registration means, and in which words.

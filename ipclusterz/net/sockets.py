@@ -7,6 +7,8 @@ cut in mid-stream loses messages and tells no one.
 
 from __future__ import annotations
 
+import os
+import socket as socketlib
 import struct
 from typing import Any
 
@@ -96,6 +98,7 @@ def bind(socket: zmq.Socket[bytes], fd: int, address: str) -> None:
     restarted has the same port, and connections made meanwhile wait in the backlog.
     """
     socket.setsockopt(zmq.USE_FD, fd)
+    socket.setsockopt(zmq.IPV6, "[" in address)
     socket.bind(address)
 
 
@@ -105,6 +108,28 @@ def dealer(made: zmq.Context[zmq.Socket[bytes]]) -> zmq.Socket[bytes]:
     _common(socket)
     socket.setsockopt(zmq.RECONNECT_IVL, -1)
     return socket
+
+
+def connect(socket: zmq.Socket[bytes], address: str) -> None:
+    """Connect to an address; names lead to IPv4, only a literal to IPv6."""
+    if "[" in address:
+        socket.setsockopt(zmq.IPV6, 1)
+    socket.connect(address)
+
+
+def ends_of(frame: Any) -> tuple[str, str]:
+    """Return where a message comes from and the address of ours it came to; '' over ipc.
+
+    ``frame`` was received with ``copy=False``.
+    """
+    try:
+        there = str(frame.get("Peer-Address"))
+        with socketlib.socket(fileno=os.dup(frame.get(zmq.SRCFD))) as connection:
+            if connection.family not in (socketlib.AF_INET, socketlib.AF_INET6):
+                return "", ""
+            return there.partition("%")[0], str(connection.getsockname()[0]).partition("%")[0]
+    except (OSError, zmq.ZMQError):
+        return "?", "?"  # it has gone: nobody reads the answer
 
 
 def monitored(socket: zmq.Socket[bytes]) -> zmq.Socket[Any]:

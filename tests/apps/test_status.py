@@ -257,7 +257,9 @@ def test_a_cluster_without_engines_says_how_to_add_some() -> None:
         "schedulers": {"task": {"serving": False, "restarts": 2}},
         "departed": [],
         "jobs": [],
+        "beyond": "other hosts can come to 192.0.2.7: engines only",
     }
     text = plain(empty)
     assert "ipclusterz engines -n 2" in text
+    assert "\nother hosts can come to 192.0.2.7: engines only\n" in text
     assert "task does not serve (started again: 2)" in text

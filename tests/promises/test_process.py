@@ -229,7 +229,7 @@ def test_other_hosts_come_to_the_address_that_was_given(
     own = next((found for found in addresses() if not found.startswith("127.")), "")
     if not own:
         pytest.skip("this host has no address but loopback")
-    start(f"ipcontrollerz --ip={own}").until("^stop:")
+    start(f"ipcontrollerz --ip={own} --client-ip={own}").until("^stop:")
     for name in (CLIENT, ENGINE):
         copy = copied(security / name, elsewhere)
         copy.write_text(json.dumps(json.loads(copy.read_text()) | {"hostid": "another-boot"}))
