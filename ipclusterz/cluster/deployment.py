@@ -112,7 +112,7 @@ class Deployment:
         if plan.log_dir:
             logs.prune(plan.log_dir)
         with states.lock(plan.profile):
-            check_free(plan.profile, plan.cluster_id)
+            kept = check_free(plan.profile, plan.cluster_id)
             config = settle(plan.controller, plan.profile, plan.cluster_id)
             config.log_dir, config.log_level = plan.log_dir, plan.log_level
             if not config.reuse:
@@ -121,6 +121,7 @@ class Deployment:
                 remove(config.engine_file)
             state = states.new(plan.profile, plan.cluster_id, plan.own)
             state.reuse = config.reuse
+            state.jobs = kept
             state.mode = plan.launcher
             state.options = {k: v for k, v in plan.options.items() if k not in _ONCE}
             job = get_launcher("local").start(controller_spec(config, state.token))
@@ -445,11 +446,14 @@ class Deployment:
             self._notice(event)
 
 
-def check_free(profile: ProfileDir, cluster_id: str) -> None:
-    """Raise AlreadyRunning if a cluster has this id; remove what a dead one left."""
+def check_free(profile: ProfileDir, cluster_id: str) -> dict[str, states.BatchJobs]:
+    """Raise AlreadyRunning if a cluster has this id; remove what a dead one left.
+
+    Returns batch jobs that go on: with ``-r`` their engines find the next controller.
+    """
     old = states.read(profile.state_file(cluster_id))
     if old is None:
-        return
+        return {}
     which = f"cluster {cluster_id!r}" if cluster_id else "a cluster"
     option = f" --cluster-id={cluster_id}" if cluster_id else ""
     if old.launcher and not old.launcher.alive():
@@ -464,4 +468,6 @@ def check_free(profile: ProfileDir, cluster_id: str) -> None:
             f"{which} of profile {profile.name!r} was started on host {old.host} and may run"
             f" there; stop it on that host, or if it is gone: rm {quote(old.path)}"
         )
-    states.clean(old)
+    kept = old.jobs if old.reuse else {}
+    states.clean(replace(old, jobs={}) if kept else old)
+    return kept
