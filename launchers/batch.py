@@ -1,11 +1,11 @@
 """Starts engines in jobs of a batch system: the options, the script, the submission.
 
-Works for any :class:`ipclusterz.launchers.systems.System`.  A launcher's ``start`` makes the
+Works for any ``ipclusterz.launchers.systems.System``.  A launcher's ``start`` makes the
 script and checks all that can be checked; the job is submitted when the connector is told,
 because engines need the controller.  The connector travels in an owner-only file beside the
 script, on the file system that nodes and controller share: neither script nor environment
 nor arguments hold a key.  What happens to the job then is in
-:mod:`ipclusterz.launchers.batchjob`.
+``ipclusterz.launchers.batchjob``.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 A system is data: the commands that submit, cancel, signal and ask, the pattern of a job's id,
 how a job array is written, and pure functions that read what the commands print.  Each one
 stands in a short file of its own (``pbs.py``, ``slurm.py`` ...); what all have in common is in
-:mod:`ipclusterz.launchers.batch`.  Knows commands and texts, neither clusters nor engines.
+``ipclusterz.launchers.batch``.  Knows commands and texts, neither clusters nor engines.
 """
 
 from __future__ import annotations

@@ -9,11 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from ipclusterz.apps import modes
 from ipclusterz.apps.base import BaseApp
 from ipclusterz.apps.cluster import ClusterApp
 from ipclusterz.apps.controller import ControllerApp
 from ipclusterz.apps.engine import EngineApp
 from ipclusterz.apps.historic import LAUNCHERS
+from ipclusterz.launchers.base import BUILT_IN
 
 ROOT = Path(__file__).resolve().parents[2]
 CLI = ROOT / "docs" / "cli"
@@ -27,6 +29,7 @@ COMMANDS: dict[str, type[BaseApp]] = {
     "ipcontrollerz": ControllerApp,
     "ipenginez": EngineApp,
 }
+CHOOSING = ("--engines=", "--profile=")
 HELP = {"-h", "--help", "--help-all", "--version"}
 
 CODE = re.compile(r"`([^`\n]+)`")
@@ -101,7 +104,32 @@ def test_each_command_line_on_a_page_has_options_that_exist(page: Path) -> None:
         command = " ".join(words[:2]) if " ".join(words[:2]) in COMMANDS else words[0]
         used = {word.split("=")[0] for word in words if re.match(r"--?[A-Za-z]", word)}
         used = {word if word.startswith("--") else word[:2] for word in used}
-        assert used <= options(COMMANDS[command]) | HELP, line
+        assert used <= options(COMMANDS[command]) | of_launcher(words) | HELP, line
+
+
+def of_launcher(words: list[str]) -> set[str]:
+    """The options of the launcher that a command line chooses, by name or by profile."""
+    chosen = {word.partition("=")[2] for word in words if word.startswith(CHOOSING)}
+    return {
+        option
+        for mode in chosen & set(BUILT_IN)
+        for each in modes.options_of(mode)
+        for option in spelled(each.words)
+    }
+
+
+@pytest.mark.parametrize("mode", ["pbs", "slurm", "sge", "lsf", "htcondor"])
+def test_the_options_of_batch_launchers_are_on_their_page(mode: str) -> None:
+    page = (ROOT / "docs" / "batch.md").read_text()
+    (section,) = re.findall(r"^## Options\n(.*?)^## ", page, re.MULTILINE | re.DOTALL)
+    assert named(" ".join(first_column(section))) == of_launcher([f"--engines={mode}"])
+
+
+def test_the_names_in_templates_are_on_the_page_of_batch_systems() -> None:
+    page = (ROOT / "docs" / "batch.md").read_text()
+    shown = set(re.findall(r"\$\{(\w+)\}", page))
+    for name in shown - {"mine"}:
+        assert f'"{name}"' in (ROOT / "launchers" / "batch.py").read_text(), name
 
 
 def test_the_modes_that_were_are_on_the_page() -> None:
