@@ -15,7 +15,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from ipclusterz.core.config import CHANNEL_NAMES
-from ipclusterz.core.connector import Connector, candidates, dump, parse
+from ipclusterz.core.connector import Connector, candidates, dump
 from ipclusterz.core.hosts import Host
 from ipclusterz.core.ssh import Forward, in_sh, quoted
 from ipclusterz.error import LaunchError
@@ -302,11 +302,6 @@ def reachable(connector: Connector) -> bool:
         (match := _TCP.match(address)) and not _LOOPBACK.fullmatch(match["host"])
         for address in candidates(connector, "registration")
     )
-
-
-def connector_of(line: str) -> Connector:
-    """Return the connector in the line that a launched program waits for."""
-    return parse(json.loads(line)["connector"], "given by the launcher")
 
 
 def engine_count(n: int) -> str:

@@ -10,10 +10,8 @@ What others see of it: events, and :attr:`RemoteHost.code` when it is over.
 
 from __future__ import annotations
 
-import base64
 import json
 import os
-import re
 import signal
 import threading
 import time
@@ -25,15 +23,14 @@ from typing import Any
 from msgspec import Struct
 
 from ipclusterz._version import __version__
-from ipclusterz.core.config import CHANNEL_NAMES
-from ipclusterz.core.connector import Connector
 from ipclusterz.core.hosts import Host
 from ipclusterz.core.message import PROTOCOL
-from ipclusterz.core.ssh import destination, in_sh, last_lines, quoted
+from ipclusterz.core.ssh import destination, in_sh
 from ipclusterz.error import KernelError, LaunchError, SSHError
-from ipclusterz.launchers import remote
+from ipclusterz.launchers import remote, sshfiles
 from ipclusterz.launchers.base import Event, LaunchSpec
 from ipclusterz.launchers.sshsession import Lost, Session, readable
+from ipclusterz.launchers.sshway import WayBack
 from ipclusterz.net.ssh import Connection, connect
 
 FIRST_PAUSE = 0.2
@@ -49,6 +46,7 @@ STOP_SECONDS = 5.0
 
 _ANSWER_SECONDS = 10.0
 _CLEAR_SECONDS = 3.0
+_MOMENT_SECONDS = 0.5
 _QUIET = ("bodies", "engines", "hello", "attached", "agent", "logs", "bye")
 
 
@@ -90,12 +88,9 @@ class RemoteHost:
         self._abandoned = False
         self._connection: Connection | None = None
         self._session: Session | None = None
-        self._connector: Connector | None = None
-        self._text_given = ""
+        self._way: WayBack | None = None
         self._folder = ""
         self._agent: tuple[int, int] | None = None
-        self._ports: list[int] = []
-        self._direct = False
         self._started = False
         self._seen = 0
         self._problem = ""
@@ -168,8 +163,9 @@ class RemoteHost:
 
     def _begin(self) -> None:
         self._check_stop()
-        self._connect()
-        self._send_files()
+        launch = self._launch
+        self._connection = self._connected()
+        sshfiles.send(self._connection, self.host, launch.send, launch.setup_timeout)
         self._open("begin")
         hello = self._until("hello", self._launch.setup_timeout)
         self._folder = str(hello["folder"])
@@ -177,9 +173,9 @@ class RemoteHost:
         self._until_connector()
         self._join(lost=False)
 
-    def _connect(self) -> None:
+    def _connected(self) -> Connection:
         launch = self._launch
-        self._connection = connect(
+        return connect(
             self.host.target,
             key=launch.key,
             config=launch.config,
@@ -201,23 +197,21 @@ class RemoteHost:
 
     def _join(self, lost: bool) -> None:
         """Make this connection the one that counts, and start the agent if there is none."""
-        session = self._session
-        assert session is not None
+        session, connection, back = self._session, self._connection, self._way
+        assert session is not None and connection is not None and back is not None
         session.say({"do": "attach", "from": self._seen, "lost": lost})
         way = int(self._until("attached", _ANSWER_SECONDS)["way"])
         if self.code is not None:
             return  # it had ended meanwhile
-        addresses = self._lead(way)
+        text = back.lead(connection, self._folder, way)
         session.say({"do": "now", "way": way})
         if not self._started:
             self._started = True
+            if back.warning:
+                self._say("warning", back.warning)
             spec = self._launch.spec
             log_dir = os.path.join(self._folder, "log") if self._launch.logs_to else ""
             config = remote.agent_config(spec.stdin, self.host, log_dir)
-            text = self._text_given
-            if not self._direct:
-                assert self._connector is not None
-                text = remote.rewritten(self._connector, addresses)
             lines = [json.dumps({"config": config}), json.dumps({"connector": text})]
             env = {**spec.env, **self.host.env}
             session.say({"do": "start", "lines": [f"{line}\n" for line in lines], "env": env})
@@ -235,7 +229,7 @@ class RemoteHost:
     def _again(self) -> None:
         """Connect again, for as long as there may be something to find."""
         began = time.monotonic()
-        alive = self._connection is not None and self._connection.alive()
+        alive = self._is_connected()
         why = self._why_lost("its connection ended")
         self._drop()
         what = f"{self.name} with {remote.engine_count(self.host.n)}"
@@ -248,7 +242,7 @@ class RemoteHost:
         pause, refused = FIRST_PAUSE, 0
         while not self._is_late(began):
             try:
-                self._connect()
+                self._connection = self._connected()
                 self._open("attach")
                 self._join(lost=not alive)
             except Lost:
@@ -270,6 +264,13 @@ class RemoteHost:
             f"{what} is gone: {why}; if its engines still run, they end by themselves when"
             " their lease is over"
         )
+
+    def _is_connected(self) -> bool:
+        """Tell whether only the relay has ended; it may end a moment before its connection."""
+        connection = self._connection
+        if connection is not None and connection.alive():
+            readable([connection.watched()], _MOMENT_SECONDS)
+        return connection is not None and connection.alive()
 
     def _is_late(self, began: float) -> bool:
         now = time.monotonic()
@@ -359,7 +360,7 @@ class RemoteHost:
         elif kind == "agent":
             self._agent = int(event["pid"]), int(event["start"])
         elif kind == "log":
-            self._store(event)
+            sshfiles.keep(event, self.name, self._launch.logs_to)
         elif kind not in _QUIET:
             if kind == "engine":
                 self.ids.append(int(event["id"]))
@@ -425,106 +426,16 @@ class RemoteHost:
                 " not run there",
             )
 
-    # -- the way back ----------------------------------------------------------------------
+    # -- waiting ---------------------------------------------------------------------------
 
     def _until_connector(self) -> None:
-        while self._connector is None:
+        while self._way is None:
             self._check_stop()
             if self._inbox and isinstance(self._inbox[0], str):
-                line = str(self._inbox.popleft())
-                self._connector = remote.connector_of(line)
-                self._text_given = str(json.loads(line)["connector"])
+                text = str(json.loads(str(self._inbox.popleft()))["connector"])
+                self._way = WayBack(self.name, text)
                 return
             self._read(None)
-
-    def _lead(self, way: int) -> dict[str, str]:
-        """Lead the controller's ports there; return its addresses as seen from there."""
-        connection, connector = self._connection, self._connector
-        assert connection is not None and connector is not None
-        if self._direct:
-            return {}
-        if not self._ports and connection.remote_sockets:
-            near = {name: f"{self._folder}/{way}/{name}" for name in CHANNEL_NAMES}
-            try:
-                connection.reverse(remote.ways_back(connector, near))
-            except SSHError:
-                if self._started or not connection.alive():
-                    raise
-            else:
-                return {name: f"ipc://{self._folder}/now/{name}" for name in CHANNEL_NAMES}
-        return self._lead_by_ports(connection, connector)
-
-    def _lead_by_ports(self, connection: Connection, connector: Connector) -> dict[str, str]:
-        wanted = self._ports or [0] * len(CHANNEL_NAMES)
-        near = dict(zip(CHANNEL_NAMES, map(str, wanted), strict=True))
-        try:
-            ports = connection.reverse(remote.ways_back(connector, near))
-        except SSHError as error:
-            if self._started or not connection.alive():
-                raise
-            if not remote.reachable(connector):
-                raise SSHError(
-                    f"{error}; or start the controller with --ip=ADDRESS to let engines"
-                    " connect directly"
-                ) from None
-            self._direct = True
-            self._say("warning", f"{error}; its engines connect directly to {connector.url}")
-            return {}
-        if not self._started:
-            self._ports = ports
-            self._say(
-                "warning",
-                f"{self.name}: the way back is by loopback ports, not by sockets, which other"
-                " users of that host may knock at (they have no key)",
-            )
-        return {
-            name: f"tcp://127.0.0.1:{port}"
-            for name, port in zip(CHANNEL_NAMES, self._ports, strict=True)
-        }
-
-    # -- files -----------------------------------------------------------------------------
-
-    def _send_files(self) -> None:
-        for entry in self._launch.send:
-            self._check_stop()
-            here, _, there = entry.partition(":")
-            path = os.path.expanduser(here)
-            there = there or os.path.basename(path)
-            try:
-                with open(path, "rb") as file:
-                    data = file.read()
-            except OSError as error:
-                raise LaunchError(f"cannot read {path} (send): {error.strerror}") from None
-            self._put(there, data)
-
-    def _put(self, there: str, data: bytes) -> None:
-        assert self._connection is not None
-        name = there.removeprefix("~/")
-        cd = remote.cd_or_home(self.host.cwd if name == there else "")
-        part = quoted([f"{name}.{os.urandom(4).hex()}.part"])
-        command = (
-            f"{cd} && umask 077 && cat > {part} && mv -f -- {part} {quoted([name])}"
-            f" || {{ rm -f -- {part}; exit 1; }}"
-        )
-        patience = self._launch.setup_timeout + len(data) / 100_000
-        done = self._connection.run(in_sh(command), data, patience)
-        if done.code != 0:
-            words = " ".join(last_lines(done.stderr.decode(errors="replace"), 1))
-            raise LaunchError(f"{self.name}: cannot write {there}: {words}")
-
-    def _store(self, event: Event) -> None:
-        """Keep a log of the host's; its name says whose it is."""
-        name = re.sub(r"[^A-Za-z0-9_.-]", "_", f"{event['name']}")
-        host = re.sub(r"[^A-Za-z0-9_.-]", "_", self.name)
-        path = os.path.join(self._launch.logs_to, f"ssh-{host}-{name}")
-        data = base64.b64decode(event["data"])
-        if not data:
-            return
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0)
-        with os.fdopen(os.open(path, flags, 0o600), "wb") as file:
-            file.write(data)
-
-    # -- waiting ---------------------------------------------------------------------------
 
     def _check_stop(self) -> None:
         if self._ending or self._abandoned:

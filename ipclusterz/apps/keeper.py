@@ -26,6 +26,8 @@ import sys
 import time
 from typing import Any
 
+from ipclusterz.apps.relayed import Client, start_of
+
 LINGER_SECONDS = 60.0
 """How long the end of an agent is kept for a launcher that is not connected."""
 
@@ -36,7 +38,6 @@ WAY = "now"
 """The link to the folder with the sockets of the connection that is up."""
 
 _KEPT = 10_000  # events; more of them say nothing new
-_LINE_LIMIT = 1 << 22
 _TAIL_LINES = 20
 _LOG_LIMIT = 1 << 20
 _LAUNCHED = os.path.join(os.path.dirname(os.path.abspath(__file__)), "launched.py")
@@ -96,7 +97,7 @@ class Keeper:
         self._listener = socket.socket(socket.AF_UNIX)
         self._listener.bind(os.path.join(folder, "keeper"))
         self._listener.listen(4)
-        self._clients: dict[int, _Client] = {}
+        self._clients: dict[int, Client] = {}
         self._poller = select.poll()
         self._poller.register(self._listener, select.POLLIN)
         self._events: list[bytes] = []
@@ -149,11 +150,11 @@ class Keeper:
 
     def _accept(self) -> None:
         channel, _ = self._listener.accept()
-        client = _Client(channel)
+        client = Client(channel)
         self._clients[channel.fileno()] = client
         self._poller.register(channel, select.POLLIN)
 
-    def _listen(self, client: _Client) -> None:
+    def _listen(self, client: Client) -> None:
         lines = client.lines()
         for line in lines or ():
             try:
@@ -163,13 +164,13 @@ class Keeper:
         if lines is None:
             self._drop(client)
 
-    def _drop(self, client: _Client) -> None:
+    def _drop(self, client: Client) -> None:
         if self._clients.pop(client.fd, None) is not None:
             self._poller.unregister(client.fd)
             client.channel.close()
         self._alone = time.monotonic()
 
-    def _do(self, client: _Client, line: dict[str, Any]) -> None:
+    def _do(self, client: Client, line: dict[str, Any]) -> None:
         what = line["do"]
         if what == "attach":
             self._attach(client, int(line["from"]), bool(line.get("lost")))
@@ -186,7 +187,7 @@ class Keeper:
             client.say({"event": "bye"})
             self._over = True
 
-    def _attach(self, client: _Client, seen: int, lost: bool) -> None:
+    def _attach(self, client: Client, seen: int, lost: bool) -> None:
         """Make a launcher's new connection the one that counts; tell what it missed."""
         for old in [one for one in self._clients.values() if one is not client]:
             if lost:
@@ -238,7 +239,7 @@ class Keeper:
         for fd in (self._agent_fd, self._status):
             if fd >= 0:
                 self._poller.register(fd, select.POLLIN)
-        self._keep({"event": "agent", "pid": self._agent, "start": _start_of(self._agent)})
+        self._keep({"event": "agent", "pid": self._agent, "start": start_of(self._agent)})
         try:
             _write(self._stdin, "".join(line["lines"]).encode())
         except OSError:
@@ -316,7 +317,7 @@ class Keeper:
             return ""
         return "\n".join(lines[-_TAIL_LINES:])
 
-    def _logs(self, client: _Client) -> None:
+    def _logs(self, client: Client) -> None:
         """Send the logs, the end of long ones."""
         import base64
 
@@ -340,60 +341,6 @@ class Keeper:
         for folder in (*self._bodies, self.folder):
             if os.path.basename(folder).startswith(_OURS):
                 shutil.rmtree(folder, ignore_errors=True)
-
-
-class _Client:
-    """A relay at the keeper's socket."""
-
-    def __init__(self, channel: socket.socket) -> None:
-        self.channel = channel
-        self.fd = channel.fileno()
-        channel.settimeout(5.0)
-        self._rest = b""
-
-    def lines(self) -> list[bytes] | None:
-        """Return the lines that have come; None at the end."""
-        try:
-            data = self.channel.recv(65536)
-        except OSError:
-            return None
-        if not data or len(self._rest) > _LINE_LIMIT:
-            return None
-        *found, self._rest = (self._rest + data).split(b"\n")
-        return found
-
-    def say(self, event: dict[str, Any]) -> None:
-        """Tell it something that is not kept."""
-        self.send(json.dumps(event).encode() + b"\n")
-
-    def send(self, data: bytes) -> None:
-        """Send a line; one who is gone, or does not read, is told again when it is back."""
-        try:
-            self.channel.sendall(data)
-        except OSError:
-            try:
-                self.channel.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass
-
-    def cut(self) -> None:
-        """End the SSH server's process behind it, which may not know yet that nobody is there.
-
-        It holds the sockets of the old connection open, and whoever uses them would wait.
-        """
-        import struct
-
-        if not hasattr(socket, "SO_PEERCRED"):
-            return
-        facts = self.channel.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
-        relay_pid = struct.unpack("3i", facts)[0]
-        parent = _parent_of(relay_pid)
-        try:
-            with open(f"/proc/{parent}/comm") as file:
-                if file.read().startswith("sshd"):
-                    os.kill(parent, signal.SIGTERM)
-        except OSError:
-            pass
 
 
 def _daemon(keeper: Keeper, others: tuple[int, ...]) -> None:
@@ -434,22 +381,6 @@ def _facts() -> dict[str, Any]:
         "python": ".".join(map(str, sys.version_info[:3])),
         "host": socket.gethostname(),
     }
-
-
-def _start_of(pid: int) -> int:
-    return int(_stat(pid)[19]) if _stat(pid) else 0
-
-
-def _parent_of(pid: int) -> int:
-    return int(_stat(pid)[1]) if _stat(pid) else -1
-
-
-def _stat(pid: int) -> list[bytes]:
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            return file.read().rpartition(b")")[2].split()
-    except OSError:
-        return []
 
 
 def _say(sink: int, event: dict[str, Any]) -> None:

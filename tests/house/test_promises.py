@@ -85,7 +85,7 @@ def exists(text: str) -> bool:
 
 def test_every_table_is_of_one_of_two_kinds() -> None:
     heads = {name: [head for head, _ in each] for name, each in TABLES.items()}
-    assert heads.pop("Not yet") == [MISSING]
+    assert heads.pop("Not yet", [MISSING]) == [MISSING]
     assert set(map(tuple, heads.values())) == {(KEPT,)}
     assert len(ROWS) > 40
 
@@ -107,6 +107,7 @@ def test_a_promise_is_proven_by_tests_that_exist(row: Row) -> None:
         assert test in named_in(path), name
 
 
+@pytest.mark.skipif("Not yet" not in TABLES, reason="nothing is missing")
 def test_what_is_missing_is_said_and_has_a_way_round() -> None:
     ((_, rows),) = TABLES["Not yet"]
     assert all(row.means and row.rest for row in rows)
