@@ -115,6 +115,8 @@ class OpenSSHConnection:
             "ForwardAgent no",
             "ForwardX11 no",
             "PermitLocalCommand no",
+            "RemoteCommand none",
+            "RequestTTY no",
             "EscapeChar none",
         ]
         if options.key:

@@ -30,6 +30,9 @@ from ipclusterz.paths import runtime_dir
 
 FIRST_PAUSE = 0.2
 LONGEST_PAUSE = 15.0
+LOOK_SECONDS = 1.0
+"""How often a connection is looked at where the system cannot tell of its end."""
+
 LOGINS = 3
 """Refused logins, after a drop, before it is no use to try again."""
 
@@ -192,7 +195,10 @@ class Tunnel:
         while not self._closed and not self.ended:
             connection = self._connection
             if connection is not None and connection.alive():
-                _readable(connection.watched(), self._waker)
+                told = connection.watched() >= 0
+                _readable(
+                    connection.watched(), self._waker, timeout=None if told else LOOK_SECONDS
+                )
                 continue
             self._drop()
             self._again()
