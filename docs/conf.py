@@ -28,6 +28,7 @@ nitpick_ignore_regex = [
     ("py:(class|func)", r"(builtins|collections|concurrent|contextlib|datetime|os|typing)\..+"),
     ("py:class", r"datetime|dict\[str|Future|View|Session"),
     ("py:class", r"ipclusterz\.(.+\.[A-Z]|client\.task\.TaskResult|client\.lazymap\.LazyMap)"),
+    ("py:class", r"ipclusterz\.core\.ranks\.Rank"),
     ("py:func", r"remote_error"),
 ]
 

@@ -22,6 +22,7 @@ from ipclusterz.error import CompositeError, EngineError, LaunchError
 from ipclusterz.launchers.base import LaunchSpec, get_launcher
 from ipclusterz.launchers.mpi import MPIJob, MPILauncher, MPIOptions
 from tests.lab.slurm import Slurm
+from tests.promises.test_guide import run_page
 from tests.running import ROOT, Running, alive, eventually, run
 
 LACKING = [name for name in ("mpiexec", "mpirun") if shutil.which(name) is None]
@@ -260,6 +261,16 @@ def test_by_hand(mpi: None) -> None:
             assert rc[:].apply_sync(ranks_of_all) == [[0, 1, 2, 3]] * N
         first.end()
         assert ranks.wait(20) == 0
+
+
+@pytest.mark.timeout(200)
+def test_what_the_page_shows_works(
+    mpi: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if INSIST:
+        for name in ("OMPI_ALLOW_RUN_AS_ROOT", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM"):
+            monkeypatch.setenv(name, "1")
+    assert run_page(ROOT / "docs" / "mpi.md", True, tmp_path, monkeypatch) == (1, 6)
 
 
 # -- with srun, on two nodes ---------------------------------------------------------------

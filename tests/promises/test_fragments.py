@@ -76,7 +76,8 @@ def test_every_page_with_python_is_run_by_a_test() -> None:
         for page in DOCS.rglob("*.md")
         if "_build" not in page.parts and "```python\n" in page.read_text()
     }
-    # tests/house/test_docs.py, tests/client/test_outputs.py, tests/ssh/test_routes.py
-    elsewhere = {"index", "magics", "ssh"}
+    # tests/house/test_docs.py, tests/client/test_outputs.py, tests/launchers/test_mpi.py,
+    # tests/ssh/test_routes.py
+    elsewhere = {"index", "magics", "mpi", "ssh"}
     assert shown - elsewhere - GUIDE - {*GIVEN} - {*whole_pages.PAGES} == set()
     assert Path(whole_pages.__file__).is_file()
