@@ -7,8 +7,9 @@ import re
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
+import psutil
 import pytest
 
 from tests.lab.host import Host
@@ -40,6 +41,8 @@ Finish = Callable[[], str]
 def mapping(lab: Lab, kind: str, n: int) -> Iterator[Finish]:
     """A map on the laptop that is under way; call the value for how it ended."""
     with cluster_on(lab.login):
+        for left in lab.login.file(".").glob("ran-*"):
+            left.unlink()
         lab.laptop.write("maps.py", MAPS)
         maps = lab.laptop.popen(
             ["python3", "maps.py", kind, str(n)],
@@ -61,8 +64,6 @@ def mapping(lab: Lab, kind: str, n: int) -> Iterator[Finish]:
         finally:
             maps.kill()
             maps.communicate()
-            for left in lab.login.file(".").glob("ran-*"):
-                left.unlink()
 
 
 def test_thirty_seconds_without_a_network(lab: Lab, laptop: Host, kind: str) -> None:
@@ -78,8 +79,9 @@ def test_the_connection_is_killed(lab: Lab, laptop: Host, kind: str) -> None:
     """Twice: the program here, then the server's session."""
     with mapping(lab, kind, 300) as finish:
         for process in laptop.processes("ada"):
-            if process.name() == "ssh":
-                process.kill()
+            with suppress(psutil.NoSuchProcess):
+                if process.name() == "ssh":
+                    process.kill()
         lab.login.sshd.restart(sessions=True)
         finish()
 

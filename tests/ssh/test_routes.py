@@ -114,8 +114,8 @@ def test_the_entry_in_the_engine_file(lab: Lab) -> None:
 
 
 def test_the_examples_of_the_page(lab: Lab, laptop: Host) -> None:
-    page = (ROOT / "docs" / "ssh.md").read_text().partition("## Engines by hand")[0]
-    blocks = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    page = (ROOT / "docs" / "ssh.md").read_text()
+    blocks = re.findall(r"^```python\n(rc = .*?)^```", page, re.MULTILINE | re.DOTALL)
     assert len(blocks) == 2
     with cluster_on(lab.login, "--ssh=ada@login") as text:
         lab.login.run(["ipclusterz", "start", "-n", "1", "--profile=work", "--daemon"])
@@ -185,14 +185,15 @@ def test_a_running_connection_of_the_users_is_used(lab: Lab, laptop: Host) -> No
 @pytest.mark.parametrize("how", ["close", "exit", "kill"])
 def test_nothing_of_a_tunnel_stays(lab: Lab, laptop: Host, kind: str, how: str) -> None:
     ends = {"close": "rc.close()", "exit": "sys.exit()", "kill": "os.kill(os.getpid(), 9)"}
+    folders = ["find", "/tmp", "-maxdepth", "1", "-name", "ipclusterz-*"]
     with cluster_on(lab.login):
+        before = laptop.run(folders).stdout
         body = f"rc = connect('ssh://login')\nrc[:].apply_sync(abs, 1)\n{ends[how]}"
         done = script(laptop, body, kind)
         assert done.returncode == (-9 if how == "kill" else 0), done.stderr
         eventually(lambda: laptop.processes("ada") == [], 20, "an ssh process stays")
         if kind == "openssh" or how != "kill":  # paramiko's sockets are ours, and so killed
-            left = laptop.run(["find", "/tmp", "-name", "ipclusterz-*"]).stdout
-            assert left == ""
+            assert laptop.run(folders).stdout == before
 
 
 def ps_of(host: Host) -> str:
