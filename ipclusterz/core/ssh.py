@@ -101,6 +101,12 @@ class Forward(NamedTuple):
         return f"{near}:{host}:{self.port}"
 
 
+FORBIDDEN = (
+    "its sshd refuses to forward (AllowTcpForwarding, AllowStreamLocalForwarding or PermitOpen"
+    " in its sshd_config)"
+)
+"""What no amount of trying changes."""
+
 _CAUSES: tuple[tuple[str, str], ...] = (
     (
         r"REMOTE HOST IDENTIFICATION HAS CHANGED|[Hh]ost key (?:for .* )?has changed",
@@ -152,8 +158,7 @@ _CAUSES: tuple[tuple[str, str], ...] = (
     (
         r"administratively prohibited|forwarding.*(?:disabled|refused|denied|not permitted)"
         r"|remote port forwarding failed|Port forwarding failed|forwarding request failed",
-        "its sshd refuses to forward (AllowTcpForwarding, AllowStreamLocalForwarding or"
-        " PermitOpen in its sshd_config)",
+        FORBIDDEN,
     ),
     (
         r"[Bb]ad configuration option|terminating, \d+ bad",
@@ -207,9 +212,12 @@ def last_lines(words: str, count: int) -> list[str]:
 def refused_beyond(words: str) -> str:
     """Return why the server could not connect a forward, as ssh told it; '' if it could."""
     found = re.findall(
-        r"open failed: (?:connect failed|administratively prohibited): (.*)", words
+        r"open failed: (connect failed|administratively prohibited): (.*)", words
     )
-    return found[-1].strip() if found else ""
+    if not found:
+        return ""
+    what, why = found[-1]
+    return FORBIDDEN if what.startswith("admin") else why.strip()
 
 
 def quoted(words: Iterable[str]) -> str:

@@ -21,7 +21,7 @@ from typing import Any
 
 import paramiko
 
-from ipclusterz.core.ssh import Destination, Forward, cause, destination, kind
+from ipclusterz.core.ssh import FORBIDDEN, Destination, Forward, cause, destination, kind
 from ipclusterz.error import SSHError
 from ipclusterz.net.ssh import (
     ALIVE_COUNT,
@@ -263,7 +263,8 @@ class ParamikoConnection:
                 timeout=self._options.timeout,
             )
         except (paramiko.SSHException, OSError, EOFError) as error:
-            self._far = str(_words(error))
+            words = _words(error)
+            self._far = FORBIDDEN if "prohibited" in words else words
             near.close()
             return
         self._far = ""

@@ -12,6 +12,7 @@ from typing import Protocol
 from ipclusterz.core.config import CHANNEL_NAMES
 from ipclusterz.core.connector import Connector, candidates
 from ipclusterz.core.message import Channel
+from ipclusterz.core.ssh import FORBIDDEN
 
 DOWN = "down"  # no connection; tried again
 REFUSED = "refused"  # nothing listens at any address
@@ -51,6 +52,7 @@ class Route:
         self._connector = connector
         self._here = here
         self.tunnel = tunnel
+        self._arrived = False
 
     def registration(self) -> list[str]:
         """Return the addresses at which to register."""
@@ -85,12 +87,15 @@ class Route:
             return kind, text
         if not kind:
             tunnel.fine()
+            self._arrived = True
             return kind, text
         if tunnel.ended:
             return ENDED, tunnel.ended
         problem = tunnel.problem
         if not tunnel.up:
             return DOWN, f"no SSH connection: {problem}"
+        if problem == FORBIDDEN and all_tried and not self._arrived:
+            return ENDED, f"cannot go through {tunnel.server}: {problem}"
         if problem:
             far = REFUSED if "refused" in problem and all_tried else DOWN
             return far, f"{tunnel.server} cannot reach it: {problem}"

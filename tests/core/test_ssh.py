@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ipclusterz.core.ssh import (
+    FORBIDDEN,
     Destination,
     Forward,
     cause,
@@ -186,6 +187,8 @@ def test_what_the_far_end_refused() -> None:
     words = "channel 2: open failed: connect failed: No route to host\n"
     words += "channel 3: open failed: connect failed: Connection refused\r\n"
     assert refused_beyond(words) == "Connection refused"
+    words += "channel 2: open failed: administratively prohibited: open failed\n"
+    assert refused_beyond(words) == FORBIDDEN
     assert refused_beyond("Warning: something") == ""
 
 

@@ -7,7 +7,7 @@ import pytest
 from ipclusterz.core.config import CHANNEL_NAMES
 from ipclusterz.core.connector import Connector
 from ipclusterz.core.message import Channel
-from ipclusterz.core.ssh import destination
+from ipclusterz.core.ssh import FORBIDDEN, destination
 from ipclusterz.net.route import DENIED, DOWN, ENDED, REFUSED, Route
 from ipclusterz.net.tunnel import Goal, Settings, goals, wanted
 
@@ -98,6 +98,9 @@ def test_what_failures_mean() -> None:
     wrong = "gate cannot reach it: Connection refused"
     assert route.judge(DOWN, "broken", True) == (REFUSED, wrong)
     assert route.judge(DOWN, "broken", False) == (DOWN, wrong)
+    tunnel.problem = FORBIDDEN
+    for_good = f"cannot go through gate: {FORBIDDEN}"
+    assert route.judge(DOWN, "broken", True) == (ENDED, for_good)
     tunnel.up, tunnel.problem = False, "it does not answer"
     assert route.judge(DENIED, "x", True) == (DOWN, "no SSH connection: it does not answer")
     tunnel.ended = "refused for good"
@@ -105,6 +108,8 @@ def test_what_failures_mean() -> None:
     assert tunnel.forgiven == 0
     assert route.judge("", "", True) == ("", "")
     assert tunnel.forgiven == 1
+    tunnel.ended, tunnel.up, tunnel.problem = "", True, FORBIDDEN
+    assert route.judge(DOWN, "broken", True)[0] == DOWN  # it worked before, and may again
 
 
 def test_a_password_is_given_once_for_each_account() -> None:
