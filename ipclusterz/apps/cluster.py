@@ -23,7 +23,8 @@ class ClusterApp(BaseApp):
     name = Unicode("ipclusterz")
     description = Unicode(
         "Starts, lists and stops clusters of Python engines.\n\n"
-        "Each subcommand has its own help: ipclusterz start -h"
+        "Each subcommand has its own help: ipclusterz start -h\n"
+        "Besides them, 'ipclusterz ssh check HOST ...' tests hosts for use through SSH."
     )
     examples = Unicode(
         "\nipclusterz start -n 4\nipclusterz start -n 4 --daemon\nipclusterz list\n"
@@ -51,6 +52,10 @@ class ClusterApp(BaseApp):
 def main(argv: list[str] | None = None) -> int:
     """Run ``ipclusterz``; return the exit code."""
     words = sys.argv[1:] if argv is None else argv
+    if words[:2] == ["ssh", "check"]:  # 'ssh' with anything else is a mode of old
+        from ipclusterz.apps.sshcheck import SSHCheckApp  # 10 ms that nothing else needs
+
+        return run(SSHCheckApp, words[2:])
     if words and words[0] in historic.LAUNCHERS:
         words = historic.todays_words(words)
     known = ("help", *ClusterApp.subcommands)

@@ -15,6 +15,7 @@ from ipclusterz.apps.cluster import ClusterApp
 from ipclusterz.apps.controller import ControllerApp
 from ipclusterz.apps.engine import EngineApp
 from ipclusterz.apps.historic import LAUNCHERS
+from ipclusterz.apps.sshcheck import SSHCheckApp
 from ipclusterz.launchers.base import BUILT_IN
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -22,7 +23,7 @@ CLI = ROOT / "docs" / "cli"
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 SUBCOMMANDS: dict[str, type[BaseApp]] = {
     f"ipclusterz {word}": kind for word, (kind, _) in ClusterApp.subcommands.items()
-}
+} | {"ipclusterz ssh check": SSHCheckApp}
 COMMANDS: dict[str, type[BaseApp]] = {
     **SUBCOMMANDS,
     "ipclusterz": ClusterApp,
@@ -99,7 +100,9 @@ def test_the_options_of_every_command_are_on_the_page_of_all() -> None:
 def test_each_command_line_on_a_page_has_options_that_exist(page: Path) -> None:
     for line in CALL.findall(page.read_text()):
         words = shlex.split(line.replace("'", ""), comments=True)
-        if words[1:2] and words[1] in LAUNCHERS:
+        if words[1:3] == ["ssh", "check"]:
+            words = [words[0], "ssh check", *words[3:]]
+        elif words[1:2] and words[1] in LAUNCHERS:
             continue  # modes that were: their options were others
         command = " ".join(words[:2]) if " ".join(words[:2]) in COMMANDS else words[0]
         used = {word.split("=")[0] for word in words if re.match(r"--?[A-Za-z]", word)}

@@ -18,7 +18,7 @@ COMMANDS = {
     "ipcontrollerz": "ipclusterz.apps.controller",
     "ipenginez": "ipclusterz.apps.engine",
 }
-SUBCOMMANDS = {"ipclusterz": ("start", "stop", "list", "engines", "create")}
+SUBCOMMANDS = {"ipclusterz": ("start", "stop", "list", "engines", "create", "ssh check")}
 
 LINK = re.compile(r"\]\((?!https?://)([^)#]+)(?:#[^)]*)?\)")
 FLAG = re.compile(r"`(--?[A-Za-z][\w-]*)")
@@ -76,7 +76,7 @@ def test_every_flag_on_a_command_page_exists(command: str) -> None:
     flags = {flag for flag in FLAG.findall(page) if flag.startswith("-")}
     assert flags
     known = ""
-    for words in [(), *((word,) for word in SUBCOMMANDS.get(command, ()))]:
+    for words in [(), *(word.split() for word in SUBCOMMANDS.get(command, ()))]:
         done = run(COMMANDS[command], *words, "--help-all")
         assert done.returncode == 0, done.stderr
         known += done.stdout
