@@ -39,6 +39,8 @@ _LOOK_SECONDS = 1.0
 _START_ALIASES = {
     "n": ("StartApp.n", "Engines to start. [one per usable core]"),
     "engines": ("StartApp.engines", "The launcher of engines. [local]"),
+    "controller": ("StartApp.controller", "ssh: start all of it on another host. [local]"),
+    "controller-host": ("StartApp.controller_host", "That host, [USER@]HOST[:PORT]."),
     "delay": ("StartApp.delay", "Seconds between controller and engines. [0]"),
     "timeout": ("StartApp.timeout", "Seconds to wait for the engines. [60]"),
 }
@@ -81,6 +83,8 @@ class StartApp(BaseApp):
         config=True
     )
     engines = Unicode("local", help="The launcher of the engines.").tag(config=True)
+    controller = Unicode("local", help="Where it is started: local, or ssh.").tag(config=True)
+    controller_host = Unicode("", help="The host for --controller=ssh.").tag(config=True)
     daemon = Bool(False, help="Return when the engines are ready.").tag(config=True)
     foreground = Bool(
         False,
@@ -98,6 +102,7 @@ class StartApp(BaseApp):
 
     def initialize(self, argv: Any = None) -> None:
         """Learn the options of the launcher that was chosen, then read all options."""
+        self._words = tuple(argv or ())
         self._adopt(self._chosen(argv or ()))
         super().initialize(argv)
         self._adopt(self.engines)
@@ -178,6 +183,8 @@ class StartApp(BaseApp):
 
     def start(self) -> Any:
         """Start everything, then stay with it; return the exit code."""
+        if self.controller != "local":
+            return self._elsewhere()
         self._check()
         if self._batch and self._options().get("dry_run"):
             print(self._dry().preview(self.n))
@@ -193,6 +200,22 @@ class StartApp(BaseApp):
         return in_background(self._safely, log)
 
     _log_name = "ipclusterz"
+    _words: tuple[str, ...] = ()
+
+    def _elsewhere(self) -> int:
+        """Start all of it on another host; return when it is ready there."""
+        if self.controller != "ssh":
+            raise SettingError(f"--controller is {self.controller!r}: it must be local or ssh")
+        from ipclusterz.apps import elsewhere  # only for clusters on other hosts
+
+        host, self.daemon = self.controller_host, True
+        said = elsewhere.start(self.folder, self.cluster_id, host, self._words, self.timeout)
+        for line in said.splitlines():
+            if line and not line.startswith(("connect:", "stop:")):
+                self.say(f"{host}: {line}")
+        for line in self._how_to_go_on():
+            self.say(line)
+        return ExitCode.OK
 
     def _check(self) -> None:
         # 0 is the default's way to say "as many as there are cores"; nobody types that.

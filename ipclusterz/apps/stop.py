@@ -85,6 +85,12 @@ class StopApp(BaseApp):
 
     def _stop(self, state: states.State) -> None:
         which = _title(state)
+        if state.remote:
+            from ipclusterz.apps import elsewhere  # only for clusters on other hosts
+
+            elsewhere.stop(state)
+            self.say(f"stopped {which} on {state.remote}")
+            return
         if state.elsewhere():
             raise ClusterError(
                 f"{which} was started on host {state.host}: run 'ipclusterz stop' there"

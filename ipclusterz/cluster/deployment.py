@@ -463,6 +463,12 @@ def check_free(profile: ProfileDir, cluster_id: str) -> dict[str, states.BatchJo
             f"{which} of profile {profile.name!r} runs already; stop it with 'ipclusterz stop"
             f" --profile={profile.name}{option}', or start another one with --cluster-id=NAME"
         )
+    if old.remote:
+        raise AlreadyRunning(
+            f"{which} of profile {profile.name!r} was started on {old.remote}; stop it with"
+            f" 'ipclusterz stop --profile={profile.name}{option}', or if that host is gone: rm"
+            f" {quote(old.path)}"
+        )
     if old.elsewhere():
         raise AlreadyRunning(
             f"{which} of profile {profile.name!r} was started on host {old.host} and may run"
