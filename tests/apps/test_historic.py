@@ -63,7 +63,7 @@ def test_the_original_documents_template_is_submitted(tmp_path: Path) -> None:
     folder = re.compile(r"jobs/e1-\w+")
     assert folder.sub("", new.stdout) == folder.sub("", old.stdout)
     mistake = run(f"ipclusterz pbs -n 127 --pbs-script={template} --dry-run")
-    assert mistake.returncode == 1
+    assert mistake.returncode == 2
     assert f"{template}, line 4: ${{n/4}} leaves a remainder (127/4)" in mistake.stderr
 
 

@@ -249,8 +249,8 @@ def test_a_controller_on_loopback_is_refused_before_anything_is_queued(batch: Pa
         ("-n 2 --engines=slurm --shape=round", 2, "shape is 'round': choose from one, array"),
         ("-n 2 --engines=slurm --walltime=90", 2, "walltime is '90'"),
         ("-n 2 --engines=slurm --engines-per-node=-1", 2, "must not be negative"),
-        ("-n 2 --engines=slurm --batch-template=/none", 1, "cannot read the template /none"),
-        ("-n 4 --engines=sge --shape=one --engines-per-node=2", 1, "use --shape=array"),
+        ("-n 2 --engines=slurm --batch-template=/none", 2, "cannot read the template /none"),
+        ("-n 4 --engines=sge --shape=one --engines-per-node=2", 2, "use --shape=array"),
         ("-n 2 --queue=long", 2, "it goes with --engines=pbs, --engines=slurm"),
     ],
 )

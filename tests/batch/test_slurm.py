@@ -189,3 +189,15 @@ def test_a_one_minute_limit(slurm: Slurm) -> None:
     assert f"Slurm job {job} has ended: COMPLETED" in status()
     assert run("ipclusterz stop").returncode == 0
     slurm.until(lambda: not slurm.queue(), "an empty queue")
+
+
+def test_the_ready_made_profile_listens_where_nodes_can_come(slurm: Slurm) -> None:
+    made = run("ipclusterz create --profile=slurm")
+    assert made.returncode == 0, made.stderr
+    started = run("ipclusterz start --profile=slurm -n 2 --wait=2")
+    assert started.returncode == 0, started.stderr
+    assert "controller up: tcp://127." not in started.stdout
+    with ipp.Client(profile="slurm") as rc:
+        assert rc[:].apply_sync(int, "4") == [4, 4]
+    assert run("ipclusterz stop --profile=slurm").returncode == 0
+    slurm.until(lambda: not slurm.queue(), "an empty queue")
