@@ -231,7 +231,10 @@ class StartApp(BaseApp):
         if self._batch and not self.n:
             raise SettingError("-n is missing: how many engines shall the jobs run?")
         if self._batch:
-            self._dry().preview(self.n)  # a mistake in the template is told first
+            try:
+                self._dry().preview(self.n)
+            except LaunchError as error:  # a mistake in the template, before anything starts
+                raise SettingError(str(error)) from None
 
     _batch = False
 
