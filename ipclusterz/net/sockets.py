@@ -129,7 +129,7 @@ def ends_of(frame: Any) -> tuple[str, str]:
                 return "", ""
             return there.partition("%")[0], str(connection.getsockname()[0]).partition("%")[0]
     except (OSError, zmq.ZMQError):
-        return "?", "?"  # it has gone: nobody reads the answer
+        return "?", ""  # it has gone, or no descriptor is left: not to be trusted
 
 
 def monitored(socket: zmq.Socket[bytes]) -> zmq.Socket[Any]:

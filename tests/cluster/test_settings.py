@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import stat
@@ -112,6 +113,19 @@ def test_r_keeps_what_it_chose(profile: ProfileDir) -> None:
     assert second == first
     same = ControllerSettings(reuse_files=True, regport=12345, ip="127.0.0.1")
     assert kept.settle(same, profile, "a") == first
+
+
+def test_a_key_file_of_an_earlier_version_is_read(profile: ProfileDir) -> None:
+    first = kept.settle(ControllerSettings(reuse_files=True), profile, "")
+    path = Path(profile.key_file())
+    document = json.loads(path.read_text())
+    assert document.pop("addresses") == ["127.0.0.1"]
+    assert document.pop("client_ip") == ""
+    path.write_text(json.dumps(document))
+    assert kept.settle(ControllerSettings(reuse_files=True), profile, "") == first
+    other = ControllerSettings(reuse_files=True, client_ip="127.0.0.3")
+    with pytest.raises(SettingError, match="the client_ip is to be 127.0.0.3, but"):
+        kept.settle(other, profile, "")
 
 
 def test_contradictions_name_both_values_and_the_remedy(profile: ProfileDir) -> None:
