@@ -726,7 +726,7 @@ class Agent:
                 engine.replace = True
                 engine.kill(signal.SIGKILL)
         elif kind == c.A_STOP:
-            engine.ending = "it was asked to stop"
+            engine.ending = engine.ending or "it was asked to stop"
             engine.hang_up()
 
     def _revoked(self, engine: EngineProcess) -> None:

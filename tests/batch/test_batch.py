@@ -7,6 +7,7 @@ import os
 import signal
 import stat
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ import pytest
 import ipclusterz as ipp
 from ipclusterz.error import EngineError, LaunchError
 from tests.batch.conftest import START, cancelled, profile, submitted
-from tests.running import Running, eventually, kill, run
+from tests.running import ROOT, Running, eventually, kill, run
 
 WAITS = "Slurm job 1 waits (Resources)"
 
@@ -277,3 +278,47 @@ def test_from_python(batch: Path) -> None:
     with ipp.Cluster(2, engines="slurm", options=options) as rc:
         assert rc[:].apply_sync(job_of_engine) == ["1", "1"]
     assert (batch / "1.end").exists()
+
+
+def test_engines_that_never_come_are_told_of(batch: Path) -> None:
+    started = run(f"{START} -n 1 --engines=slurm --wait=1 --setup='exit 3'".replace("'", ""))
+    assert started.returncode == 2, "a setup of two words needs quotes"
+    options = {"allow_loopback": True, "wait": 1, "setup": ["exit 3"]}
+    cluster = ipp.Cluster(1, engines="slurm", options=options)
+    with pytest.raises(LaunchError, match=r"Slurm job 1 has ended: FAILED"):
+        cluster.start_cluster_sync()
+    assert not cluster.running
+
+
+def test_engines_know_when_their_job_ends(batch: Path) -> None:
+    """Nothing warns them here but the clock."""
+    line = f"{START} -n 1 --engines=slurm --wait=1 --walltime=6s --drain=4"
+    assert run(line).returncode == 0
+    with ipp.Client() as rc:
+        slow = rc[0].apply_async(__import__("time").sleep, 3)
+        eventually(lambda: rc.ids == [], timeout=30)
+        assert slow.get(timeout=10) is None
+        ((engine, reason),) = rc.session.connection.query("departed")
+    assert engine == 0 and reason.startswith("job 1 reaches its walltime in 3 s")
+    eventually(lambda: (batch / "1.end").read_text() == "0")
+
+
+def test_a_job_whose_cluster_was_stopped_says_so(batch: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-P", str(ROOT / "ipclusterz" / "apps" / "launched.py")]
+    done = subprocess.run(
+        [*command, "engine", f"--from={tmp_path}"], capture_output=True, text=True, timeout=30
+    )
+    assert done.returncode == 1
+    assert f"{tmp_path}/handover.json is not there (any more): the cluster" in done.stdout
+
+
+def test_a_signal_goes_by_the_systems_command(batch: Path) -> None:
+    cluster = ipp.Cluster(1, engines="slurm", options={"allow_loopback": True, "wait": 1})
+    cluster.start_cluster_sync()
+    try:
+        (made,) = cluster.engine_sets.values()
+        made.job.signal(signal.SIGUSR1)
+        eventually(lambda: made.job.poll().ended, timeout=30)
+        assert made.job.poll().text == "Slurm job 1 has ended: COMPLETED"
+    finally:
+        cluster.stop_cluster_sync()

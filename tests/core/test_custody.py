@@ -887,3 +887,21 @@ def test_pieces_are_passed_on_to_whoever_carries_them() -> None:
     fetch = m.Fetch(key(1), b"i" * 16, 0, 10)
     agent.custody.handle(TASK, [fetch], agent.now)
     assert agent.took(c.A_PIECE) == [(c.A_PIECE, TASK, fetch)]
+
+
+def test_a_draining_agent_gives_back_all_that_has_not_begun_and_takes_no_more() -> None:
+    agent = Agent(0, 1)
+    agent.assign(1, engine=0)
+    agent.assign(2, engine=1)
+    agent.assign(3, 4, engine=0)
+    agent.assign(5, engine=1, fixed=True)
+    assert agent.fed() == [(0, [1]), (1, [2])]
+    agent.custody.drain(agent.now)
+    returned = [k - key(0) for r in agent.sent(m.Returned) for k, _ in r.tasks]
+    assert sorted(returned) == [3, 4, 5]
+    assert agent.took(c.A_STOP) == [], "both run something"
+    agent.assign(6, engine=0)
+    assert [k - key(0) for r in agent.sent(m.Returned) for k, _ in r.tasks] == [6]
+    agent.done(0, 1)
+    assert agent.took(c.A_STOP) == [(c.A_STOP, 0, None)]
+    assert [key(1)] == [r.key for r in agent.sent(m.Result)]

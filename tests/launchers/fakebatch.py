@@ -97,14 +97,15 @@ def numbers(base: str) -> list[str]:
     return [path.stem for path in [*whole, *sorted(HERE.glob(f"{base}_*.job"))]]
 
 
-def cancel(ids: list[str]) -> None:
+def cancel(ids: list[str], signum: int = 0) -> None:
     for number in [number for base in ids for number in numbers(base)]:
-        (HERE / "cancelled").open("a").write(f"{number}\n")
-        save(number, {**job(number), "cancelled": True})
+        if not signum:
+            (HERE / "cancelled").open("a").write(f"{number}\n")
+            save(number, {**job(number), "cancelled": True})
         pid = HERE / f"{number}.pid"
         if pid.exists() and not (HERE / f"{number}.end").exists():
             try:
-                os.kill(int(pid.read_text()), signal.SIGTERM)
+                os.kill(int(pid.read_text()), signum or signal.SIGTERM)
             except ProcessLookupError:
                 pass
 
@@ -211,7 +212,9 @@ def main() -> None:
     if words and words[0] == "run":
         run(words[1])
     elif name in ("scancel", "qdel"):
-        cancel([word for word in words if not word.startswith("-")])
+        named = [word.partition("=")[2] for word in words if word.startswith("--signal=")]
+        signum = signal.Signals[f"SIG{named[0]}"] if named else 0
+        cancel([word for word in words if not word.startswith("-")], signum)
     else:
         commands = {"sbatch": sbatch, "squeue": squeue, "scontrol": scontrol}
         {**commands, "qsub": qsub, "qstat": qstat}[name](words)
