@@ -148,6 +148,8 @@ class Broker:
         self._lacking: dict[bytes, dict[bytes, list[Task]]] = {}
         self._roll: set[bytes] = set()  # agents that have not called yet
         self._recovering = generation > 0
+        # Results that came after our restart before the hub had told which clients there are.
+        self._early: list[tuple[bytes, m.Result]] | None = [] if generation else None
         self._unknown = ""  # an agent was gone before it called the roll: why
         self._cancels: list[tuple[bytes, m.Cancel]] = []  # judged when the roll is complete
         self._handlers: dict[type, Callable[[bytes, Any, float], None]] = {
@@ -237,6 +239,11 @@ class Broker:
         self._recovering = bool(self._roll)
         if not self._recovering:
             self._leave_limbo(now)
+        early, self._early = self._early, None
+        for peer, result in early or ():
+            if peer in self.agents:
+                self._result(peer, result, now)
+        self.settle(now)
 
     def absent(self, peer: bytes, absent: bool, now: float) -> None:
         """An agent stopped answering, or answers again."""
@@ -298,6 +305,7 @@ class Broker:
             known = self.tasks.get(key)
             if known is not None and known.work is None:
                 known.work = task.work
+                known.client = task.client
                 known.retries = task.retries
             return
         if self._generation and (key & _COUNTER) <= self._resumed.get(task.client, -1):
@@ -456,6 +464,9 @@ class Broker:
 
     def _result(self, peer: bytes, result: m.Result, now: float) -> None:
         key = result.key
+        if self._early is not None and m.client_of(key) not in self.numbers:
+            self._early.append((peer, result))
+            return
         task = self.tasks.get(key)
         if task is None:
             self._orphan_result(peer, result)
@@ -484,9 +495,10 @@ class Broker:
         del self.tasks[key]
         if self.recorder is not None:
             self.recorder.ended(result, now)
-        if task.client in self.clients:
+        client = task.client or self.numbers.get(m.client_of(key), b"")
+        if client in self.clients:
             self._settling[key] = peer
-            self.out.append((task.client, result))
+            self.out.append((client, result))
         else:
             self.out.append((peer, m.Received([key])))
         self._concluded(key, status, result.engine)

@@ -515,7 +515,8 @@ class Hello(Message, tag=60):
     """A scheduler joins its hub and says what it already knows (the hub may be new).
 
     ``top_number`` and ``top_engine`` are the highest client number and engine id it ever
-    heard of, which must not be given out again.
+    heard of, which must not be given out again.  ``lost`` is why an agent went last, and how
+    many seconds ago.
     """
 
     channel: int
@@ -524,6 +525,7 @@ class Hello(Message, tag=60):
     engines: list[tuple[int, bytes]]
     top_number: int = 0
     top_engine: int = -1
+    lost: tuple[float, str] | None = None
 
 
 class Admit(Message, tag=61):

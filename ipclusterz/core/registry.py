@@ -137,6 +137,9 @@ class Registry:
                 # Nobody but the agent knows its process id; it will tell.
                 known.engines[engine] = m.EngineInfo(engine, known.host, 0, agent)
                 self.engine_peer[engine] = known
+        if hello.lost is not None and self._lost is None:
+            # The hub before us knew, and a scheduler that is new must hear of it.
+            self._lost = (now - hello.lost[0], hello.lost[1])
         self._next_number = max(self._next_number, hello.top_number + 1)
         self._next_engine = max(self._next_engine, hello.top_engine + 1)
         self._now = max(self._now, now)

@@ -76,6 +76,7 @@ class Scheduler:
         self.broker = core if isinstance(core, (Balancer, Relay)) else None
         self._generation = generation
         self._admits: dict[bytes, m.Admit] = {}
+        self._lost: tuple[float, str] | None = None  # when an agent went last, and why
         self._ticking = False
         self._tallying = False
         self._shipping = False
@@ -116,6 +117,7 @@ class Scheduler:
             engines,
             self._top_number,
             self._top_engine,
+            self._lost and (monotonic() - self._lost[0], self._lost[1]),
         )
         self._monitor.send([m.encode(hello)])
         if self.broker is not None:
@@ -150,7 +152,9 @@ class Scheduler:
         self.door.admit(admit.peer, admit.session, accepts)
 
     def _expel(self, message: m.Expel, now: float) -> None:
-        self._admits.pop(message.peer, None)
+        admit = self._admits.pop(message.peer, None)
+        if admit is not None and admit.role == m.Role.ENGINE:
+            self._lost = (now, message.reason)
         self.gate.expel(message.peer)
         self.core.expel(message.peer, message.reason, now)
         self.door.expel(message.peer)

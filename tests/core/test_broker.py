@@ -453,6 +453,41 @@ def test_a_task_of_which_only_the_roll_told_is_forgotten_when_it_comes_back() ->
     assert [a.key for _, a in cluster.out(m.Assign)] == [key(1)]
 
 
+@pytest.mark.parametrize("rolled", [True, False])
+def test_a_result_that_comes_before_its_client_is_let_in_is_kept_for_it(rolled: bool) -> None:
+    """After a restart the hub tells of agents first, and their results may be quick."""
+    cluster = Bench(Balancer(1))
+    cluster.agent(b"one", 0, called=False)
+    held = [(key(1), 1, 0)] if rolled else []
+    cluster.say(b"one", m.RollCall([0], [], held), outcome(key(1), 1, 0))
+    assert cluster.to(b"one", m.Received) == [], "the agent must not drop it"
+    cluster.client()
+    cluster.core.roster([b"one"], cluster.now)
+    assert [r.key for r in cluster.results()] == [key(1)]
+    cluster.say(b"client", m.Resumed(1), submit(1))
+    assert cluster.out(m.Assign) == []
+    cluster.say(b"client", m.Received([key(1)]))
+    assert cluster.to(b"one", m.Received) == [m.Received([key(1)])]
+
+
+def test_a_result_whose_client_is_not_there_after_all_is_not_kept() -> None:
+    cluster = Bench(Balancer(1))
+    cluster.agent(b"one", 0, called=False)
+    cluster.say(b"one", m.RollCall([0], [], []), outcome(key(1), 1, 0))
+    cluster.core.roster([b"one"], cluster.now)
+    assert cluster.to(b"one", m.Received) == [m.Received([key(1)])]
+
+
+def test_a_client_that_is_let_in_after_the_roll_gets_what_was_held() -> None:
+    cluster = Bench(Balancer(1))
+    cluster.agent(b"one", 0, called=False)
+    cluster.say(b"one", m.RollCall([0], [], [(key(1), 1, 0)]))
+    cluster.client()
+    cluster.say(b"client", m.Resumed(1), submit(1))
+    cluster.say(b"one", outcome(key(1), 1, 0))
+    assert [r.key for r in cluster.results()] == [key(1)]
+
+
 def test_cancels_wait_for_the_roll() -> None:
     cluster = restarted(b"one")
     cluster.say(b"client", m.Resumed(2), submit(1), submit(2), m.Cancel([key(1), key(2)]))

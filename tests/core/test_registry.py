@@ -836,3 +836,15 @@ def test_an_agent_that_drains_gets_nothing_more_even_after_a_silence() -> None:
     hub.registry.tick(7.0)
     hub.registry.beat(agent.id, 8.0)
     assert not [what for _, _, what in hub.out() if isinstance(what, m.Absent)]
+
+
+def test_a_new_hub_passes_on_why_an_agent_went_before_it() -> None:
+    """All at once: a scheduler, an agent and the hub are gone, and tasks may have run."""
+    hub = Hub(complete=False)
+    for channel in SCHEDULERS:
+        hello = m.Hello(channel, 0, [], [])
+        if channel != Channel.TASK:
+            hello.lost = (2.0, "its host is gone")
+        hub.registry.scheduler(hello, hub.now)
+    rosters = {where: what for where, what in hub.said(r.R_SCHEDULER)}
+    assert rosters[Channel.TASK].lost == "its host is gone"
