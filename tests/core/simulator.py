@@ -44,6 +44,7 @@ class World:
         self.hub_since = 0.0
         self.now = 0.0
         self.delay = delay
+        self.duplicates = 0.0  # the share of packets that arrive twice
         self.scheme = scheme
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._count = 0
@@ -269,6 +270,7 @@ class Pipe:
         self.link = Link(accepts)
         self.link_id = -1
         self.up = False
+        self.queued = False
         self._on_messages = on_messages
         self._on_renewed = on_renewed
         self._connection = 0
@@ -336,16 +338,24 @@ class Pipe:
                 self.world.schedulers[self.channel].receive(self, packet)
 
         self.world.later(at - self.world.now, arrive)
+        if self.world.duplicates and self.world.random.random() < self.world.duplicates:
+            self._last[to_peer] += 1e-4  # a copy, before anything else
+            self.world.later(at + 1e-4 - self.world.now, arrive)
 
     def _acknowledge(self) -> None:
         packet = self.link.acknowledgement(force=True) if self.up else None
         if packet is not None:
             self._travel(packet, to_peer=False)
 
+    def put(self, message: Any) -> None:
+        self.queued = True
+        self.link.put(message)
+
     def pump(self) -> None:
         if self.up:
             for packet in self.link.take():
                 self._travel(packet, to_peer=False)
+            self.queued = bool(self.link.waiting)
 
     def to_peer(self, packet: bytes) -> None:
         if self.up:
@@ -370,6 +380,7 @@ class SchedulerNode:
         self.generation = generation
         self.dead = False
         self.members: dict[bytes, Member] = {}
+        self.queued: dict[bytes, Member] = {}  # for whom something waits
         self.core: Any = (
             Balancer(generation, world.scheme, seed=world.random.randrange(1 << 30))
             if channel == Channel.TASK
@@ -377,6 +388,7 @@ class SchedulerNode:
         )
         self._last = 0.0
         self.admits: dict[bytes, m.Admit] = {}
+        self.lost: tuple[float, str] | None = None
         self.greet()
         world.later(0.1, self._tick)
 
@@ -390,6 +402,8 @@ class SchedulerNode:
                 engines = [(engine, agent.peer) for engine, agent in known]
                 admits = list(self.admits.values())
                 hello = m.Hello(self.channel, self.generation, admits, engines)
+                if self.lost is not None:
+                    hello.lost = (self.world.now - self.lost[0], self.lost[1])
                 registry.scheduler(hello, self.world.now)
 
         self.world.later(self.world.lag(), say)
@@ -419,9 +433,12 @@ class SchedulerNode:
                 self.members[message.peer] = Member(accepts, link_id)
             core.admit(message.peer, message.role, message.number)
         elif isinstance(message, m.Expel):
-            self.admits.pop(message.peer, None)
+            admit = self.admits.pop(message.peer, None)
+            if admit is not None and admit.role == Role.ENGINE:
+                self.lost = (now, message.reason)
             core.expel(message.peer, message.reason, now)
             self.members.pop(message.peer, None)
+            self.queued.pop(message.peer, None)
         elif isinstance(message, m.Join):
             core.join(message.agent, message.engines, now)
         elif isinstance(message, m.Roster):
@@ -454,10 +471,18 @@ class SchedulerNode:
                 member = self.members.get(peer)
                 if member is not None:
                     member.link.put(message)
-        for member in self.members.values():
-            if member.pipe is not None and member.pipe.up and member.link.waiting:
+                    self.queued[peer] = member
+        if self.queued:
+            self._send()
+
+    def _send(self) -> None:
+        """Send what waits for those who are connected."""
+        for peer, member in list(self.queued.items()):
+            if member.pipe is not None and member.pipe.up:
                 for packet in member.link.take():
                     member.pipe.to_peer(packet)
+            if not member.link.waiting:
+                del self.queued[peer]
 
 
 class AgentNode:
@@ -520,7 +545,7 @@ class AgentNode:
                 if kind == c.A_SEND:
                     pipe = self.pipes.get(action[1])
                     if pipe is not None:
-                        pipe.link.put(action[2])
+                        pipe.put(action[2])
                     continue
                 engine = self.engines.get(action[1]) if kind != c.A_DROP else None
                 if engine is None:
@@ -534,7 +559,8 @@ class AgentNode:
                 elif kind == c.A_STOP:
                     engine.crash("asked to stop")
         for pipe in self.pipes.values():
-            pipe.pump()
+            if pipe.queued:
+                pipe.pump()
 
 
 class SimEngine:
@@ -654,6 +680,7 @@ class ClientNode:
         self.peer = b""
         self.wanted = 0
         self.dead = False
+        self.owes = False  # an acknowledgement that is about to leave
         self.ledger = Ledger()
         self.pipes: dict[int, Pipe] = {}
         self.engines: set[int] = set()
@@ -732,14 +759,20 @@ class ClientNode:
     def done(self) -> bool:
         return not self.ledger.pending
 
+    def _acknowledge(self) -> None:
+        self.owes = False
+        self.ledger.acknowledge()
+
     def carry(self) -> None:
-        if self.ledger.received:
+        if self.ledger.received and not self.owes:
             if self.world.random.random() < 0.3:
                 self.ledger.acknowledge()
             else:
-                self.world.later(0.05, self.ledger.acknowledge)
+                self.owes = True
+                self.world.later(0.02, self._acknowledge)
         out, self.ledger.out = self.ledger.out, []
         for channel, message in out:
-            self.pipes[channel].link.put(message)
+            self.pipes[channel].put(message)
         for pipe in self.pipes.values():
-            pipe.pump()
+            if pipe.queued:
+                pipe.pump()
