@@ -846,5 +846,5 @@ def test_a_new_hub_passes_on_why_an_agent_went_before_it() -> None:
         if channel != Channel.TASK:
             hello.lost = (2.0, "its host is gone")
         hub.registry.scheduler(hello, hub.now)
-    rosters = {where: what for where, what in hub.said(r.R_SCHEDULER)}
+    rosters = dict(hub.said(r.R_SCHEDULER))
     assert rosters[Channel.TASK].lost == "its host is gone"
