@@ -40,11 +40,21 @@ def main(argv: list[str]) -> int:
         return 0
     note_pid(page, os.getpid())
     start.follow(agent)  # now: the others may keep us waiting in MPI for ever
-    for name in filter(None, ",".join(argv[5:]).split(",")):
-        importlib.import_module(name)
+    preload(",".join(argv[5:]))
     join(size)
     start.become_engine(request[0], [task, out, err, page], agent)
     return 0
+
+
+def preload(names: str) -> None:
+    """Import modules that the user's code will need; SystemExit says which one cannot be."""
+    for name in filter(None, names.split(",")):
+        try:
+            importlib.import_module(name)
+        except BaseException as error:
+            raise SystemExit(
+                f"cannot preload {name!r}: {type(error).__name__}: {error}"
+            ) from None
 
 
 def join(size: int) -> None:

@@ -202,6 +202,25 @@ def wait_in_mpi() -> None:
     MPI.COMM_WORLD.Barrier()
 
 
+def test_an_engine_that_is_stopped_ends_its_job(mpi: None) -> None:
+    with Cluster(n=2, engines="mpi", options=options()) as rc:
+        rc.shutdown([1])
+        eventually(lambda: rc.ids == [], timeout=30)
+
+
+def test_preload_is_done_by_each_rank(mpi: None) -> None:
+    with Cluster(n=2, engines="mpi", options=options(), preload=["colorsys"]) as rc:
+        assert rc[:].apply_sync(is_loaded, "colorsys") == [True, True]
+    with pytest.raises(LaunchError, match="cannot preload 'no_such': ModuleNotFoundError"):
+        Cluster(n=2, engines="mpi", options=options(), preload=["no_such"]).start_cluster_sync()
+
+
+def is_loaded(name: str) -> bool:
+    import sys
+
+    return name in sys.modules
+
+
 def test_nothing_is_left_and_no_key_is_shown(mpi: None, ipython_dir: Path) -> None:
     cluster = Cluster(n=2, engines="mpi", options=options())
     with cluster as rc:
