@@ -297,6 +297,20 @@ class RemoteHost:
             while (left := deadline - time.monotonic()) > 0:
                 session.read(left)
 
+    def _place(self) -> dict[str, Any]:
+        """Return what is to be known for clearing it, should this process be killed."""
+        launch, (pid, start) = self._launch, self._agent or (0, 0)
+        return {
+            "target": self.host.target,
+            "python": self.host.python,
+            "folder": self._folder,
+            "pid": pid,
+            "start": start,
+            "key": launch.key,
+            "config": launch.config,
+            "paramiko": bool(launch.paramiko),
+        }
+
     def _sweep(self) -> None:
         """End and remove what a keeper that is not there any more has left."""
         connection, (pid, start) = self._connection, self._agent or (0, 0)
@@ -359,6 +373,7 @@ class RemoteHost:
                 raise LaunchError(f"{self.name}: {self._problem}")
         elif kind == "agent":
             self._agent = int(event["pid"]), int(event["start"])
+            self._launch.say({"event": "away", "host": self.name, "place": self._place()})
         elif kind == "log":
             sshfiles.keep(event, self.name, self._launch.logs_to)
         elif kind not in _QUIET:

@@ -12,7 +12,7 @@ from traitlets import Bool, Unicode
 from ipclusterz.apps.base import AlreadyStopped, BaseApp, ExitCode, NoSuchCluster
 from ipclusterz.cluster import SettingError
 from ipclusterz.cluster import state as states
-from ipclusterz.error import ClusterError
+from ipclusterz.error import ClusterError, KernelError
 from ipclusterz.paths import ProfileDir, ipython_dir
 
 
@@ -76,7 +76,7 @@ class StopApp(BaseApp):
                 self._stop(state)
             except AlreadyStopped:
                 pass
-            except ClusterError as error:
+            except KernelError as error:
                 print(f"{self.name}: {error}", file=sys.stderr)
                 code = ExitCode.FAILED
         if not found:
@@ -95,11 +95,29 @@ class StopApp(BaseApp):
             raise ClusterError(
                 f"{which} was started on host {state.host}: run 'ipclusterz stop' there"
             )
+        # A launcher that lives ends them itself.
+        left = [] if state.launcher and state.launcher.alive() else state.away.values()
+        places = [place for listed in left for place in listed]
         if not state.alive():
+            self._clear(places)
             states.clean(state)
             raise AlreadyStopped(f"{which} is not running any more")
         states.end(state)
+        self._clear(places)
         self.say(f"stopped {which}")
+
+    def _clear(self, places: list[dict[str, Any]]) -> None:
+        """End engines on other hosts whose launcher was killed."""
+        if not places:
+            return
+        from ipclusterz.launchers import sshclear  # only for those
+
+        for place, problem in sshclear.clear_all(places):
+            if problem:
+                problem += "; engines there end when their lease is over"
+                print(f"{self.name}: {problem}", file=sys.stderr)
+            else:
+                self.say(f"ended engines on {place['target']}")
 
 
 class ListApp(BaseApp):
@@ -145,7 +163,13 @@ class ListApp(BaseApp):
 
 def _row(state: states.State) -> dict[str, Any]:
     here = not state.elsewhere()
-    sets = [made for made in state.engine_sets.values() if not here or made.alive()]
+    # Those without a process here are on other hosts, or in batch jobs.
+    held = here and state.launcher is not None and state.launcher.alive()
+    sets = [
+        made
+        for made in state.engine_sets.values()
+        if not here or made.alive() or (held and not made.pid)
+    ]
     return {
         "profile": ProfileDir(state.profile_dir).name,
         "cluster_id": state.cluster_id,

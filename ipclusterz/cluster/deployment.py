@@ -185,6 +185,7 @@ class Deployment:
             if process is None:
                 state.engine_sets.pop(name, None)
                 state.jobs.pop(name, None)
+                state.away.pop(name, None)
             else:
                 state.engine_sets[name] = process
             self.state = state
@@ -373,6 +374,7 @@ class Deployment:
                         made.take(event)
                         event = {**event, "ready": len(made.ready), "of": made.n}
         self._note_folders(event)
+        self._note_away(job, event)
         self._note_job(job, event)
         self._say(event)
         with self._changed:
@@ -398,6 +400,22 @@ class Deployment:
                 states.write(state)
             except KernelError:
                 pass  # it was written a moment ago; only clean-up after a crash needs more
+
+    def _note_away(self, job: Job, event: Event) -> None:
+        """Remember a place on another host, for who stops it should this process be killed."""
+        name = next((n for n, made in self.sets.items() if made.job is job), "")
+        if event["event"] != "away" or not name or self.state is None:
+            return
+        with states.lock(self.plan.profile):
+            state = states.read(self.state.path)
+            if state is None:
+                return
+            state.away.setdefault(name, []).append(event["place"])
+            self.state = state
+            try:
+                states.write(state)
+            except KernelError:
+                pass  # the same as for folders
 
     def _told_all(self) -> None:
         if self._teller is not None:

@@ -64,6 +64,7 @@ class State(msgspec.Struct, kw_only=True):
     ``own`` says that the launcher is a command of ours, which may be told to end; any other
     program that made a cluster is left alone.  ``jobs`` are its batch jobs by engine set;
     ``mode`` and ``options`` the launcher of its engines, for those that are added.
+    ``away`` are places on other hosts where a set of engines is, as its launcher knows them.
     ``remote`` is the SSH server of a host that all of it runs on, started from here;
     ``remote_words`` are the options that name it there.
     """
@@ -87,6 +88,7 @@ class State(msgspec.Struct, kw_only=True):
     reuse: bool = False
     started: float = 0.0
     space: str = ""
+    away: dict[str, list[dict[str, Any]]] = {}
     remote: str = ""
     remote_words: list[str] = []
 
