@@ -191,7 +191,12 @@ class BatchLauncher:
         )
 
     def _warn(self) -> int:
-        """Return how long before its end a job is warned: less than half of its time."""
+        """Return how long before its end a job is warned: less than half of its time.
+
+        Our script becomes the agent; the shell of a user's script would die of the signal.
+        """
+        if self.options.batch_template:
+            return 0
         return min(self.options.drain, self.walltime // 2) if self.walltime else 0
 
     def _names(

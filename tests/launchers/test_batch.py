@@ -118,6 +118,15 @@ def test_a_template_that_leaves_out_what_was_asked_for(
         scripts(slurm(batch_template=str(path), **options))
 
 
+def test_only_a_script_that_becomes_the_agent_is_warned_by_a_signal(tmp_path: Path) -> None:
+    (tmp_path / "t").write_text("${directives}\nsrun ${engine_command}")
+    own = scripts(slurm(walltime="1h", batch_template=str(tmp_path / "t")))
+    assert ["--signal" in text for text in own] == [False]
+    assert [
+        "#SBATCH --signal=B:USR1@60\n" in text for text in scripts(slurm(walltime="1h"))
+    ] == [True]
+
+
 def test_a_template_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "t").write_bytes(b"\xff\xfe")
     with pytest.raises(TemplateError, match="it is no UTF-8 text"):
