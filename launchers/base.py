@@ -66,7 +66,8 @@ class LaunchSpec(Struct, frozen=True):
 
     What only some launchers need: ``folder`` is a path in the profile that the launcher may
     make, owner-only, for files of this launch, and must remove; ``label`` tells launches of
-    one cluster apart; ``profile_dir``, ``cluster_id`` and ``log_dir`` are the cluster's.
+    one cluster apart; ``profile_dir``, ``cluster_id`` and ``log_dir`` are the cluster's;
+    ``lease`` is for how many seconds engines outlive what they have lost (0: not known).
     """
 
     argv: tuple[str, ...]
@@ -81,6 +82,7 @@ class LaunchSpec(Struct, frozen=True):
     profile_dir: str = ""
     cluster_id: str = ""
     log_dir: str = ""
+    lease: float = 0.0
 
 
 class JobState(Struct, frozen=True):

@@ -17,7 +17,7 @@ from msgspec.structs import replace
 from ipclusterz.core.config import CHANNEL_NAMES
 from ipclusterz.core.connector import Connector, candidates, dump
 from ipclusterz.core.hosts import Host
-from ipclusterz.core.ssh import Forward, in_sh, quoted
+from ipclusterz.core.ssh import Forward, in_any_shell, quoted
 from ipclusterz.error import LaunchError
 
 OLDEST = (3, 11)
@@ -94,7 +94,7 @@ def script(
         run=_wrapped(sshx) if wraps else 'exec "$@"',
     )
     shell = "shell=sh; command -v bash >/dev/null 2>&1 && shell=bash; exec $shell -c "
-    return in_sh(shell + quoted([text]))
+    return in_any_shell(shell + quoted([text]))
 
 
 def _wrapped(sshx: str) -> str:
@@ -176,11 +176,6 @@ def interpreter(spec_stdin: str) -> str:
 def folder_wanted(spec_stdin: str) -> str:
     """Return the working folder that was asked for, for hosts that name none; or ''."""
     return str(json.loads(spec_stdin.splitlines()[0])["config"].get("work_dir", ""))
-
-
-def lease_of(spec_stdin: str) -> float:
-    """Return how long engines outlive a lost controller, if that was said; or 0."""
-    return float(json.loads(spec_stdin.splitlines()[0])["config"].get("lease", 0.0))
 
 
 # A line of a profile's startup scripts, as ipenginez makes it.

@@ -131,7 +131,7 @@ class SSHLauncher:
             sshx=self._sshx,
             send=options.send,
             logs_to=spec.log_dir if options.fetch_logs else "",
-            lease=remote.lease_of(spec.stdin) or LEASE_SECONDS,
+            lease=spec.lease or LEASE_SECONDS,
         )
         job.begin([RemoteHost(host, launch) for host in placed])
         for note in self.notes:

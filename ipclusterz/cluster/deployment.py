@@ -173,7 +173,9 @@ class Deployment:
             log_level=plan.log_level,
         )
         token = self.state.token if self.state else os.urandom(8).hex()
-        return agent_spec(config, token, name, plan.profile)
+        # Of a controller that something else started it is not known.
+        lease = plan.agent.lease or (0.0 if self._foreign else plan.controller.lease)
+        return replace(agent_spec(config, token, name, plan.profile), lease=lease)
 
     def remember_engines(self, name: str, process: states.Process | None) -> None:
         """Note in the state file which process holds a set of engines (None: no more)."""

@@ -230,6 +230,18 @@ def in_sh(script: str) -> str:
     return f"exec sh -c {_quote(script)}"
 
 
+_ESCAPED = {"\\": "\\0134", "\n": "\\n", "'": "\\0047", "!": "\\0041"}
+
+
+def in_any_shell(script: str) -> str:
+    """Return a command that runs a long ``script`` by sh, whatever the login shell is.
+
+    Inside quotes csh takes no line break, fish changes backslashes: none of either is left.
+    """
+    escaped = "".join(_ESCAPED.get(letter, letter) for letter in script)
+    return f"""exec sh -c 'eval "$(printf %b "$0")"' '{escaped}'"""
+
+
 def _quote(word: str) -> str:
     if re.fullmatch(r"[A-Za-z0-9_@%+=:,./-]+", word):
         return word

@@ -15,6 +15,7 @@ from ipclusterz.core.ssh import (
     Forward,
     cause,
     destination,
+    in_any_shell,
     in_sh,
     kind,
     last_lines,
@@ -176,6 +177,17 @@ def test_what_ssh_means(words: str, meaning: str, what: str) -> None:
     found = cause(words, LOGIN)
     assert meaning in found and "\n" not in found and len(found) < 240
     assert kind(words) == what
+
+
+@pytest.mark.parametrize(
+    "script", ["echo a", "printf '%s' \"it's\n\\\\ 100% \\n!7\"\necho '$x'"]
+)
+def test_a_script_for_any_shell(script: str) -> None:
+    command = in_any_shell(script)
+    assert not set(command) & {"\n", "!"}
+    plain = subprocess.run(["sh", "-c", script], capture_output=True, check=True)
+    found = subprocess.run(["sh", "-c", command], capture_output=True, check=True)
+    assert found.stdout == plain.stdout != b""
 
 
 def test_noise_is_left_out() -> None:

@@ -90,6 +90,7 @@ def keepers(host: Host) -> list[psutil.Process]:
 # -- what it is for ------------------------------------------------------------------------
 
 
+@pytest.mark.timeout(200)
 @pytest.mark.parametrize("kind", ["openssh", "paramiko"])
 def test_engines_on_three_hosts(lab: Lab, laptop: Host, kind: str) -> None:
     done = start(laptop, *(["--paramiko"] if kind == "paramiko" else []))
@@ -100,14 +101,15 @@ def test_engines_on_three_hosts(lab: Lab, laptop: Host, kind: str) -> None:
         """
         v["x"] = 41
         names = v.apply_sync(socket.gethostname)
-        values = rc.load_balanced_view().map(lambda i: i * i, range(1000)).get()
-        data = bytes(range(256)) * 40_000
-        echo = rc[0].apply_sync(lambda b: b[::-1], data)
+        values = rc.load_balanced_view().map(lambda i: 3 * i, range(10_000)).get()
+        data = os.urandom(200_000_000)
+        echo = rc[0].apply_sync(lambda b: b, data)
         more = v.apply_sync(lambda: x + 1)
-        print(json.dumps([sorted(names), sum(values), echo == data[::-1], more]))
+        print(json.dumps([sorted(names), sum(values), echo == data, more]))
         """,
+        timeout=150,
     )
-    assert found == [["node1", "node1", "node2", "node3"], 332833500, True, [42] * 4]
+    assert found == [["node1", "node1", "node2", "node3"], 3 * 49_995_000, True, [42] * 4]
     no_key_anywhere(lab)
     # Only a loopback is listened on here, and no port at all there (but for paramiko's ways).
     assert set(lab.nodes[0].listening()) == {22} or kind == "paramiko"
@@ -182,6 +184,17 @@ def test_hosts_of_a_config_file(lab: Lab, laptop: Host) -> None:
     assert (one["file"], one["FROM_SETUP"], one["FROM_ENV"]) == ("node1's", "yes", "also")
     assert (two["preloaded"], two["FROM_SETUP"]) == (True, None)
     assert (one["started"], two["started"]) == (None, 7)
+
+
+def test_engines_are_added(lab: Lab, laptop: Host) -> None:
+    """To a cluster that was started otherwise, and that has no TCP port."""
+    words = "ipclusterz start -n 1 --transport=ipc --daemon"
+    assert laptop.run(words.split(), timeout=60).returncode == 0
+    words = "ipclusterz engines --engines=ssh --hosts=node1:2 --daemon"
+    done = laptop.run(words.split(), timeout=60)
+    assert done.returncode == 0, done.stderr
+    script = "rc.wait_for_engines(3)\nprint(json.dumps(rc[:].apply_sync(socket.gethostname)))"
+    assert sorted(ask(laptop, script)) == ["laptop", "node1", "node1"]
 
 
 def test_the_hosts_of_a_job(lab: Lab, laptop: Host) -> None:
