@@ -195,7 +195,9 @@ def _engine(
     more = known or {}
     running = more.get("running", 0)
     seconds = more.get("seconds", 0.0)
-    state = "not responding" if known is None else "running" if running else "idle"
+    # Its agent answers for an engine that is stopped (SIGSTOP), and sees that it is.
+    absent = known is None or bool(more.get("stopped"))
+    state = "not responding" if absent else "running" if running else "idle"
     outstanding = count.get("queue", 0) + count.get("tasks", 0)
     return {
         "id": number,

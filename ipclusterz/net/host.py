@@ -140,6 +140,7 @@ def pidfd(pid: int) -> int:
 def vitals(pid: int) -> dict[str, float]:
     """Return a process's resident ``memory`` in bytes and ``uptime`` in seconds.
 
+    And ``stopped``, if a signal or a debugger has stopped it.
     What the system does not tell is left out.  Takes a few microseconds: proportional
     memory would be fairer to forked processes, but walks all their pages.
     """
@@ -148,7 +149,10 @@ def vitals(pid: int) -> dict[str, float]:
         with open(f"/proc/{pid}/statm", "rb") as file:
             found["memory"] = int(file.read().split()[1]) * resource.getpagesize()
         with open(f"/proc/{pid}/stat", "rb") as file:
-            started = int(file.read().rpartition(b")")[2].split()[19])
+            fields = file.read().rpartition(b")")[2].split()
+        started = int(fields[19])
+        if fields[0] in (b"T", b"t"):
+            found["stopped"] = 1.0
         ticks = os.sysconf("SC_CLK_TCK")
         found["uptime"] = max(time.clock_gettime(time.CLOCK_BOOTTIME) - started / ticks, 0.0)
     except (OSError, IndexError, ValueError, AttributeError):
