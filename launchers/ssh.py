@@ -108,16 +108,15 @@ class SSHLauncher:
         """Return how many engines come when nobody says a number: all hosts have together."""
         return hostnames.total(self.hosts)
 
+    def check(self, spec: LaunchSpec) -> None:
+        """Raise LaunchError for what can be seen to be wrong without any host."""
+        for host in self._placed(spec):
+            remote.agent_config(spec.stdin, host, "")
+
     def start(self, spec: LaunchSpec) -> SSHJob:
         """Begin on all hosts; returns at once, what goes wrong is told by events."""
+        self.check(spec)
         options = self._options
-        shared = (remote.interpreter(spec.stdin), remote.folder_wanted(spec.stdin))
-        placed = [
-            replace(host, python=host.python or shared[0], cwd=host.cwd or shared[1])
-            for host in hostnames.placed(self.hosts, spec.n)
-        ]
-        for host in placed:
-            remote.agent_config(spec.stdin, host, "")  # its mistakes are told here, at once
         job = SSHJob(spec.name)
         launch = Launch(
             spec,
@@ -133,10 +132,18 @@ class SSHLauncher:
             logs_to=spec.log_dir if options.fetch_logs else "",
             lease=spec.lease or LEASE_SECONDS,
         )
-        job.begin([RemoteHost(host, launch) for host in placed])
+        job.begin([RemoteHost(host, launch) for host in self._placed(spec)])
         for note in self.notes:
             job.hear({"event": "warning", "text": note})
         return job
+
+    def _placed(self, spec: LaunchSpec) -> list[Host]:
+        """Return hosts with the engines of a launch, and what it says for all of them."""
+        python, cwd = remote.interpreter(spec.stdin), remote.folder_wanted(spec.stdin)
+        return [
+            replace(host, python=host.python or python, cwd=host.cwd or cwd)
+            for host in hostnames.placed(self.hosts, spec.n)
+        ]
 
     def _named(self) -> list[Host]:
         """Return the hosts that were named, in whichever way; just one of them."""

@@ -134,8 +134,7 @@ class Deployment:
     def launch_engines(self, n: int | None = None, name: str | None = None) -> EngineSet:
         """Start a process for ``n`` engines; it is given the connector when there is one."""
         launcher = self.launcher()
-        # Some places say by themselves how many there are: hosts, each with a number.
-        count = n if n is not None else getattr(launcher, "default_n", usable_cores)()
+        count = n if n is not None else _default_n(launcher)
         if count < 1:
             raise SettingError(f"n is {count}: start at least one engine")
         name = name or self._new_name()
@@ -158,9 +157,10 @@ class Deployment:
 
     def check_engines(self, n: int | None) -> None:
         """Raise LaunchError if the launcher knows already that it cannot start engines."""
-        check = getattr(self.launcher(), "check", None)
+        launcher = self.launcher()
+        check = getattr(launcher, "check", None)
         if check is not None:
-            check(self.engines_spec(n or usable_cores(), "check"))
+            check(self.engines_spec(n or _default_n(launcher), "check"))
 
     def engines_spec(self, count: int, name: str) -> LaunchSpec:
         """Return the launch of a set of engines, as data."""
@@ -464,6 +464,14 @@ class Deployment:
     def _say(self, event: Event) -> None:
         if self._notice is not None:
             self._notice(event)
+
+
+def _default_n(launcher: Launcher) -> int:
+    """Return how many engines come when nobody says a number.
+
+    Some places know it by themselves: hosts, each with a number.
+    """
+    return int(getattr(launcher, "default_n", usable_cores)())
 
 
 def check_free(profile: ProfileDir, cluster_id: str) -> dict[str, states.BatchJobs]:

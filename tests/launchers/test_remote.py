@@ -226,4 +226,4 @@ def test_what_is_typed_wins_over_the_config_file() -> None:
     assert launcher.default_n() == 3  # type: ignore[attr-defined]
     spec = msgspec.structs.replace(agent_spec(AgentConfig(n=9), "token", "e1"), n=9)
     with pytest.raises(LaunchError, match="9 engines are asked for, but the hosts have 3"):
-        launcher.start(spec)
+        launcher.check(spec)  # type: ignore[attr-defined]

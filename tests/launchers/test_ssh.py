@@ -145,6 +145,13 @@ def test_numbers_share_out_engines(lab: Lab, laptop: Host) -> None:
     ]
 
 
+def test_too_many_are_told_before_anything_starts(lab: Lab, laptop: Host) -> None:
+    done = start(laptop, "-n", "5", hosts="node1:2,node2:2")
+    assert done.returncode != 0
+    assert done.stderr.startswith("ipclusterz start: 5 engines are asked for, but the hosts")
+    assert "controller up" not in done.stdout
+
+
 def test_hosts_of_a_config_file(lab: Lab, laptop: Host) -> None:
     """Each host with settings of its own, and a scheduler's list of hosts."""
     lab.nodes[0].write("work/here.txt", "node1's")
