@@ -370,24 +370,36 @@ class Balancer(Broker):
 
     def _judge_dry(self, now: float) -> None:
         """Tell clients when nothing can progress, and end it when it has lasted."""
-        dry = bool(self.queue) and not self.engines
-        if not dry:
+        reason = self._stuck()
+        if not reason or self.engines:
+            self._dry_since = -1.0
+        if not reason:
             self._tell(self._told.intersection(self.clients), "")
             self._told.clear()
-            self._dry_since = -1.0
             return
+        news = [client for client in self.clients if client not in self._told]
+        self._tell(news, reason)
+        self._told.update(news)
+        if self.engines:
+            return  # they have until their lease is over
         if self._dry_since < 0:
             self._dry_since = now
-        why = f"; the last one ended: {self._last_loss}" if self._last_loss else ""
-        news = [client for client in self.clients if client not in self._told]
-        self._tell(news, f"no engine is connected{why}")
-        self._told.update(news)
         if now - self._dry_since >= NO_ENGINE_AFTER:
-            text = f"no engine for {NO_ENGINE_AFTER:.0f} s, this task never began{why}"
+            why = reason.partition(";")[1:]
+            text = f"no engine for {NO_ENGINE_AFTER:.0f} s, this task never began{''.join(why)}"
             while self.queue:
                 _, task = self.queue.popitem(last=False)
                 failure = m.Failure("NoEnginesRegistered", text)
                 self._fail(task, m.Status.REFUSED, failure)
+
+    def _stuck(self) -> str:
+        """Return why no task can progress, or ''."""
+        if self.queue and not self.engines:
+            why = f"; the last one ended: {self._last_loss}" if self._last_loss else ""
+            return f"no engine is connected{why}"
+        if self.tasks and self.engines and all(e.agent.absent for e in self.engines.values()):
+            return "none of the engines takes work: their agents do not answer, or end soon"
+        return ""
 
     def _tell(self, clients: Iterable[bytes], reason: str) -> None:
         for client in clients:

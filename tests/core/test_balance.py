@@ -383,6 +383,22 @@ def test_an_engine_that_joins_an_absent_agent_waits_with_it() -> None:
 # -- no engine -----------------------------------------------------------------------------
 
 
+def test_clients_hear_that_no_engine_answers_and_nothing_of_it_ends() -> None:
+    cluster = bench(0, 1)
+    cluster.say(b"client", submit(1))
+    cluster.out()
+    cluster.core.absent(b"agent", True, cluster.now)
+    cluster.tick(1)
+    [waiting] = cluster.out(m.Waiting)
+    assert waiting[0] == b"client" and "none of the engines takes work" in waiting[1].reason
+    cluster.say(b"client", submit(2))
+    cluster.tick(100)
+    assert cluster.out(m.Waiting) == [] and cluster.results() == []
+    cluster.core.absent(b"agent", False, cluster.now)
+    cluster.tick(1)
+    assert cluster.out(m.Waiting) == [(b"client", m.Waiting(""))]
+
+
 def test_clients_hear_that_there_is_no_engine_and_that_there_is_one_again() -> None:
     cluster = bench()
     cluster.say(b"client", submit(1))
