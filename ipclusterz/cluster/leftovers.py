@@ -31,6 +31,7 @@ from msgspec import Struct, field
 from ipclusterz.cluster import state as states
 from ipclusterz.cluster.state import State
 from ipclusterz.engine import bodies
+from ipclusterz.error import LaunchError
 from ipclusterz.files import quote
 from ipclusterz.launchers.base import is_alive, process_start
 from ipclusterz.paths import ProfileDir, boot_id
@@ -50,13 +51,17 @@ _PROBE_SECONDS = 0.5
 
 
 class Leftover(Struct):
-    """Something that nobody needs: a path, or a process (``pid`` with its ``start``)."""
+    """Something that nobody needs: a path, or a process (``pid`` with its ``start``).
+
+    Or jobs of a batch system, which ``command`` cancels.
+    """
 
     kind: str
     name: str
     why: str
     pid: int = 0
     start: int = 0
+    command: tuple[str, ...] = ()
 
 
 class Spared(Struct):
@@ -190,6 +195,14 @@ def remove(leftover: Leftover) -> str:
     """Remove it; return why that was not possible, or ''."""
     if leftover.pid:
         return _end(leftover.pid, leftover.start)
+    if leftover.command:
+        from ipclusterz.launchers.systems import command  # only for batch systems
+
+        try:
+            command(leftover.command)
+        except LaunchError as error:
+            return str(error)
+        return ""
     try:
         if os.path.isdir(leftover.name) and not os.path.islink(leftover.name):
             bodies.remove_folder(leftover.name)
@@ -207,9 +220,24 @@ def remove(leftover: Leftover) -> str:
 
 def _of_dead(state: State, found: Found) -> None:
     """Add what a dead cluster's state file names."""
+    _jobs(state, found)
     for folder in (state.runtime, *state.bodies):
         if os.path.basename(folder).startswith(_PREFIX) and os.path.isdir(folder):
             _folder(folder, found, recorded=True)
+
+
+def _jobs(state: State, found: Found) -> None:
+    """Judge a dead cluster's batch jobs: with ``-r`` their engines wait for the next one."""
+    for made in state.jobs.values():
+        name, cancel = f"{made.system} {' '.join(made.ids)}", (*made.cancel, *made.ids)
+        if state.reuse:
+            why = "their engines wait for the next controller (-r), or: " + " ".join(cancel)
+            found.spare("batch jobs", name, why)
+            continue
+        why = f"{_title(state)} has ended"
+        found.left.append(Leftover("batch jobs", name, why, command=cancel))
+        if os.path.basename(os.path.dirname(made.folder)) == "jobs":
+            found.add("folder", made.folder, why)
 
 
 def _connector(path: str, found: Found, *, here: bool) -> None:

@@ -15,7 +15,7 @@ import pytest
 import ipclusterz as ipp
 from ipclusterz.error import EngineError, LaunchError
 from tests.batch.conftest import START, cancelled, profile, submitted
-from tests.running import ROOT, Running, eventually, kill, run
+from tests.running import ROOT, Running, alive, eventually, kill, run
 
 WAITS = "Slurm job 1 waits (Resources)"
 
@@ -277,6 +277,20 @@ def test_a_killed_launchers_jobs_are_cancelled_by_stop(batch: Path, ipython_dir:
     kill(state["launcher"]["pid"])
     run("ipclusterz stop")
     assert cancelled(batch) == ["1"]
+
+
+def test_clean_cancels_what_a_killed_launcher_submitted(batch: Path, ipython_dir: Path) -> None:
+    (batch / "hold").touch()
+    assert run(f"{START} -n 2 --engines=slurm").returncode == 0
+    state = json.loads((profile(ipython_dir) / "pid" / "cluster-.json").read_text())
+    kill(state["launcher"]["pid"])
+    eventually(lambda: not alive(state["controller"]["pid"]))
+    shown = run("ipclusterz clean --dry-run")
+    assert "batch jobs Slurm 1: " in shown.stdout and cancelled(batch) == []
+    cleaned = run("ipclusterz clean")
+    assert cleaned.returncode == 0, cleaned.stderr
+    assert cancelled(batch) == ["1"]
+    assert list((profile(ipython_dir) / "jobs").iterdir()) == []
 
 
 def test_from_python(batch: Path) -> None:
