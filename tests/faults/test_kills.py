@@ -183,7 +183,7 @@ def test_engines_outlive_their_zygote() -> None:
 
 
 def kill_parts(history: History, rounds: int) -> None:
-    """Kill hub and schedulers under load, at random; nothing may be lost or run twice."""
+    """Kill hub and schedulers under load, at random; at most ten times, see RESTARTS."""
     random = chance("kill_parts")
     cluster = ipp.Cluster(n=2)
     with cluster as rc:
@@ -199,8 +199,13 @@ def kill_parts(history: History, rounds: int) -> None:
             history.fault("part", victim)
             kill(victim)
             history.receive_all()
-            until(lambda: victim not in parts_of(cluster) and len(parts_of(cluster)) == 5, "it")  # noqa: B023
+            until(lambda: restarted(cluster, victim), "its restart")  # noqa: B023
         assert rc.ids == [0, 1] and agent_of(rc) in agents
+
+
+def restarted(cluster: ipp.Cluster, victim: int) -> bool:
+    parts = parts_of(cluster)
+    return victim not in parts and len(parts) == 5
 
 
 def parts_of(cluster: ipp.Cluster) -> list[int]:
@@ -216,5 +221,6 @@ def test_parts_killed_under_load(history: History) -> None:
 @pytest.mark.long
 @pytest.mark.timeout(1800)
 def test_parts_killed_under_load_100_times(history: History) -> None:
-    kill_parts(history, 100)
+    for _ in range(12):  # a part that dies more than ten times a minute ends its controller
+        kill_parts(history, 9)
     assert verdict(history) == []
