@@ -59,7 +59,11 @@ def main(role: str, folder: str, source: int, sink: int) -> int:
         except Exception as error:
             _say(sink, {"event": "error", "text": str(error)})
             return 1
-        _say(sink, {"event": "hello", **_facts(), **keeper.facts()})
+        try:
+            _say(sink, {"event": "hello", **_facts(), **keeper.facts()})
+        except OSError:  # the launcher did not wait
+            keeper.clean()
+            return 1
         if os.fork() == 0:
             _daemon(keeper, (source, sink))
         folder = keeper.folder
@@ -112,6 +116,7 @@ class Keeper:
         self._code: int | None = None
         self._alone = time.monotonic()
         self._over = False
+        self._met = False  # whether a relay has ever come
 
     def facts(self) -> dict[str, Any]:
         """Return what its launcher must know to find it, and to clear it by force."""
@@ -136,9 +141,15 @@ class Keeper:
             if self._agent and self._code is None:
                 self._look()
             if self._code is not None or not self._agent:
-                alone = not self._clients and time.monotonic() - self._alone > LINGER_SECONDS
-                self._over = self._over or alone
-        self._clean()
+                self._over = self._over or self._is_left()
+        self.clean()
+
+    def _is_left(self) -> bool:
+        """Tell whether nobody will come any more; a launcher that gave up at first will not."""
+        if self._clients:
+            return False
+        gave_up = not self._agent and self._met
+        return gave_up or time.monotonic() - self._alone > LINGER_SECONDS
 
     def _patience(self) -> float | None:
         """Return for how many milliseconds nothing but an event matters; None for ever."""
@@ -151,6 +162,7 @@ class Keeper:
     def _accept(self) -> None:
         channel, _ = self._listener.accept()
         client = Client(channel)
+        self._met = True
         self._clients[channel.fileno()] = client
         self._poller.register(channel, select.POLLIN)
 
@@ -183,7 +195,7 @@ class Keeper:
         elif what == "logs":
             self._logs(client)
         elif what == "bye":
-            self._clean()
+            self.clean()
             client.say({"event": "bye"})
             self._over = True
 
@@ -329,7 +341,7 @@ class Keeper:
             client.say({"event": "log", "name": name, "data": data})
         client.say({"event": "logs"})
 
-    def _clean(self) -> None:
+    def clean(self) -> None:
         """Remove everything: the agent if it is there, its folders, ours."""
         if self._agent and self._code is None:
             self._signal(signal.SIGKILL)

@@ -118,6 +118,20 @@ def test_the_folder_is_not_one_that_a_logout_removes(
     talk.until("bye")
 
 
+def test_a_launcher_that_gives_up_leaves_nothing(talks: list[Talk]) -> None:
+    """With its relay, and before there was one."""
+    talk = begin(talks, Host("here", python=sys.executable))
+    folder = talk.until("hello")["folder"]
+    talk.end()
+    eventually(lambda: not os.path.exists(folder))
+    before = set(os.listdir(os.path.dirname(folder)))
+    talk = begin(talks, Host("here", python=sys.executable, setup="sleep 0.3"))
+    assert talk.process.stdout is not None
+    talk.process.stdout.close()
+    assert talk.process.wait(20) == 1
+    assert set(os.listdir(os.path.dirname(folder))) <= before
+
+
 @pytest.mark.parametrize(
     ("host", "text"),
     [
