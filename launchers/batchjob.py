@@ -25,6 +25,7 @@ from ipclusterz.launchers.base import Event, JobState, LaunchSpec
 from ipclusterz.launchers.systems import (
     ENDED,
     PENDING,
+    RUNNING,
     News,
     Silent,
     System,
@@ -93,6 +94,7 @@ class BatchJob:
         self._state = JobState()
         self._silent_since = self._told_silence = 0.0
         self._stopped = False
+        self._lock = threading.Lock()  # news come from the system, and from agents
 
     # -- the contract of a job -------------------------------------------------------------
 
@@ -106,8 +108,11 @@ class BatchJob:
 
     def events(self) -> list[Event]:
         """Return what the system and the agents have told since the last call."""
-        found = [self._events.popleft() for _ in range(len(self._events))]
-        return found + self._agents_events()
+        agents = self._agents_events()
+        for event in agents:
+            if event["event"] == "begun":
+                self._begun(str(event["job"]), str(event["node"]))
+        return [self._events.popleft() for _ in range(len(self._events))] + agents
 
     def tell(self, text: str) -> None:
         """Take the connector and submit; LaunchError when that fails, and nothing is left."""
@@ -230,6 +235,10 @@ class BatchJob:
 
     def take(self, news: dict[str, News]) -> None:
         """Take a system's answer about all jobs (called by the asker's thread)."""
+        with self._lock:
+            self._take(news)
+
+    def _take(self, news: dict[str, News]) -> None:
         self._silent_since = 0.0
         for id in self._alive():
             told = {key: value for key, value in news.items() if belongs(key, id)}
@@ -243,6 +252,16 @@ class BatchJob:
         if self.ids and not self._alive() and not self._state.ended:
             self._state = self._certificate()
 
+    def _begun(self, job: str, node: str) -> None:
+        """An agent has begun: its job runs, whatever the system said when it was last asked."""
+        with self._lock:
+            if not any(belongs(job, id) for id in self.ids):
+                return
+            key = next((key for key in self.news if belongs(job, key)), job)
+            known = self.news.get(key)
+            if known is None or known.state == PENDING:
+                self._note(key, News(RUNNING, nodes=node))
+
     def silent(self, text: str) -> None:
         """Note that the system did not answer."""
         now = time.monotonic()
@@ -254,7 +273,7 @@ class BatchJob:
     @property
     def calm(self) -> float:
         """How slowly to ask at most, in seconds."""
-        waiting = any(value.state == PENDING for value in self.news.values())
+        waiting = any(value.state == PENDING for value in list(self.news.values()))
         return PENDING_SECONDS if waiting else RUNNING_SECONDS
 
     def _count_miss(self, id: str) -> bool:
@@ -291,7 +310,7 @@ class BatchJob:
         self._events.append({"event": kind, "text": text})
 
     def _ended(self, id: str) -> bool:
-        known = [value for key, value in self.news.items() if belongs(key, id)]
+        known = [value for key, value in list(self.news.items()) if belongs(key, id)]
         return bool(known) and all(value.state == ENDED for value in known)
 
     def _certificate(self) -> JobState:

@@ -100,6 +100,9 @@ class Folder:
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
         name = f"events.{max(self._part, 0)}"
         self._status = os.open(os.path.join(self._path, name), flags, 0o600)
+        # The proof that the job runs: sooner than the batch system is asked again.
+        node = os.environ.get("SLURMD_NODENAME") or os.uname().nodename.partition(".")[0]
+        self.status({"event": "begun", "job": config["job"], "node": node})
         return {"config": config}
 
     def status(self, event: dict[str, Any]) -> None:

@@ -42,10 +42,10 @@ def test_from_submission_to_results_and_back(
         assert rc.load_balanced_view().map_sync(lambda x: x * x, range(20)) == [
             x * x for x in range(20)
         ]
+    text = f"{title} job {jobs[0]} runs on node1"  # its agent said so first, of its own host
+    eventually(lambda: text in run("ipclusterz status").stdout)
     seen = json.loads(run("ipclusterz status -o json").stdout)
-    assert seen["jobs"] == [
-        {"id": jobs[0], "state": "running", "text": f"{title} job {jobs[0]} runs on node1"}
-    ]
+    assert seen["jobs"] == [{"id": jobs[0], "state": "running", "text": text}]
     assert [agent["job"] for agent in seen["agents"]] == [jobs[0]]
     stopped = run("ipclusterz stop")
     assert stopped.returncode == 0, stopped.stderr

@@ -261,6 +261,19 @@ def test_an_array_has_ended_when_all_its_parts_have(job: BatchJob) -> None:
     assert job.poll().code == 3
 
 
+def test_an_agent_that_begins_is_proof_that_its_job_runs(job: BatchJob) -> None:
+    job.take({"7": News(PENDING, "Priority")})
+    job._begun("8", "n1")
+    assert told(job) == [("7", "pending")], "another's"
+    job._begun("7", "n1")
+    assert job.news == {"7": News(RUNNING, nodes="n1")}
+    job.take({"7": News(RUNNING, nodes="n1")})
+    assert told(job) == [("7", "running")]
+    job.take({"7": News(ENDED, "COMPLETED", code=0)})
+    job._begun("7", "n1")
+    assert job.poll().ended
+
+
 def test_silence_is_told_but_ends_nothing(
     job: BatchJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
