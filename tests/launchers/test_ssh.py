@@ -579,3 +579,22 @@ def test_all_hosts_are_wrong(lab: Lab, laptop: Host) -> None:
     assert done.returncode == 1
     assert "cannot connect to node8 by ssh" in done.stderr
     assert "cannot connect to node9 by ssh" in done.stderr
+
+
+def test_a_controller_that_cannot_start(lab: Lab, laptop: Host) -> None:
+    """What has begun on hosts meanwhile goes again; the fixture looks."""
+    laptop.write(
+        "taken.py",
+        "import socket, time\ns = socket.create_server(('127.0.0.1', 4000))\n"
+        "print('up', flush=True)\ntime.sleep(60)\n",
+    )
+    taken = laptop.popen(["python3", "taken.py"])
+    try:
+        assert taken.stdout is not None
+        assert taken.stdout.readline() == "up\n"
+        done = start(laptop, "--regport=4000")
+        assert done.returncode == 1
+        assert "cannot listen on 127.0.0.1:4000" in done.stderr
+    finally:
+        taken.kill()
+        taken.communicate()
