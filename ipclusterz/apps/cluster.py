@@ -12,6 +12,7 @@ from ipclusterz.apps.base import BaseApp, ExitCode, run
 from ipclusterz.apps.clean import CleanApp
 from ipclusterz.apps.create import CreateApp
 from ipclusterz.apps.logs import LogsApp
+from ipclusterz.apps.revoke import RevokeApp
 from ipclusterz.apps.start import EnginesApp, StartApp
 from ipclusterz.apps.status import StatusApp
 from ipclusterz.apps.stop import ListApp, StopApp
@@ -36,6 +37,7 @@ class ClusterApp(BaseApp):
         "list": (ListApp, "List clusters."),
         "status": (StatusApp, "Show what the engines of a cluster do."),
         "logs": (LogsApp, "Show or follow the logs of a cluster, or pack them up."),
+        "revoke": (RevokeApp, "Renew the keys of a running cluster."),
         "clean": (CleanApp, "Remove what clusters left that were killed."),
         "engines": (EnginesApp, "Add engines to a running cluster."),
         "create": (CreateApp, "Make a profile with commented config files."),

@@ -38,6 +38,7 @@ class Kept(Struct):
     """The content of a key file; ``salt`` is empty for a key that was not the user's own.
 
     ``ip`` and ``client_ip`` are as they were said, ``addresses`` what they meant.
+    ``renewed`` has a salt for each role whose key ``ipclusterz revoke`` renewed.
     """
 
     key: bytes
@@ -47,6 +48,7 @@ class Kept(Struct):
     ports: dict[str, int]
     client_ip: str = ""
     addresses: list[str] = []
+    renewed: dict[str, bytes] = {}
 
 
 def settle(
@@ -82,6 +84,7 @@ def settle(
         config.ip, config.client_ip = kept.ip, kept.client_ip
         _same_addresses(kept, config, path)
     config.ports, config.exec_key = dict(kept.ports), kept.key
+    config.renewed, config.key_file = dict(kept.renewed), path
     return config
 
 
@@ -148,6 +151,9 @@ def save(path: str, kept: Kept) -> None:
         "ports": kept.ports,
         "client_ip": kept.client_ip,
         "addresses": kept.addresses,
+        "renewed": {
+            role: base64.b64encode(salt).decode() for role, salt in kept.renewed.items()
+        },
     }
     write_private(path, json.dumps(document, indent=2).encode() + b"\n")
 
@@ -167,6 +173,10 @@ def _decode(document: dict[str, Any]) -> Kept:
         # Files of earlier versions have neither.
         client_ip=str(document.get("client_ip", "")),
         addresses=[str(address) for address in document.get("addresses", ())],
+        renewed={
+            role: base64.b64decode(salt, validate=True)
+            for role, salt in document.get("renewed", {}).items()
+        },
     )
     if len(kept.key) < 16 or not set(kept.ports) <= set(CHANNEL_NAMES):
         raise ValueError("no key file")

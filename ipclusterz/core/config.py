@@ -30,7 +30,9 @@ class ControllerConfig(msgspec.Struct):
     from elsewhere are let in at those of ``client_ip`` only, engines at all of both.
     ``ports`` maps channel names to TCP ports; a missing name or 0 means any free port.
     ``transport`` is ``tcp`` (loopback sockets as well) or ``ipc`` (no TCP port at all).
-    ``exec_key`` is the cluster's secret of at least 16 bytes, or None for a fresh one.
+    ``exec_key`` is the cluster's secret of at least 16 bytes, or None for a fresh one;
+    ``renewed`` has a salt for each role whose key was renewed, which ``key_file`` (empty:
+    none) keeps for later starts.
     ``runtime`` is an existing owner-only folder for UNIX sockets; empty: made and removed.
     ``lease`` and ``heartbeat`` are seconds.  ``hwm`` bounds the tasks given to an engine
     ahead of time; 0 lets measured durations decide.  ``db`` is the task database's file,
@@ -47,6 +49,8 @@ class ControllerConfig(msgspec.Struct):
     ssh: str = ""
     enginessh: str = ""
     exec_key: bytes | None = None
+    renewed: dict[str, bytes] = {}
+    key_file: str = ""
     reuse: bool = False
     runtime: str = ""
     log_dir: str = ""

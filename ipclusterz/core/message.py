@@ -376,8 +376,9 @@ class Register(Message, tag=30):
     """A peer makes itself known; an agent asks for ``n`` engine ids or brings its own.
 
     ``peer`` and ``number`` are empty at first and given when a peer returns to a hub that
-    may have forgotten it.  ``job`` names the batch job that an agent runs in, ``world`` the
-    MPI job of whose ``size`` ranks its engine is ``rank``.
+    may have forgotten it; who returns shows its ``session`` key, which nobody else knows
+    (its id can be seen on the network).  ``job`` names the batch job that an agent runs in,
+    ``world`` the MPI job of whose ``size`` ranks its engine is ``rank``.
     """
 
     role: int
@@ -394,6 +395,7 @@ class Register(Message, tag=30):
     world: str = ""
     rank: int = -1
     size: int = 0
+    session: bytes = b""
 
 
 class Registered(Message, tag=31):
@@ -464,6 +466,14 @@ class Query(Message, tag=40):
     arg: Any = None
 
 
+class Revoke(Part):
+    """The argument of the question ``revoke``: whose keys, and which peers are dropped."""
+
+    roles: list[str]
+    engines: list[int] = []
+    clients: list[str] = []
+
+
 class Answer(Message, tag=41):
     """The hub's answer; ``error`` is empty when all is well.
 
@@ -510,6 +520,12 @@ class Beat(Message, tag=50):
     """A sign of life, answered in kind."""
 
     n: int
+
+
+class Rekey(Message, tag=51):
+    """The role's key was renewed: the secret with which to register from now on."""
+
+    secret: bytes
 
 
 # -- hub <-> schedulers (monitor) ----------------------------------------------------------
@@ -751,6 +767,7 @@ ToRegistration = Union[Registered, Refused, Allocated, Shutdown]
 FromScheduler = Union[Hello, Ack, Tally, Shipment]
 ToScheduler = Union[Admit, Expel, Join, Roster, Absent, Ship]
 FromAgentStream = Stream
+ToPeerHeartbeat = Union[Beat, Rekey]
 
 
 def encode(message: Any) -> bytes:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable
+from hmac import compare_digest
 from typing import Any
 
 from ipclusterz.core import message as m
@@ -211,7 +212,9 @@ class Registry:
 
         Returns the peer, or None when it was refused.
         """
-        problem = self._objection(role, message) or self._taken(message)
+        problem = (
+            self._objection(role, message) or self._taken(message) or self._pretended(message)
+        )
         if problem:
             self.out.append((R_REGISTRATION, connection, m.Refused(problem)))
             return None
@@ -269,6 +272,13 @@ class Registry:
             f"the controller was started again, and engines {taken} are others by now: end"
             f" these engines and start new ones"
         )
+
+    def _pretended(self, message: m.Register) -> str:
+        """A peer's id is no secret: who returns must have been given its session key."""
+        known = self.peers.get(message.peer) if message.peer else None
+        if known is not None and not compare_digest(known.admit.session, message.session):
+            return "it says that it is a peer which it is not"
+        return ""
 
     def _returning(self, role: int, message: m.Register, minted: Minted) -> Peer | None:
         """Find a peer that was here before; it keeps its id, number and keys."""
@@ -498,6 +508,37 @@ class Registry:
         self.out.append((R_LOG, "warning", text))
         if peer.role == Role.ENGINE and not peer.draining:
             self._announce(lambda r: m.Absent(r, peer_id, absent))
+
+    # -- renewal of keys -------------------------------------------------------------------
+
+    def chosen(self, engines: list[int], clients: list[str], asking: bytes) -> list[Peer]:
+        """Return the peers that are to be dropped: agents by an engine, clients by HOST:PID.
+
+        ``all`` means all clients but the one that asks.  ValueError for what is not there.
+        """
+        found: dict[bytes, Peer] = {}
+        for engine in engines:
+            if engine not in self.engine_peer:
+                raise ValueError(f"there is no engine {engine}")
+            agent = self.engine_peer[engine]
+            found[agent.id] = agent
+        for name in clients:
+            peers = [
+                p
+                for p in self.peers.values()
+                if p.role == Role.CLIENT
+                and p.id != asking
+                and name in ("all", f"{p.host}:{p.pid}")
+            ]
+            if not peers and name != "all":
+                raise ValueError(f"there is no client {name!r}; 'ipclusterz status' lists them")
+            found.update((p.id, p) for p in peers)
+        return list(found.values())
+
+    def drop(self, peer: Peer, reason: str) -> None:
+        """Send a peer away, and tell it why."""
+        self.out.append((R_REGISTRATION, peer.connection, m.Refused(reason)))
+        self.gone(peer.id, reason)
 
     # -- queries ---------------------------------------------------------------------------
 

@@ -246,12 +246,14 @@ class Agent:
         def messages(received: list[Any]) -> None:
             if work:
                 self.custody.handle(channel, received, monotonic())
+            else:
+                self._registrar.heartbeat(received)
 
         return Dial(
             self.loop,
             self._context,
             channel,
-            m.ToAgentWork if work else m.Beat,
+            m.ToAgentWork if work else m.ToPeerHeartbeat,
             messages,
             on_state=lambda problem: self._channel_state(channel, problem),
             on_renewed=(lambda: self._renewed(channel)) if work else None,
@@ -391,6 +393,7 @@ class Agent:
             self._wanted if known is None else 0,
             list(self.processes),
             known.peer if known is not None else b"",
+            session=known.session if known is not None else b"",
             job=self.config.job,
             world=rank.world if rank else "",
             rank=rank.rank if rank else -1,

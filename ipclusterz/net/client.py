@@ -142,12 +142,12 @@ class Connection:
 
     def _dial(self, channel: Channel) -> Dial:
         accepts: dict[int, Any] = {
-            Channel.HEARTBEAT: m.Beat,
+            Channel.HEARTBEAT: m.ToPeerHeartbeat,
             Channel.QUERY: m.ToClientQuery,
             Channel.IOPUB: m.Stream,
         }
         handlers: dict[int, Callable[[list[Any]], None]] = {
-            Channel.HEARTBEAT: lambda messages: None,
+            Channel.HEARTBEAT: self._registrar.heartbeat,
             Channel.QUERY: self._from_query,
             Channel.IOPUB: self._from_iopub,
         }
@@ -231,6 +231,7 @@ class Connection:
             host.host_id(),
             os.getpid(),
             peer=known.peer if known is not None else b"",
+            session=known.session if known is not None else b"",
             uuid=self.uuid,
         )
 

@@ -20,6 +20,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from socket import socket
 from typing import Any, NoReturn
 
 from ipclusterz import files, paths
@@ -32,6 +33,7 @@ from ipclusterz.error import LaunchError
 from ipclusterz.net import host, hub, scheduler
 from ipclusterz.net.listening import Listening
 from ipclusterz.net.log import open_log
+from ipclusterz.net.renewal import Desk
 from ipclusterz.net.seal import ClusterKeys
 
 Status = Callable[[dict[str, Any]], None]
@@ -80,8 +82,8 @@ class Supervisor:
         prefix = f"ipcontroller-{config.cluster_id}" if config.cluster_id else "ipcontroller"
         self._prefix = prefix
         self.log = open_log(config.log_dir, prefix, config.log_level)
-        self.exec_key = config.exec_key or secrets.token_bytes(32)
-        self.keys = ClusterKeys(self.exec_key)
+        key = config.exec_key or secrets.token_bytes(32)
+        self.desk = Desk(key, config.renewed, config.key_file, self._renewed)
         self.listening = Listening()
         self._pids: dict[int, str] = {}  # process id -> part
         self._pidfds: dict[int, int] = {}  # pidfd -> process id
@@ -90,6 +92,8 @@ class Supervisor:
         self._stopping = ""
         self._asked_twice = False
         self._wrote_files = False
+        self._started = time.time()
+        self.client_text = self.engine_text = ""
         self._starting: dict[int, str] = {}  # descriptor -> part that was started again
         self._poll = select.poll()
 
@@ -98,20 +102,29 @@ class Supervisor:
     def _fork(self, part: str) -> int:
         """Start one part; return the descriptor on which it says that it serves."""
         generation = self._generations[part]
+        there = None
+        if part == "hub":
+            self._desk_closed()
+            there = self.desk.pair()
         read, write = os.pipe()
         supervisor = os.getpid()
         pid = os.fork()
         if pid == 0:
             os.close(read)
-            self._be(part, generation, supervisor, write)
+            self._be(part, generation, supervisor, write, there)
         os.close(write)
+        if there is not None:
+            there.close()
+            self._poll.register(self.desk.fileno(), select.POLLIN)
         self._pids[pid] = part
         fd = host.pidfd(pid)
         self._pidfds[fd] = pid
         self._poll.register(fd, select.POLLIN)
         return read
 
-    def _be(self, part: str, generation: int, supervisor: int, ready: int) -> NoReturn:
+    def _be(
+        self, part: str, generation: int, supervisor: int, ready: int, desk: socket | None
+    ) -> NoReturn:
         """The child's whole life."""
         code = 1
         try:
@@ -121,10 +134,11 @@ class Supervisor:
             host.die_with_parent(supervisor)
             for fd in (*self._pidfds, *self._starting):
                 os.close(fd)
+            self.desk.close()
             self.listening.keep_only(_CHANNELS_OF[part], part == "hub")
             log = open_log(self.config.log_dir, f"{self._prefix}-{part}", self.config.log_level)
             try:
-                self._serve(part, generation, supervisor, ready, log)
+                self._serve(part, generation, supervisor, ready, log, desk)
                 code = 0
             except BaseException:
                 log.critical("%s ends by an error:\n%s", part, traceback.format_exc())
@@ -134,13 +148,22 @@ class Supervisor:
         finally:
             os._exit(code)
 
-    def _serve(self, part: str, generation: int, supervisor: int, ready: int, log: Any) -> None:
+    def _serve(
+        self,
+        part: str,
+        generation: int,
+        supervisor: int,
+        ready: int,
+        log: Any,
+        desk: socket | None,
+    ) -> None:
         config = self.config
-        if part == "hub":
+        if desk is not None:
             made = hub.Hub(
                 self.listening,
-                self.keys,
+                self.desk.keys,
                 log,
+                desk=desk,
                 cluster_id=config.cluster_id,
                 lease=config.lease,
                 heartbeat=config.heartbeat,
@@ -150,14 +173,12 @@ class Supervisor:
                 db=config.db,
                 shutdown=lambda reason: os.kill(supervisor, signal.SIGTERM),
             )
-            self.exec_key = b""
-            del self.keys
+            self._forget()
             os.write(ready, b"1")
             os.close(ready)
             hub.run(made)
             return
-        self.exec_key = b""
-        del self.keys
+        self._forget()
         (channel,) = _CHANNELS_OF[part]
         seed = int.from_bytes(os.urandom(4), "big")
         core = scheduler.make_core(channel, generation, config.scheme, config.hwm, seed)
@@ -166,6 +187,11 @@ class Supervisor:
         os.write(ready, b"1")
         os.close(ready)
         scheduler.run(relay)
+
+    def _forget(self) -> None:
+        """Let go of keys that only the supervisor needs."""
+        del self.desk
+        self.config.exec_key = None
 
     # -- life ------------------------------------------------------------------------------
 
@@ -181,7 +207,7 @@ class Supervisor:
             signal.signal(number, self._asked)
         try:
             self._await([self._fork(part) for part in PARTS])
-            self._write_files()
+            self._write_files(self.desk.keys)
             self._announce()
             self._watch(stop_fd, wake_read)
             self.log.info("stopping: %s", self._stopping)
@@ -219,6 +245,8 @@ class Supervisor:
                     if not os.read(fd, 4096):
                         self._stopping = self._stopping or "its launcher has ended"
                         self._poll.unregister(fd)
+                elif fd == self.desk.fileno():
+                    self._hub_asks()
                 elif fd in self._starting:
                     self._part_serves(fd)
                 elif fd in self._pidfds:
@@ -254,6 +282,15 @@ class Supervisor:
         serves = self._fork(part)
         self._starting[serves] = part
         self._poll.register(serves, select.POLLIN)
+
+    def _hub_asks(self) -> None:
+        if not self.desk.serve():
+            self._desk_closed()
+
+    def _desk_closed(self) -> None:
+        if self.desk.fileno() >= 0:
+            self._poll.unregister(self.desk.fileno())
+            self.desk.close()
 
     def _part_serves(self, fd: int) -> None:
         """A part that was started again serves, or ended before it could."""
@@ -293,15 +330,13 @@ class Supervisor:
 
     # -- telling ---------------------------------------------------------------------------
 
-    def _connector(self, role: str, ssh: str) -> Connector:
-        keys = self.keys
-        secret = keys.client_secret if role == "client" else keys.engine_secret
+    def _connector(self, role: str, ssh: str, keys: ClusterKeys) -> Connector:
         listening = self.listening
         client = role == "client"
         addresses = listening.client_addresses() if client else listening.addresses()
         tcp = [a for a in addresses[0] if a.startswith("tcp:")]
         return Connector(
-            exec_key=secret.decode(),
+            exec_key=keys.secret(role).decode(),
             server_key=keys.server_public.decode(),
             role=role,
             url=tcp[0] if tcp else addresses[0][0],
@@ -313,16 +348,24 @@ class Supervisor:
             version=__version__,
             reuse=self.config.reuse,
             pid=os.getpid(),
-            started=time.time(),
+            started=self._started,
         )
 
-    def _write_files(self) -> None:
+    def _write_files(self, keys: ClusterKeys) -> None:
         config = self.config
-        self.client_text = dump(self._connector("client", config.ssh))
-        self.engine_text = dump(self._connector("engine", config.enginessh))
+        client = dump(self._connector("client", config.ssh, keys))
+        engine = dump(self._connector("engine", config.enginessh, keys))
         self._wrote_files = True
-        files.write_private(config.client_file, self.client_text.encode())
-        files.write_private(config.engine_file, self.engine_text.encode())
+        files.write_private(config.client_file, client.encode())
+        self.client_text = client
+        files.write_private(config.engine_file, engine.encode())
+        self.engine_text = engine
+
+    def _renewed(self, keys: ClusterKeys) -> None:
+        """Write the files of renewed keys, and tell the launcher of new engines' one."""
+        self._write_files(keys)
+        self.log.warning("the keys of connector files were renewed (ipclusterz revoke)")
+        self.status({"event": "renewed", "engine_connector": self.engine_text})
 
     def _announce(self) -> None:
         tcp = self.listening.tcp_addresses()

@@ -11,6 +11,7 @@ import secrets
 import signal
 from collections import deque
 from collections.abc import Callable
+from socket import socket
 from typing import Any
 
 import msgspec
@@ -27,6 +28,7 @@ from ipclusterz.net.gate import Gate
 from ipclusterz.net.history import ASKED, History
 from ipclusterz.net.listening import Listening
 from ipclusterz.net.loop import Loop, ZSocket, monotonic, serve
+from ipclusterz.net.renewal import ROLES, Renewal
 from ipclusterz.net.seal import ClusterKeys
 from ipclusterz.net.selftest import SelfTest
 
@@ -64,6 +66,7 @@ class Hub:
         keys: ClusterKeys,
         log: logging.Logger,
         *,
+        desk: socket,
         cluster_id: str,
         lease: float,
         heartbeat: float,
@@ -78,10 +81,14 @@ class Hub:
         self._shutdown = shutdown
         self._context = context = sockets.context()
         self.gate = Gate(loop, context)
-        self.gate.roles = {
-            z85.decode(keys.client_public): b"client",
-            z85.decode(keys.engine_public): b"engine",
-        }
+        self._generation = 0  # of role keys; it is part of a connection's user id
+        self._current: dict[str, bytes] = {}  # role -> public key
+        self._coming: dict[str, bytes] = {}  # the ones that take their place
+        self._secrets: dict[str, bytes] = {}  # until connected peers were told
+        for role, public in (("client", keys.client_public), ("engine", keys.engine_public)):
+            self._current[role] = z85.decode(public)
+            self.gate.roles[self._current[role]] = role.encode()
+        self._renewal = Renewal(loop, desk, self._both_keys, self._new_keys, self._old_keys)
         self.gate.on_refused = self._refused
         self.registry = r.Registry(
             cluster_id=cluster_id,
@@ -95,6 +102,7 @@ class Hub:
         self._client_place = listening.client_place
         self._pidfds: dict[bytes, int] = {}
         self._connections: dict[bytes, bytes] = {}  # registration connection -> peer
+        self._near: set[bytes] = set()  # those of clients that came from this host
         self._refusals: dict[str, int] = {}  # mechanism -> connections refused so far
         self._remembering = generation > 0
         self._early: list[tuple[bytes, Role, Any]] = []
@@ -175,10 +183,15 @@ class Hub:
             return
         connection = frames[0].bytes
         try:
-            role = _ROLES[frames[1].get("User-Id").encode()]
+            user = frames[1].get("User-Id").encode()
+            role = _ROLES[user.partition(b" ")[0]]
             message = _decode_registration(frames[1].buffer)
         except (KeyError, zmq.ZMQError, msgspec.MsgspecError) as error:
             self.log.warning("ignored a registration that makes no sense: %s", error)
+            return
+        if isinstance(message, m.Register) and user not in self.gate.roles.values():
+            # The connection was made with a key that was renewed meanwhile.
+            self._answer(connection, m.Refused("the key of its connector file was revoked"))
             return
         if role == Role.CLIENT and not self._may_come(connection, frames[1], message):
             return
@@ -191,7 +204,10 @@ class Hub:
     def _may_come(self, connection: bytes, frame: Any, message: Any) -> bool:
         """Refuse a client from another host unless it came where such may come."""
         there, here = sockets.ends_of(frame)
-        if not there or is_loopback(there) or there == here or self._client_place(here):
+        if not there or is_loopback(there) or there == here:
+            self._near.add(connection)
+            return True
+        if self._client_place(here):
             return True
         if isinstance(message, m.Register):
             self.log.warning(
@@ -219,6 +235,9 @@ class Hub:
         now = monotonic()
         registry = self.registry
         if isinstance(message, m.Register):
+            if connection in self._connections:
+                self._answer(connection, m.Refused("it is registered already"))
+                return
             if host.files_left() < SPARE_FILES:
                 self._no_room(connection)
                 return
@@ -289,6 +308,7 @@ class Hub:
         gone = [c for c, p in self._connections.items() if p == peer_id]
         for connection in gone:
             del self._connections[connection]
+            self._near.discard(connection)
 
     def _refused(self, address: str, mechanism: str) -> None:
         n = self._refusals[mechanism] = self._refusals.get(mechanism, 0) + 1
@@ -311,6 +331,8 @@ class Hub:
             if isinstance(message, m.Query):
                 if message.what in ASKED:
                     self._ask(peer, message)
+                elif message.what == "revoke":
+                    self._revoke(peer, message)
                 else:
                     self.registry.query(peer, message, now)
             elif isinstance(message, m.Shutdown):
@@ -333,6 +355,82 @@ class Hub:
         rev = self.registry.collect()
         self._asked.append((rev, lambda: history.ask(message.what, message.arg, done)))
         self.loop.after(GATHER_SECONDS, lambda: self._answer_asked(rev))
+
+    # -- new keys --------------------------------------------------------------------------
+
+    def _revoke(self, asking: bytes, message: m.Query) -> None:
+        """Renew role keys, drop the peers that were named, and tell the others the new one."""
+
+        def answer(value: Any, error: str) -> None:
+            self.query.send(asking, m.Answer(message.id, value, error))
+
+        peer = self.registry.peers.get(asking)
+        if peer is None or peer.connection not in self._near:
+            answer(None, "keys are renewed from the controller's own host only")
+            return
+        try:
+            wanted = msgspec.convert(message.arg, m.Revoke)
+            roles: list[str] = [role for role in ROLES if role in wanted.roles]
+            if not roles or len(roles) != len(wanted.roles):
+                raise ValueError(f"there are no such roles: {wanted.roles}")
+            named = self.registry.chosen(wanted.engines, wanted.clients, asking)
+            if not {Role(p.role).name.lower() for p in named} <= set(roles):
+                raise ValueError("who is dropped could come back: renew that role's key too")
+        except (ValueError, msgspec.MsgspecError) as error:
+            answer(None, str(error))
+            return
+        dropped = {p.id for p in named}
+
+        def done(error: str) -> None:
+            if error:
+                self.log.error("keys were not renewed: %s", error)
+                answer(None, error)
+                return
+            answer(self._carry_over(roles, dropped), "")
+
+        self._renewal.ask(roles, done)
+
+    def _carry_over(self, roles: list[str], dropped: set[bytes]) -> dict[str, Any]:
+        told: dict[str, Any] = {"roles": roles, "carried": 0, "dropped": []}
+        for peer in list(self.registry.peers.values()):
+            role = Role(peer.role).name.lower()
+            if role not in roles:
+                continue
+            if peer.id in dropped:
+                engines = f" with engines {sorted(peer.engines)}" if peer.engines else ""
+                told["dropped"].append(f"{role} {peer.host}:{peer.pid}{engines}")
+                self.registry.drop(peer, "it was dropped by 'ipclusterz revoke'")
+                continue
+            told["carried"] += 1
+            # On this link, which outlives connections: who is away for a moment hears of it.
+            self.heartbeat.send(peer.id, m.Rekey(self._secrets[role]))
+        self._secrets.clear()
+        self.log.warning(
+            "renewed the keys of %s; %d peers were told, %d dropped",
+            " and ".join(roles),
+            told["carried"],
+            len(told["dropped"]),
+        )
+        return told
+
+    def _both_keys(self, secrets: dict[str, bytes]) -> None:
+        self._generation += 1
+        for role, secret in secrets.items():
+            public = z85.decode(zmq.curve_public(secret))
+            self.gate.roles[public] = b"%s %d" % (role.encode(), self._generation)
+            self._coming[role] = public
+
+    def _new_keys(self, secrets: dict[str, bytes]) -> None:
+        for role, public in self._coming.items():
+            del self.gate.roles[self._current[role]]
+            self._current[role] = public
+        self._coming.clear()
+        self._secrets = dict(secrets)
+
+    def _old_keys(self) -> None:
+        for public in self._coming.values():
+            del self.gate.roles[public]
+        self._coming.clear()
 
     def _answer_asked(self, late: int = -1) -> None:
         """Go on with the questions for which all schedulers told what they had.

@@ -119,6 +119,17 @@ class Registrar:
             told.setdefault(self.address, "no answer yet")
         return "; ".join(f"{address}: {problem}" for address, problem in told.items())
 
+    def rekey(self, secret: bytes) -> None:
+        """Register with another secret from now on: the role's key was renewed."""
+        self._connector = msgspec.structs.replace(self._connector, exec_key=secret.decode())
+        self._public = zmq.curve_public(secret)
+
+    def heartbeat(self, messages: list[Any]) -> None:
+        """Hear what the hub says on the heartbeat's link, which outlives connections."""
+        for message in messages:
+            if isinstance(message, m.Rekey):
+                self.rekey(message.secret)
+
     def renew(self) -> None:
         """Register again, because a door did not know us; once, however many doors say so."""
         if self.up:

@@ -10,6 +10,7 @@ Open first, then decode: nothing here looks at what is inside.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from struct import Struct
 
 import zmq
@@ -87,22 +88,28 @@ class ClusterKeys:
     """The CURVE keys of a cluster, all from its one execution key.
 
     The server's pair belongs to the controller; each role's pair to whoever holds that
-    role's connector file.  Keys are 40 bytes of Z85.
+    role's connector file.  Keys are 40 bytes of Z85.  ``renewed`` holds a random salt for
+    each role whose key was renewed (:mod:`ipclusterz.net.renewal`).
     """
 
-    def __init__(self, exec_key: bytes) -> None:
+    def __init__(self, exec_key: bytes, renewed: Mapping[str, bytes] | None = None) -> None:
         if len(exec_key) < 16:
             raise ValueError(f"the execution key has {len(exec_key)} bytes; 16 is the least")
         self.server_secret = _curve_secret(exec_key, b"server")
-        self.client_secret = _curve_secret(exec_key, b"client")
-        self.engine_secret = _curve_secret(exec_key, b"engine")
+        salts = renewed or {}
+        self.client_secret = _curve_secret(exec_key, b"client", salts.get("client"))
+        self.engine_secret = _curve_secret(exec_key, b"engine", salts.get("engine"))
         self.server_public = zmq.curve_public(self.server_secret)
         self.client_public = zmq.curve_public(self.client_secret)
         self.engine_public = zmq.curve_public(self.engine_secret)
 
+    def secret(self, role: str) -> bytes:
+        """Return the secret of ``client`` or ``engine``."""
+        return self.client_secret if role == "client" else self.engine_secret
 
-def _curve_secret(exec_key: bytes, name: bytes) -> bytes:
+
+def _curve_secret(exec_key: bytes, name: bytes, salt: bytes | None = None) -> bytes:
     info = b"ipclusterz 1|curve|" + name
-    secret = HKDF(SHA256(), KEY_BYTES, None, info).derive(exec_key)
+    secret = HKDF(SHA256(), KEY_BYTES, salt, info).derive(exec_key)
     encoded: bytes = z85.encode(secret)
     return encoded

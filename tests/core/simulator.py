@@ -126,6 +126,8 @@ class World:
         minted = Minted(self.random.randbytes(16), b"s" * 32, b"p")
         register = m.Register(int(role), m.PROTOCOL, "sim", "host", "", 1, n)
         register.engines, register.peer = engines or [], peer
+        if peer in self.registry.peers:
+            register.session = self.registry.peers[peer].admit.session
         self.registry.register(connection, int(role), register, minted, self.now)
 
     # -- members ---------------------------------------------------------------------------

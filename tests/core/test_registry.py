@@ -57,6 +57,8 @@ class Hub:
     ) -> r.Peer | None:
         self.count += 1
         connection = connection or b"connection %d" % self.count
+        if peer in self.registry.peers:
+            more.setdefault("session", self.registry.peers[peer].admit.session)
         message = m.Register(
             int(role) if says is None else says,
             protocol,
