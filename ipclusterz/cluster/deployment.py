@@ -370,6 +370,8 @@ class Deployment:
             if job is self.controller:
                 if event["event"] == "ready":
                     self._controller_ready(event)
+                elif event["event"] == "renewed" and self.ready is not None:
+                    self.ready["engine_connector"] = event["engine_connector"]
             else:
                 for made in self.sets.values():
                     if made.job is job:
