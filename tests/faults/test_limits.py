@@ -113,7 +113,7 @@ def read_slowly(results: int, reads: int, pause: float) -> None:
         try:
             assert reader.stdin is not None and reader.stdout is not None
             assert reader.stdout.readline() == "sent\n"
-            until(lambda: results <= sum(counts(rc)), "all results to be there")
+            until(lambda: results <= sum(counts(rc)), "all results to be there", 300)
             for _ in range(reads):
                 began = time.monotonic()
                 assert rc.queue_status() is not None
