@@ -68,9 +68,9 @@ class EngineApp(BaseApp):
         config=True
     )
     paramiko = Bool(False, help="Use paramiko instead of the ssh program.").tag(config=True)
-    mpi = Bool(
-        False, help="Be a rank of the MPI job that mpiexec or srun starts this in."
-    ).tag(config=True)
+    mpi = Bool(False, help="Be a rank of the MPI job that mpiexec or srun starts this in.").tag(
+        config=True
+    )
     lease = Float(
         0.0, help="Seconds to outlive a lost controller; 0: as the controller says."
     ).tag(config=True)

@@ -11,7 +11,7 @@
 c = get_config()
 
 # The launcher of engines.
-c.StartApp.engines = 'htcondor'
+c.StartApp.engines = "htcondor"
 
 # The queue or partition; empty: the system's own choice.
 # HTCondor has no queues; what your site calls one is a directive.

@@ -11,7 +11,7 @@
 c = get_config()
 
 # The launcher of engines.
-c.StartApp.engines = 'lsf'
+c.StartApp.engines = "lsf"
 
 # The queue or partition; empty: the system's own choice.
 # c.LSFLauncher.queue = ''

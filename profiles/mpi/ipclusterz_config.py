@@ -8,7 +8,7 @@
 c = get_config()
 
 # The launcher of engines.
-c.StartApp.engines = 'mpi'
+c.StartApp.engines = "mpi"
 
 # What starts MPI jobs: mpiexec, mpirun, srun, or a path.
 # c.MPILauncher.mpi_cmd = 'mpiexec'

@@ -9,7 +9,7 @@
 c = get_config()
 
 # The launcher of engines.
-c.StartApp.engines = 'pbs'
+c.StartApp.engines = "pbs"
 
 # The queue or partition; empty: the system's own choice.
 # c.PBSLauncher.queue = ''

@@ -11,7 +11,7 @@
 c = get_config()
 
 # The launcher of engines.
-c.StartApp.engines = 'sge'
+c.StartApp.engines = "sge"
 
 # The queue or partition; empty: the system's own choice.
 # c.SGELauncher.queue = ''

@@ -9,7 +9,7 @@
 c = get_config()
 
 # The launcher of engines.
-c.StartApp.engines = 'slurm'
+c.StartApp.engines = "slurm"
 
 # The queue or partition; empty: the system's own choice.
 # c.SlurmLauncher.queue = ''

@@ -7,4 +7,4 @@ c = get_config()
 
 # The address to listen on.  Engines on other nodes must reach it, so it is not loopback:
 # 'auto' finds this host's address; name one if there are several and it is the wrong one.
-c.ControllerApp.ip = 'auto'
+c.ControllerApp.ip = "auto"

@@ -8,7 +8,7 @@
 c = get_config()
 
 # The launcher of engines.
-c.StartApp.engines = 'ssh'
+c.StartApp.engines = "ssh"
 
 # Hosts, and how many engines each, or settings of each:
 # {'node1': 4, 'ada@node2:2222': {'n': 8, 'setup': 'source ~/env/bin/activate'}}
