@@ -71,10 +71,10 @@ def read_private(path: str) -> bytes:
     except FileNotFoundError:
         raise
     except OSError as error:
-        if os.path.islink(path):
+        if error.errno == errno.ELOOP:
             raise ConnectorError(
                 f"{path} is a symbolic link, which is not followed for a file that holds a"
-                f" key: name the file itself ({os.path.realpath(path)})"
+                f" key: name the file itself{_aim(path)}"
             ) from None
         raise ConnectorError(f"cannot read {path}: {error.strerror}") from None
     try:
@@ -128,6 +128,14 @@ def quote(text: str) -> str:
     if text and all(c.isascii() and (c.isalnum() or c in safe) for c in text):
         return text
     return "'" + text.replace("'", "'\"'\"'") + "'"
+
+
+def _aim(path: str) -> str:
+    """Return where a link leads, for a message, unless it has been exchanged meanwhile."""
+    try:
+        return f" ({os.path.realpath(path)})"
+    except OSError:
+        return ""
 
 
 def _check_file(path: str, facts: os.stat_result) -> None:

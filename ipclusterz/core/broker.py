@@ -594,7 +594,9 @@ class Broker:
         agent.called = True
         for engine in agent.engines.intersection(message.ended):
             self._forget_engine(engine)  # it ended while nobody listened
-        self.join(peer, message.engines, now)
+        # What is another's stays so: engines change hands by the hub's word only.
+        own = [e for e in message.engines if self.engine_agent.get(e, agent) is agent]
+        self.join(peer, own, now)
         self._called(peer, now)
 
     def _adopt(self, agent: Agent, key: int, attempt: int, engine: int) -> None:
