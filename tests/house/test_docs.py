@@ -18,7 +18,9 @@ COMMANDS = {
     "ipcontrollerz": "ipclusterz.apps.controller",
     "ipenginez": "ipclusterz.apps.engine",
 }
-SUBCOMMANDS = {"ipclusterz": ("start", "stop", "list", "engines", "create", "ssh check")}
+SUBCOMMANDS = {
+    "ipclusterz": ("start", "stop", "list", "engines", "create", "revoke", "ssh check")
+}
 
 LINK = re.compile(r"\]\((?!https?://)([^)#]+)(?:#[^)]*)?\)")
 FLAG = re.compile(r"`(--?[A-Za-z][\w-]*)")

@@ -6,14 +6,20 @@ import base64
 import json
 import os
 import stat
+import subprocess
+import sys
+import traceback
 from pathlib import Path
 
 import pytest
 
 import ipclusterz as ipp
 from ipclusterz.cluster import ControllerSettings
-from ipclusterz.net.seal import ClusterKeys
-from tests.running import children
+from ipclusterz.core.connector import Connector
+from ipclusterz.net import host
+from ipclusterz.net.dial import Identity
+from ipclusterz.net.seal import ClusterKeys, Sealer
+from tests.running import ROOT, children
 
 LOOK = """
 import gc, os, sys
@@ -62,6 +68,7 @@ def test_no_key_is_seen_from_outside(reuse: bool) -> None:
             assert "'zmq'" not in text and "'cryptography'" not in text
             seen[f"engine {at}"] = text.encode()
         seen["state file"] = Path(cluster.cluster_file).read_bytes()
+    seen["the task database"] = Path(cluster.profile.path, "tasks.db").read_bytes()
     for log in Path(cluster.profile.log).iterdir():
         seen[str(log)] = log.read_bytes()
     logs = [name for name in seen if "/log/" in name]
@@ -69,6 +76,46 @@ def test_no_key_is_seen_from_outside(reuse: bool) -> None:
     for where, content in seen.items():
         for key in secret:
             assert key not in content, f"a key stands in {where}"
+
+
+DUMPABLE = """
+import ctypes, os
+from ipclusterz.net import host
+prctl = ctypes.CDLL(None).prctl
+print(prctl(3, 0, 0, 0, 0))
+host.no_core_dump()
+print(prctl(3, 0, 0, 0, 0), flush=True)
+if os.fork() == 0:
+    print(prctl(3, 0, 0, 0, 0), flush=True)
+    os._exit(0)
+os.wait()
+"""
+
+
+@pytest.mark.skipif(not host.LINUX, reason="a call of Linux")
+def test_what_holds_keys_leaves_no_core_dump_nor_do_its_children() -> None:
+    words = [sys.executable, "-c", DUMPABLE]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=50)
+    assert done.stdout.split() == ["1", "0", "0"], done.stderr
+
+
+def test_a_traceback_shows_no_key() -> None:
+    keys = ClusterKeys(OWN)
+    connector = Connector(
+        exec_key=keys.client_secret.decode(),
+        server_key=keys.server_public.decode(),
+        role="client",
+        url="tcp://127.0.0.1:1",
+    )
+    made: list[object] = [keys, connector, Sealer(OWN.ljust(32)), Identity(b"p", OWN, OWN)]
+    try:
+        raise LookupError(made, "as a careless message has it")
+    except LookupError as error:
+        summary = traceback.TracebackException.from_exception(error, capture_locals=True)
+    # OWN stands in this module; what is looked for is in the objects' own words.
+    told = "".join(map(repr, made)) + "".join(summary.format_exception_only())
+    for key in (*spellings(OWN), keys.client_secret, keys.server_secret):
+        assert key.decode("latin-1") not in told
 
 
 def test_runtime_folder_and_sockets_are_private() -> None:
