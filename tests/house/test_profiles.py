@@ -75,4 +75,4 @@ def test_the_default_profile_has_a_file_for_each_command() -> None:
 def test_the_profile_of_a_batch_system_chooses_it(system: str) -> None:
     folder = ROOT / "ipclusterz" / "profiles" / system
     assert engines_in(str(folder / "ipclusterz_config.py")) == system
-    assert "c.ControllerApp.ip = 'auto'\n" in (folder / "ipcontrollerz_config.py").read_text()
+    assert 'c.ControllerApp.ip = "auto"\n' in (folder / "ipcontrollerz_config.py").read_text()
