@@ -21,7 +21,7 @@ import msgspec
 from ipclusterz.core.message import Batch, Fork, Outcome, Say, Work, encode
 from ipclusterz.engine import display
 from ipclusterz.engine.namespace import Namespace
-from ipclusterz.engine.page import INTERRUPT, REVOKED, RUNNING, Page
+from ipclusterz.engine.page import INTERRUPT, REVOKED, RUNNING, TAKEN, Page
 from ipclusterz.engine.runner import Runner
 from ipclusterz.engine.streams import Stream
 
@@ -49,6 +49,7 @@ class Engine:
         self._pending: list[bytes] = []
         self._bytes = 0
         self._since = 0.0
+        self._taken = 0
         self._child = False
 
     def install(self) -> None:
@@ -111,6 +112,7 @@ class Engine:
                 missing[work.fn] = None
                 undone.append(work.key)
                 continue
+            self._taken = words[TAKEN] & ~1  # odd: being read now
             # What is finished does not wait for a task that may take long.
             if self._pending and not runner.quick(work):
                 self._send()
@@ -127,8 +129,8 @@ class Engine:
             self._words[INTERRUPT] = 0
         self._out.flush_task()
         self._err.flush_task()
-        self._out.end_task(work.key)
-        self._err.end_task(work.key)
+        self._out.end_task(work.key, self._taken)
+        self._err.end_task(work.key, self._taken)
         record = encode(outcome)
         if self._bytes + len(record) > _ENOUGH and self._pending:
             self._send()

@@ -5,10 +5,11 @@ Must not know: what a task or an outcome is; records are bytes here.
 
 It outlives the engine: after a crash the agent reads from it which task was running and
 which outcomes were finished but not sent.  All writing is done by the engine, except for
-the word :attr:`Page.interrupt` and for setting the one that :meth:`Page.revoke` sets.
+the words :attr:`Page.interrupt` and TAKEN and for setting the one that :meth:`Page.revoke`
+sets.
 
 Layout, in 64-bit words: running key, interrupt key, committed bytes, serial, generation,
-pid, revoked, one reserved; then the scratch area of records, each after its length.
+pid, revoked, taken; then the scratch area of records, each after its length.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from __future__ import annotations
 import mmap
 import os
 
-RUNNING, INTERRUPT, COMMITTED, SERIAL, GENERATION, PID, REVOKED = range(7)
+RUNNING, INTERRUPT, COMMITTED, SERIAL, GENERATION, PID, REVOKED, TAKEN = range(8)
 """Indices of the words in :attr:`Page.words`."""
 
 HEAD = 64

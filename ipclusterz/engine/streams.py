@@ -6,8 +6,9 @@ shared page's words.  Must not know: messages, sockets.
 Text written by Python goes out in frames (token, key, length, text) of at most PIPE_BUF
 bytes, so that what child processes and C code write never falls inside of one.  Bytes
 outside of frames belong to the task of the next frame, or, when none follows, to the task
-that runs now.  A task that leaves such bytes unread in the pipe ends with an empty frame,
-so that they are not taken for its successor's.
+that runs now.  A task that leaves such bytes unread in the pipe, or during which the agent
+took such bytes out of it, ends with an empty frame, so that they are not taken for another's:
+see :class:`Reader`.
 
 What a task displays (:meth:`Stream.show`) goes the same way and so keeps its place in the
 text.  The upper bits of such a frame's length say so, and which frames begin and end one.
@@ -28,7 +29,7 @@ from time import monotonic
 from typing import Any
 
 from ipclusterz.core.message import BEGIN, DISPLAY, END
-from ipclusterz.engine.page import RUNNING
+from ipclusterz.engine.page import RUNNING, TAKEN
 
 TOKEN_SIZE = 8
 _HEAD_SIZE = TOKEN_SIZE + 8 + 2
@@ -92,10 +93,15 @@ class Stream(io.TextIOBase):
         except OSError:
             self._parts.clear()
 
-    def end_task(self, key: int) -> None:
-        """Mark unread output of child processes and C code as that of task ``key``."""
+    def end_task(self, key: int, taken: int) -> None:
+        """Mark output of child processes and C code as that of task ``key``.
+
+        ``taken`` is what the agent's count of such output was when the task began.
+        """
         try:
-            if _waiting(self._fd):
+            # In this order: what is no longer in the pipe is in the agent's count, or the
+            # count says that the agent is reading.
+            if _waiting(self._fd) or self._words[TAKEN] != taken:
                 self._frame(key, b"")
         except OSError:  # closed by the task; nothing of it will be read
             pass
@@ -224,18 +230,21 @@ class Splitter:
 
     def __init__(self, token: bytes) -> None:
         self._token = token
+        self._loose = b""
         self._carry = b""
         self._key = 0
         self._decoder = _decoder("replace")
         self._display_decoder = _decoder("replace")
 
-    def feed(self, data: bytes, running: int) -> list[Found]:
-        """Take what was read while task ``running`` ran (0: none); return texts in order.
+    def feed(self, data: bytes, running: int | None) -> list[Found]:
+        """Take what was read; return texts in order.
 
-        Sample ``running`` before reading.  Neighbouring texts of a task, and pieces of one
+        Bytes behind the last frame are those of task ``running`` (0: of none), or wait for
+        the next call where it is None.  Neighbouring texts of a task, and pieces of one
         display, come as one; key 0 means that no task can be told.
         """
-        data = self._carry + data
+        data = self._loose + self._carry + data
+        self._loose = b""
         found: list[tuple[int, int, bytes]] = []
         at = 0
         while True:
@@ -255,19 +264,28 @@ class Splitter:
             start = len(data) - _partial(data, self._token, at)
         elif len(data) >= start + _HEAD_SIZE:
             running = _read_head(data, start)[0]  # foreign bytes before a frame are its task's
-        found.append((running, 0, data[at:start]))
+        if running is None:
+            self._loose = data[at:start]
+        else:
+            found.append((running, 0, data[at:start]))
         self._carry = data[start:]
         return self._texts(found)
 
+    @property
+    def loose(self) -> bool:
+        """Whether there are bytes of which nobody has said yet whose they are."""
+        return bool(self._loose)
+
     def finish(self, running: int = 0) -> list[Found]:
         """Return what is left when the pipe has ended; not the piece of a display."""
+        loose, self._loose = self._loose, b""
         rest, self._carry = self._carry, b""
         if rest.startswith(self._token) and len(rest) >= _HEAD_SIZE:
             running, kind, _size = _read_head(rest, 0)
             rest = b"" if kind else rest[_HEAD_SIZE:]
         elif rest.startswith(self._token):
             rest = b""
-        texts = self._texts([(running, 0, rest)])
+        texts = self._texts([(running, 0, loose), (running, 0, rest)])
         last = self._decoder.decode(b"", final=True)
         return _merged([*texts, (self._key, 0, last)])
 
@@ -289,6 +307,57 @@ class Splitter:
         return _merged(texts)
 
 
+class Reader:
+    """The agent's end of one pipe: reads it and tells whose output it is.
+
+    ``fd`` does not block, ``words`` are the shared page's; the word TAKEN is ours.  It is odd
+    while we read, and grows by two with every read that found bytes behind the last frame,
+    whose owner only the next frame tells.  Every task looks at it when it ends, after the pipe
+    itself.  So such bytes are followed by a frame of their task once that has ended; and
+    where no frame is in the pipe, they belong to the task that runs.
+    """
+
+    def __init__(self, fd: int, token: bytes, words: memoryview) -> None:
+        self._fd = fd
+        self._words = words
+        self._splitter = Splitter(token)
+
+    def read(self) -> list[Found] | None:
+        """Read once, 64 KiB at most; return texts, or None when there is nothing to read.
+
+        Raises EOFError when the pipe has ended.
+        """
+        words, splitter = self._words, self._splitter
+        before = words[RUNNING]
+        taken = words[TAKEN]
+        words[TAKEN] = taken + 1
+        try:
+            data = os.read(self._fd, READ_BYTES)
+        except BlockingIOError:
+            words[TAKEN] = taken
+            # Whatever ended before has its frame in the pipe, but there was none.
+            return splitter.feed(b"", before) if splitter.loose else None
+        except OSError:
+            data = b""
+        found = splitter.feed(data, None)
+        loose = splitter.loose
+        words[TAKEN] = taken + 2 * loose
+        if not data:
+            raise EOFError
+        if loose and before and words[RUNNING] == before:  # with 0, one may have come and gone
+            found = _merged(found + splitter.feed(b"", before))
+        return found
+
+    def settle(self) -> list[Found]:
+        """Return what was read and has waited for its owner to be told."""
+        return self._splitter.feed(b"", self._words[RUNNING])
+
+    def finish(self) -> list[Found]:
+        """Return what is left when the pipe has ended; not the piece of a display."""
+        return self._splitter.finish(self._words[RUNNING])
+
+
+READ_BYTES = 1 << 16
 Found = tuple[int, int, str]
 _decoder = codecs.getincrementaldecoder("utf-8")
 

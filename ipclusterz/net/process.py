@@ -20,11 +20,10 @@ import msgspec
 
 from ipclusterz.core import message as m
 from ipclusterz.engine.page import Page, create
-from ipclusterz.engine.streams import Found, Splitter
+from ipclusterz.engine.streams import Found, Reader
 from ipclusterz.net.loop import Loop
 
 SOCKET_BYTES = 1 << 20
-READ_BYTES = 1 << 16
 READS = 16
 """Reads of one pipe before others have their turn: as much as a pipe can hold."""
 
@@ -77,7 +76,9 @@ class EngineProcess:
         os.set_blocking(out_read, False)
         os.set_blocking(err_read, False)
         self._pipes = {1: out_read, 2: err_read}
-        self._splitters = {1: Splitter(self.token), 2: Splitter(self.token)}
+        self._readers = {
+            name: Reader(fd, self.token, self.page.words) for name, fd in self._pipes.items()
+        }
         self._given = [out_write, err_write, page_fd]
 
     def descriptors(self) -> list[int]:
@@ -173,32 +174,25 @@ class EngineProcess:
 
     def drain(self, name: int) -> None:
         """Read what is in a pipe and tell whose it is."""
-        fd = self._pipes[name]
+        reader = self._readers[name]
         for _ in range(READS):
             if self.closed:
                 return
-            # What is read now was written by the task that runs, or by one before it, which
-            # then has marked it; a task that began meanwhile is the writer if none ran.
-            running = self.page.running
             try:
-                data = os.read(fd, READ_BYTES)
-            except BlockingIOError:
+                found = reader.read()
+            except EOFError:
+                self._loop.remove(self._pipes[name])
                 return
-            except OSError:
-                data = b""
-            if not data:
-                self._loop.remove(fd)
+            if found is None:
                 return
-            found = self._splitters[name].feed(data, running or self.page.running)
             self._forward(name, found)
-            if len(data) < READ_BYTES:
-                return
+        self._forward(name, reader.settle())
 
     def finish_output(self) -> None:
         """Read the rest, and tell of what looked like the beginning of more."""
         for name in self._pipes:
             self.drain(name)
-            self._forward(name, self._splitters[name].finish(self.page.running))
+            self._forward(name, self._readers[name].finish())
 
     def _forward(self, name: int, found: list[Found]) -> None:
         for key, kind, text in found:

@@ -6,14 +6,15 @@ import fcntl
 import os
 import random
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import cast
 
 import pytest
 
 from ipclusterz.core.message import BEGIN, DISPLAY, END
 from ipclusterz.engine import streams
-from ipclusterz.engine.page import RUNNING
-from ipclusterz.engine.streams import Splitter, Stream
+from ipclusterz.engine.page import RUNNING, TAKEN
+from ipclusterz.engine.streams import Reader, Splitter, Stream
 
 TOKEN = b"\x00token\xff\x01"
 
@@ -27,13 +28,15 @@ class Pipe:
         self.words = memoryview(bytearray(64)).cast("Q")
         self.stream = Stream(self.write_fd, "<stdout>", TOKEN, self.words)
         self.splitter = Splitter(TOKEN)
+        self.taken = 0
 
     def run(self, key: int) -> None:
         self.words[RUNNING] = key
+        self.taken = self.words[TAKEN] & ~1
 
     def end(self) -> None:
         self.stream.flush_task()
-        self.stream.end_task(self.words[RUNNING])
+        self.stream.end_task(self.words[RUNNING], self.taken)
 
     def raw(self) -> bytes:
         try:
@@ -308,6 +311,113 @@ def test_a_file_in_place_of_the_pipe_is_fine() -> None:
     stream = Stream(fd, "x", TOKEN, memoryview(bytearray(64)).cast("Q"))
     stream.write("x\n")
     stream.flush_task()
-    stream.end_task(1)
+    stream.end_task(1, 0)
     os.close(fd)
     assert len(TOKEN) == streams.TOKEN_SIZE
+
+
+class Turns:
+    """An engine doing tasks in a thread that goes on only when it is let."""
+
+    def __init__(self, pipe: Pipe, plan: list[str]) -> None:
+        self.done = False
+        self._go, self._stopped = threading.Semaphore(0), threading.Semaphore(0)
+        self._thread = threading.Thread(target=self._run, args=(pipe, plan))
+        self._thread.start()
+        self._stopped.acquire()
+
+    def __call__(self) -> None:
+        """Let it go on to its next look at what it shares with the agent."""
+        if not self.done:
+            self._go.release()
+            self._stopped.acquire()
+
+    def _pause(self) -> None:
+        self._stopped.release()
+        self._go.acquire()
+
+    def _run(self, pipe: Pipe, plan: list[str]) -> None:
+        words = cast(memoryview, Seen(pipe.words, self._pause))
+        stream = Stream(pipe.write_fd, "<stdout>", TOKEN, words)
+        try:
+            for key, kind in enumerate(plan, 1):
+                words[RUNNING] = key
+                taken = words[TAKEN] & ~1
+                for letter in kind:
+                    if letter == "p":
+                        print("text", key, file=stream)
+                    else:
+                        self._pause()
+                        os.write(pipe.write_fd, b"foreign %d\n" % key)
+                stream.flush_task()
+                self._pause()
+                stream.end_task(key, taken)
+                if key % 3 == 0:  # the end of a batch
+                    words[RUNNING] = 0
+            words[RUNNING] = 0
+        finally:
+            self.done = True
+            self._stopped.release()
+
+    def end(self) -> None:
+        while not self.done:
+            self()
+        self._thread.join()
+
+
+class Seen:
+    """The shared page as the agent sees it: between two looks the engine takes steps."""
+
+    def __init__(self, words: memoryview, pause: Callable[[], None]) -> None:
+        self.words = words
+        self.pause = pause
+
+    def __getitem__(self, at: int) -> int:
+        self.pause()
+        return int(self.words[at])
+
+    def __setitem__(self, at: int, value: int) -> None:
+        self.pause()
+        self.words[at] = value
+
+
+@pytest.mark.parametrize("seed", range(300))
+def test_whoever_goes_first_no_output_is_anothers(
+    seed: int, pipe: Pipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Engine and agent take turns in every order; what is taken is always its writer's."""
+    rng = random.Random(seed)
+    plan = [rng.choice(["", "p", "c", "pc", "cp", "cpc", "cc"]) for _ in range(40)]
+    engine = Turns(pipe, plan)
+    haste = rng.choice([0.2, 1.0, 3.0, 9.0])
+
+    def pause() -> None:
+        for _ in range(int(rng.expovariate(1 / haste))):
+            engine()
+
+    read = os.read
+
+    def slowly(fd: int, size: int) -> bytes:
+        pause()
+        data = read(fd, size)
+        pause()
+        return data
+
+    monkeypatch.setattr(streams.os, "read", slowly)
+    seen = cast(memoryview, Seen(pipe.words, pause))
+    reader = Reader(pipe.read_fd, TOKEN, seen)
+    found: list[streams.Found] = []
+    for _ in range(2000):
+        found += reader.read() or []
+        pause()
+    engine.end()
+    while (news := reader.read()) is not None:
+        found += news
+    texts = dict.fromkeys(range(1, 41), "")
+    for key, _, text in found:
+        texts[key] += text
+    words = {"p": "text", "c": "foreign"}
+    assert texts == {
+        key: "".join(f"{words[letter]} {key}\n" for letter in kind)
+        for key, kind in enumerate(plan, 1)
+    }

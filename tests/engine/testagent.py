@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import FunctionType
 from typing import Any
@@ -115,7 +116,7 @@ class TestEngine:
         self.page = page.Page(page_fd)
         self.functions = serialize.FunctionCache()
         self.known: set[bytes] = set()
-        self.splitters = [streams.Splitter(self.token) for _ in range(2)]
+        self.readers = [streams.Reader(fd, self.token, self.page.words) for fd in self.pipes]
         self.texts: list[tuple[int, int, str]] = []
         self.outcomes: dict[int, Outcome] = {}
         self.says: list[Say] = []
@@ -215,14 +216,11 @@ class TestEngine:
 
     def drain(self) -> None:
         """Read what is in the pipes now."""
-        for number, fd in enumerate(self.pipes, 1):
-            running = self.page.running
-            try:
-                data = os.read(fd, 1 << 20)
-            except BlockingIOError:
-                continue
-            for key, kind, text in self.splitters[number - 1].feed(data, running):
-                self.texts.append((kind or number, key, text))
+        for number, reader in enumerate(self.readers, 1):
+            with suppress(EOFError):
+                while (found := reader.read()) is not None:
+                    for key, kind, text in found:
+                        self.texts.append((kind or number, key, text))
 
     def text(self, key: int, stream: int = 1) -> str:
         """Return what a finished task wrote."""

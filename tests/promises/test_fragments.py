@@ -77,7 +77,7 @@ def test_every_page_with_python_is_run_by_a_test() -> None:
         if "_build" not in page.parts and "```python\n" in page.read_text()
     }
     # tests/house/test_docs.py, tests/client/test_outputs.py, tests/launchers/test_mpi.py,
-    # tests/ssh/test_routes.py
-    elsewhere = {"index", "magics", "mpi", "ssh"}
+    # tests/ssh/test_routes.py, tests/batch/test_page.py
+    elsewhere = {"index", "magics", "mpi", "ssh", "batch", "launchers"}
     assert shown - elsewhere - GUIDE - {*GIVEN} - {*whole_pages.PAGES} == set()
     assert Path(whole_pages.__file__).is_file()
