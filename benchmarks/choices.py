@@ -43,7 +43,8 @@ OF_ROWS: dict[str, str] = {
     "map": "each item a task of its own, each with its own result, checked; {items:,} items"
     " with ipclusterz, with the others as many as they manage in about {map_seconds:g} s:"
     " {counts}.",
-    "map in chunks": "{items:,} items, {chunksize:,} in a task, with all alike.",
+    "map in chunks": "{items:,} items, {chunksize:,} in a task, with all alike; 5 a"
+    " round, median.",
     "direct trip": "submit to a named engine or actor, wait, repeat; the median of a round.",
     "balanced trip": "submit to whichever is free, wait, repeat; the median of a round.",
     "apply on all": "one call to all four, until all four have answered.",
