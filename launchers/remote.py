@@ -17,7 +17,7 @@ from msgspec.structs import replace
 from ipclusterz.core.config import CHANNEL_NAMES
 from ipclusterz.core.connector import Connector, candidates, dump
 from ipclusterz.core.hosts import Host
-from ipclusterz.core.ssh import Forward, in_any_shell, quoted
+from ipclusterz.core.ssh import Forward, in_sh, quoted
 from ipclusterz.error import LaunchError
 
 OLDEST = (3, 11)
@@ -94,7 +94,7 @@ def script(
         run=_wrapped(sshx) if wraps else 'exec "$@"',
     )
     shell = "shell=sh; command -v bash >/dev/null 2>&1 && shell=bash; exec $shell -c "
-    return in_any_shell(shell + quoted([text]))
+    return in_sh(shell + quoted([text]))
 
 
 def _wrapped(sshx: str) -> str:

@@ -21,7 +21,7 @@ from ipclusterz.cluster import SettingError
 from ipclusterz.cluster import state as states
 from ipclusterz.cluster.deployment import AlreadyRunning, check_free
 from ipclusterz.core.connector import dump, parse, valid_ssh
-from ipclusterz.core.ssh import in_any_shell, in_sh, last_lines, quoted
+from ipclusterz.core.ssh import in_sh, last_lines, quoted
 from ipclusterz.error import ClusterError, LaunchError
 from ipclusterz.files import remove, write_private
 from ipclusterz.net.ssh import Connection, connect
@@ -125,7 +125,7 @@ def _run(connection: Connection, host: str, words: Sequence[str], wait: float) -
         f'python={quoted([sys.executable])}; [ -x "$python" ] || python=python3;'
         f' {_SAY_MARK}; {_SAY_MARK} >&2; exec "$python" {command}'
     )
-    done = connection.run(in_any_shell(text), timeout=wait + _START_SECONDS)
+    done = connection.run(in_sh(text), timeout=wait + _START_SECONDS)
     said, errors = (_own(data) for data in (done.stdout, done.stderr))
     if done.code in (ExitCode.ALREADY_STOPPED, ExitCode.NO_CLUSTER):
         raise AlreadyStopped(f"on {host}: {errors.strip()}")

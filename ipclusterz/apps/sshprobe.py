@@ -174,13 +174,13 @@ class Probe:
         choice += '; case $p in "~/"*) p=$HOME/${p#"~/"};; esac'
         if not self._python:
             choice += '; [ -x "$p" ] || p=python3'
+        text = judge.QUESTION + f'print("\\n{mark}" + json.dumps(f))\n'
         script = (
             f'{choice}; echo; echo {mark}; echo "$PATH"; command -v "$p" || exit 41;'
-            f' exec "$p" -c "$0"'
+            f' exec "$p" -c {quoted([text])}'
         )
-        text = judge.QUESTION + f'print("\\n{mark}" + json.dumps(f))\n'
         before = time.time()
-        done = connection.run(f"{in_sh(script)} {quoted([text])}", timeout=_ANSWER_SECONDS)
+        done = connection.run(in_sh(script), timeout=_ANSWER_SECONDS)
         after = time.time()
         out = done.stdout.decode(errors="replace")
         printed, begun, rest = out.partition(f"\n{mark}\n")
@@ -219,7 +219,7 @@ class Probe:
         """Send something through each kind of forward and back."""
         mark = os.urandom(8).hex()
         script = f"MARK = {mark!r}\n{judge.PARTNER}"
-        process = connection.spawn(quoted([self._found, "-c", script]))
+        process = connection.spawn(in_sh("exec " + quoted([self._found, "-c", script])))
         try:
             partner = _Partner(process, mark)
             there = partner.answer()

@@ -225,19 +225,17 @@ def quoted(words: Iterable[str]) -> str:
     return " ".join(_quote(word) for word in words)
 
 
-def in_sh(script: str) -> str:
-    """Return a command that runs ``script`` by sh, whatever the login shell is."""
-    return f"exec sh -c {_quote(script)}"
-
-
 _ESCAPED = {"\\": "\\0134", "\n": "\\n", "'": "\\0047", "!": "\\0041"}
 
 
-def in_any_shell(script: str) -> str:
-    """Return a command that runs a long ``script`` by sh, whatever the login shell is.
+def in_sh(script: str) -> str:
+    """Return a command that runs ``script`` by sh, whatever the login shell is.
 
-    Inside quotes csh takes no line break, fish changes backslashes: none of either is left.
+    Inside quotes csh takes no line break and no ``!``, fish changes backslashes: where there
+    is one of them, or a quote, what is quoted has none of all these.
     """
+    if not set(script) & set(_ESCAPED):
+        return f"exec sh -c {_quote(script)}"
     escaped = "".join(_ESCAPED.get(letter, letter) for letter in script)
     return f"""exec sh -c 'eval "$(printf %b "$0")"' '{escaped}'"""
 

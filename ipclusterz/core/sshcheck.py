@@ -67,7 +67,8 @@ def shell(printed: str) -> Line:
     return failed(
         "shell",
         f"a start-up file prints {first!r}, which breaks scp and rsync",
-        "let it print in interactive shells only: case $- in *i*) ...;; esac",
+        "let it print in interactive shells only: case $- in *i*) ...;; esac"
+        " (csh: if ($?prompt) ..., fish: if status is-interactive)",
     )
 
 

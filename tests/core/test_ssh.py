@@ -15,7 +15,6 @@ from ipclusterz.core.ssh import (
     Forward,
     cause,
     destination,
-    in_any_shell,
     in_sh,
     kind,
     last_lines,
@@ -183,7 +182,7 @@ def test_what_ssh_means(words: str, meaning: str, what: str) -> None:
     "script", ["echo a", "printf '%s' \"it's\n\\\\ 100% \\n!7\"\necho '$x'"]
 )
 def test_a_script_for_any_shell(script: str) -> None:
-    command = in_any_shell(script)
+    command = in_sh(script)
     assert not set(command) & {"\n", "!"}
     plain = subprocess.run(["sh", "-c", script], capture_output=True, check=True)
     found = subprocess.run(["sh", "-c", command], capture_output=True, check=True)

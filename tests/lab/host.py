@@ -7,6 +7,7 @@ they print comes back as text.
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -148,6 +149,18 @@ class Host:
                 target.unlink(missing_ok=True)
             else:
                 self.write(".bashrc", before, user=user)
+
+    @contextmanager
+    def login_shell(self, shell: str, user: str = "ada") -> Iterator[None]:
+        """``user`` has another login shell, as sshd finds it in the passwd file."""
+        path = Path("/run/lab/etc/passwd")
+        before = self.file(path).read_text()
+        own = re.compile(rf"^({user}:.*:)[^:]*$", re.MULTILINE)
+        self.write(path, own.sub(rf"\g<1>{shell}", before), user="root")
+        try:
+            yield
+        finally:
+            self.write(path, before, user="root")
 
     @contextmanager
     def full_disk(self, user: str = "ada") -> Iterator[None]:
