@@ -22,7 +22,7 @@ from msgspec import Meta, Struct
 from msgspec.structs import replace
 
 from ipclusterz.core.batchjob import job_here
-from ipclusterz.core.ranks import missing
+from ipclusterz.core.ranks import UNREPLACED, missing
 from ipclusterz.error import LaunchError
 from ipclusterz.files import private_dir, remove, write_private
 from ipclusterz.launchers.base import Event, JobState, LaunchSpec
@@ -77,6 +77,8 @@ class MPILauncher:
     def check(self, spec: LaunchSpec) -> None:
         """Raise LaunchError if ``spec`` cannot run; before anything has been started."""
         config = json.loads(spec.stdin.partition("\n")[0] or "{}").get("config", {})
+        if config.get("restart_engines"):
+            raise LaunchError(UNREPLACED)
         python = config.get("python") or sys.executable
         if not _has_mpi4py(python):
             raise LaunchError(missing(python))

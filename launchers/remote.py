@@ -208,6 +208,7 @@ _ARGS = {
     "-c": "command",
     "--preload": "preload",
     "--lease": "lease",
+    "--restart-engines": "restart_engines",
     "--work-dir": "cwd",
     "--python": "python",
 }
@@ -222,6 +223,10 @@ def with_args(host: Host) -> Host:
             host = replace(host, cwd=value)
         elif name == "lease" and not re.fullmatch(r"\d+(\.\d*)?", value):
             raise LaunchError(f"options of {host.target}: --lease is {value!r}, not seconds")
+        elif name == "restart_engines" and not value.isdecimal():
+            raise LaunchError(
+                f"options of {host.target}: {name} is {value!r}, not a number of engines"
+            )
     return host
 
 
@@ -231,6 +236,8 @@ def _apply(config: dict[str, Any], host: Host) -> None:
             config["preload"] = [word.strip() for word in value.split(",") if word.strip()]
         elif name == "lease":
             config["lease"] = float(value)
+        elif name == "restart_engines":
+            config[name] = int(value)
         elif name == "command":
             config["command"] = f"{config['command']}\n{value}"
 

@@ -19,7 +19,7 @@ from ipclusterz.cluster.settings import split_names
 from ipclusterz.core.batchjob import job_here
 from ipclusterz.core.config import AgentConfig
 from ipclusterz.core.connector import Connector, parse
-from ipclusterz.core.ranks import Rank, missing, rank_here
+from ipclusterz.core.ranks import UNREPLACED, Rank, missing, rank_here
 from ipclusterz.core.ssh import destination
 from ipclusterz.error import ConnectorError
 from ipclusterz.files import read_private
@@ -71,6 +71,9 @@ class EngineApp(BaseApp):
     mpi = Bool(False, help="Be a rank of the MPI job that mpiexec or srun starts this in.").tag(
         config=True
     )
+    restart_engines = Int(
+        0, help="Engines that are started, in all, for ones that died; 0: none."
+    ).tag(config=True)
     lease = Float(
         0.0, help="Seconds to outlive a lost controller; 0: as the controller says."
     ).tag(config=True)
@@ -100,6 +103,10 @@ class EngineApp(BaseApp):
                 raise SettingError(f"--ssh: {error}") from None
         if self.startup and not os.path.isfile(os.path.expanduser(self.startup)):
             raise SettingError(f"there is no start-up script {self.startup}")
+        if self.restart_engines < 0:
+            raise SettingError(
+                f"--restart-engines is {self.restart_engines}: it must be 0 (none) or more"
+            )
         startup = os.path.abspath(os.path.expanduser(self.startup)) if self.startup else ""
         return AgentConfig(
             python=self.python,
@@ -111,6 +118,7 @@ class EngineApp(BaseApp):
             ssh=self.ssh,
             ssh_key=self.sshkey,
             paramiko=self.paramiko or None,
+            restart_engines=self.restart_engines,
         )
 
     def start(self) -> Any:
@@ -150,6 +158,8 @@ class EngineApp(BaseApp):
                 f"--mpi: -n is {self.n}, but each rank is one engine; the launcher takes the"
                 f" number: mpiexec -n {self.n} ipenginez --mpi"
             )
+        if self.restart_engines:
+            raise SettingError(f"--mpi: {UNREPLACED}")
         if not self.python and find_spec("mpi4py") is None:
             raise SettingError(f"--mpi: {missing(sys.executable)}")
         return rank

@@ -49,6 +49,10 @@ ENGINE_ALIASES: dict[Any, Any] = {
     "preload": ("EngineApp.preload", "Modules to import once for all, like numpy,pandas."),
     "startup": ("EngineApp.startup", "A script that each engine runs first."),
     "python": ("EngineApp.python", "The interpreter of the engines. [this one]"),
+    "restart-engines": (
+        "EngineApp.restart_engines",
+        "Engines to start for ones that died. [0]",
+    ),
 }
 
 

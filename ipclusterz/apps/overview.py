@@ -217,6 +217,7 @@ def _engine(
         "failed": count.get("failed", 0),
         "memory": more.get("memory"),
         "uptime": more.get("uptime"),
+        "origin": more.get("origin", ""),
     }
 
 

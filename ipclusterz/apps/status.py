@@ -156,6 +156,7 @@ def head(seen: Snapshot) -> list[str]:
     lines += jobs[-_JOBS:]
     for gone in seen["departed"][-_ENDED:]:
         lines.append(f"ended: engine {gone['id']}: {gone['reason'].splitlines()[0]}")
+    lines += [engine["origin"] for engine in seen["engines"] if engine.get("origin")][-_ENDED:]
     return lines
 
 

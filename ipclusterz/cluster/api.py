@@ -54,8 +54,9 @@ class Cluster(Coroutines):
     Without a ``cluster_id`` the cluster gets a new one; '' is the profile's main cluster,
     which ``Client()`` finds.  ``controller`` describes the controller
     (:class:`ControllerSettings`), ``agent`` the engines; other arguments win over both.
-    ``engine_timeout`` (seconds, default 60) bounds each wait for a start.  ``notice`` is
-    called with each status event, from another thread.
+    ``restart_engines`` (default 0) is how many engines each agent starts, in all, for ones
+    that died.  ``engine_timeout`` (seconds, default 60) bounds each wait for a start.
+    ``notice`` is called with each status event, from another thread.
     """
 
     def __init__(
@@ -75,6 +76,7 @@ class Cluster(Coroutines):
         preload: list[str] | str | None = None,
         work_dir: str = "",
         env: dict[str, str] | None = None,
+        restart_engines: int | None = None,
         engine_timeout: float = 0.0,
         delay: float = 0.0,
         log_level: str = "INFO",
@@ -110,6 +112,9 @@ class Cluster(Coroutines):
                 preload=base.preload if preload is None else split_names(preload),
                 work_dir=work_dir or base.work_dir,
                 env={**base.env, **(env or {})},
+                restart_engines=_not_negative(
+                    "restart_engines", base.restart_engines, restart_engines
+                ),
             ),
             launcher=launcher,
             options={**said.options(launcher, self.profile.path), **(options or {})},
@@ -449,6 +454,14 @@ class _StopOnError:
         if error is not None and not self._was_running:
             self._cluster.stop_cluster_sync()
 
+
+
+def _not_negative(name: str, usual: int, said: int | None) -> int:
+    """Return what was said of a number, else what is usual; SettingError below zero."""
+    value = usual if said is None else said
+    if value < 0:
+        raise SettingError(f"{name} is {value}: it must be 0 or more")
+    return value
 
 def _profile(name: str, path: str | None, root: str | None) -> ProfileDir:
     return ProfileDir(path) if path else find_profile(name, root)

@@ -49,7 +49,7 @@ class EngineSet(Struct):
             self._lose(event)
         elif kind == "engine_down":
             self.ready.pop(int(event["id"]), None)
-            if not self.complete:
+            if not self.complete and not event.get("replaced"):
                 self.problem = self.problem or (
                     f"engine {event['id']} could not start: {event.get('reason', '')}"
                 )

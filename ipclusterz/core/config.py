@@ -75,6 +75,7 @@ class AgentConfig(msgspec.Struct):
     key's path; ``paramiko`` None prefers OpenSSH.  ``job`` names the batch job around it,
     which ends in ``ends_in`` seconds (0: unknown); engines begin nothing new in the last
     ``drain`` of them, nor after SIGUSR1 or SIGUSR2, by which batch systems warn.
+    ``restart_engines`` is how many engines it starts in all for ones that died.
     """
 
     connector_text: str | None = None
@@ -97,3 +98,4 @@ class AgentConfig(msgspec.Struct):
     job: str = ""
     ends_in: float = 0.0
     drain: float = 60.0
+    restart_engines: int = 0

@@ -47,6 +47,14 @@ def rank_here(environ: Mapping[str, str]) -> Rank | None:
     return None
 
 
+UNREPLACED = (
+    "a rank of an MPI job (--engines=mpi, --mpi) that has died cannot be replaced, since no"
+    " process can join MPI in its place: leave restart_engines (--restart-engines) out, and"
+    " start the whole set again when a rank is lost"
+)
+"""What to tell somebody who wants it all the same."""
+
+
 def missing(python: str) -> str:
     """Return what to tell somebody whose interpreter has no mpi4py."""
     return f"{python} has no mpi4py: {python} -m pip install mpi4py"

@@ -22,6 +22,8 @@ from ipclusterz.core import message as m
 from ipclusterz.core.config import AgentConfig
 from ipclusterz.core.connector import Connector, loopback_elsewhere, parse
 from ipclusterz.core.message import Channel, Op, Role, Status
+from ipclusterz.core.ranks import UNREPLACED
+from ipclusterz.core.replacing import Replacing
 from ipclusterz.engine import bodies, offspring
 from ipclusterz.error import LaunchError, SSHError
 from ipclusterz.net import host, process, sockets
@@ -74,10 +76,13 @@ def run(
     Without it ``config`` says where the connector is.
 
     ``status`` is told ``bodies`` (folders to remove should we be killed), ``engine`` (one is
-    ready), ``engines`` (all asked for are), ``engine_down``, ``waiting``, ``warning`` and
-    ``error``.  Ends on SIGTERM, SIGINT, when ``stop_fd`` reaches its end, when the controller
-    says so or has been gone for the lease.
+    ready), ``engines`` (all asked for are), ``engine_down``, ``replaced`` (another one took
+    the place of one that died), ``waiting``, ``warning`` and ``error``.  Ends on SIGTERM,
+    SIGINT, when ``stop_fd`` reaches its end, when the controller says so or has been gone for
+    the lease.
     """
+    if config.rank is not None and config.restart_engines:
+        raise LaunchError(UNREPLACED)
     prefix = f"ipenginez-{config.cluster_id}" if config.cluster_id else "ipenginez"
     log = open_log(config.log_dir, f"{prefix}-agent-{os.getpid()}", config.log_level)
     host.raise_file_limit()
@@ -197,6 +202,7 @@ class Agent:
         self._wanted = config.n
         self._ready = 0
         self._boot: dict[int, int] = {}  # key of a start-up task -> engine
+        self._replacing = Replacing(config.restart_engines)
         self._registered: m.Registered | None = None
         self._problem = ""
         self._ticking = False
@@ -406,7 +412,7 @@ class Agent:
         elif isinstance(message, m.Refused):
             self._fail(f"the controller refused this agent: {message.text}")
         elif isinstance(message, m.Allocated):
-            self._start(message.engines)
+            self._start(self._replacing.granted(message.engines))
         elif isinstance(message, m.Shutdown):
             self.end(f"the controller ends: {message.reason}")
 
@@ -425,8 +431,11 @@ class Agent:
             self.log.info("registered; engines %s, at %s", _ranges(registered.engines), worked)
             self.loop.after(registered.heartbeat, self._beat)
             self._start(registered.engines)
-        elif self._infos:
+            return
+        if self._infos:
             self._registrar.send(m.EnginesUp(list(self._infos.values())))
+        if self._replacing.asked:  # the question may have been lost with its connection
+            self._registrar.send(m.Allocate(len(self._replacing.asked)))
 
     def _hub_state(self, kind: str, text: str) -> None:
         kind, text = self._route.judge(kind, text, self._registrar.all_tried)
@@ -507,12 +516,17 @@ class Agent:
 
     def _nursery_says(self, problem: str) -> None:
         """The zygote could not start, or ended: engines live on, new ones cannot come."""
-        if problem and not self._ending:
-            starting = [e for e in self.processes.values() if not e.started]
-            if starting or self._registered is None:
-                self._fail(f"engines cannot be started: {problem}")
-            else:
-                self.log.error("the zygote has ended: %s", problem)
+        if not problem or self._ending:
+            return
+        starting = [e for e in self.processes.values() if not e.started]
+        if self._registered is None or (starting and not self._complete):
+            self._fail(f"engines cannot be started: {problem}")
+            return
+        if not starting:
+            self.log.error("the zygote has ended: %s", problem)
+        for engine in starting:  # in place of others, which is no reason to end all
+            if engine.unborn or not engine.page.pid:
+                self._gone(engine, f"it cannot be started: {problem}", 0)
 
     def _say(self, engine: EngineProcess, say: m.Say) -> None:
         now = monotonic()
@@ -558,14 +572,21 @@ class Agent:
         engine = self.processes.get(number)
         if engine is None or engine.closed:
             return {}
-        return {**host.vitals(engine.pid), "running": engine.page.running}
+        seen: dict[str, Any] = {**host.vitals(engine.pid), "running": engine.page.running}
+        if origin := self._replacing.origin(number):
+            seen["origin"] = origin
+        return seen
 
     def _booted(self, engine: EngineProcess, outcome: m.Outcome) -> None:
         self._boot.pop(outcome.key, None)
         if outcome.status != Status.OK:
             failure = _failure.decode(outcome.data)
             what = f"{failure.name}: {failure.text}\n{failure.traceback}".rstrip()
-            self._fail(f"engine {engine.number} failed at its start-up code: {what}")
+            if not self._complete:
+                self._fail(f"engine {engine.number} failed at its start-up code: {what}")
+                return
+            engine.ending = f"its start-up code failed with {failure.name}: {failure.text}"
+            engine.kill(signal.SIGKILL)
         else:
             self._engine_ready(engine)
 
@@ -578,6 +599,9 @@ class Agent:
         self._ready += 1
         self.custody.engine_up(number, monotonic())
         self.status({"event": "engine", "id": number, "pid": engine.pid})
+        if text := self._replacing.origin(number):
+            self.log.info("%s", text)
+            self.status({"event": "replaced", "id": number, "text": text})
         if self._ready == self._wanted:
             self.log.info("all %d engines are ready", self._ready)
             self.status({"event": "engines", "n": self._ready})
@@ -628,8 +652,7 @@ class Agent:
         return None
 
     def _bury(self, engine: EngineProcess, pid: int, wait_status: int) -> None:
-        number = engine.number
-        now = monotonic()
+        number, now = engine.number, monotonic()
         engine.read()
         self._bury_children(number, pid)
         running = engine.page.running
@@ -642,25 +665,75 @@ class Agent:
         reason = process.certificate(wait_status, engine.last_words())
         if engine.ending:
             reason = f"{engine.ending} ({reason.splitlines()[0]})"
+        # A rank that did not leave MPI in good order must not look as if it had.
+        self._gone(
+            engine, reason, running, int(self.config.rank is not None and wait_status != 0)
+        )
+
+    @property
+    def _complete(self) -> bool:
+        """Whether all engines that were asked for have been ready."""
+        return self._ready >= self._wanted
+
+    def _gone(self, engine: EngineProcess, reason: str, running: int, code: int = 0) -> None:
+        """An engine is no more: tell everybody, replace it or end if it was the last one."""
+        number, pid = engine.number, engine.pid or engine.page.pid
         del self.processes[number]
-        self._infos.pop(number, None)
+        ready = self._infos.pop(number, None) is not None
+        self._boot.pop(number + 1, None)
         engine.close()
         self._outlog.close(number)
-        self.custody.died(number, reason, running, now)
+        self.custody.died(number, reason, running, monotonic())
         self._registrar.send(m.EngineDown(number, reason))
         self.log.info("engine %d (pid %d): %s", number, pid, reason)
-        if not engine.started or number in self._boot.values():
-            self._fail(f"engine {number} ended at its start: {reason}")
+        replaced = self._replace(engine, reason, ready)
+        if not ready and not replaced and not self._complete:
+            used = self._replacing.used_up(number)
+            self._fail(f"engine {number} ended at its start: {reason}{used and f'; {used}'}")
         else:
-            self.status({"event": "engine_down", "id": number, "reason": reason})
-        if engine.replace and not self._ending:
-            self._registrar.send(m.Allocate(1))
+            if ready and replaced and not self._complete:
+                self._ready -= 1
+            told = {"event": "engine_down", "id": number, "reason": reason}
+            self.status({**told, "replaced": True} if replaced else told)
         if self._ending:
             self._maybe_finish()
-        elif not self.processes and self._ready >= self._wanted:
-            # A rank that did not leave MPI in good order must not look as if it had.
-            lost = self.config.rank is not None and wait_status != 0
-            self.end("its last engine has ended", int(lost))
+        elif not self.processes and self._complete and not self._replacing.pending:
+            self.end("its last engine has ended", code)
+
+    def _replace(self, engine: EngineProcess, reason: str, ready: bool) -> bool:
+        """Have another engine started for one that died; False where none will be."""
+        number, replacing = engine.number, self._replacing
+        unwanted = engine.asked or self._ending or self._draining
+        if unwanted or self.config.rank is not None:  # no process can take a rank's place
+            return False
+        pause = replacing.died(number, reason, ready, engine.replace)
+        if pause is None:
+            if self._complete and (text := replacing.used_up(number)):
+                self.log.warning(text)
+                self.status({"event": "warning", "text": text})
+            return False
+        if pause:
+            text = (
+                f"engine {number} ended at its start; another one is started in"
+                f" {pause:.0f} s, {replacing.remaining()}"
+            )
+            self.log.warning(text)
+            self.status({"event": "warning", "text": text})
+
+        def due() -> None:
+            if not self._ending and not self._draining:
+                replacing.due(number, reason)
+                self._registrar.send(m.Allocate(1))
+                return
+            replacing.give_up()
+            if not self.processes:
+                self.end("its last engine has ended")
+
+        if pause:
+            self.loop.after(pause, due)
+        else:
+            due()
+        return True
 
     def _bury_children(self, number: int, pid: int) -> None:
         """An engine's descendants end with it (when all end, they are looked for once)."""
@@ -729,6 +802,7 @@ class Agent:
                 engine.replace = True
                 engine.kill(signal.SIGKILL)
         elif kind == c.A_STOP:
+            engine.asked = True
             engine.ending = engine.ending or "it was asked to stop"
             engine.hang_up()
 

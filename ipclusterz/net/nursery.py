@@ -58,6 +58,7 @@ class Nursery:
         self._loop: Loop | None = None
         self._waiting: deque[tuple[EngineProcess, m.Fork]] = deque()
         self._ready = False
+        self._served = False  # it was ready once
         self._spawn = False
         self._problem = ""
         self._words = b""
@@ -112,12 +113,30 @@ class Nursery:
         """Listen to the zygote; ``tell`` gets what is wrong with it ('' when it is ready)."""
         self._loop = loop
         self._tell = tell
-        loop.add(self._socket.fileno(), self._readable)
-        loop.add(self._stderr, self._pass_on)
+        self._listen()
+
+    def _listen(self) -> None:
+        assert self._loop is not None
+        self._loop.add(self._socket.fileno(), self._readable)
+        self._loop.add(self._stderr, self._pass_on)
         if self._preload:
-            loop.after(_SLOW_SECONDS, self._still_busy)
+            self._loop.after(_SLOW_SECONDS, self._still_busy)
         if self._problem:
-            loop.after(0.0, lambda: tell(self._problem))
+            self._loop.after(0.0, lambda: self._tell(self._problem))
+
+    def _renew(self) -> None:
+        """Start another zygote: the one before has ended, and an engine is wanted."""
+        self._let_go()
+        self._problem, self._words = "", b""
+        self._open()
+        self._listen()
+
+    def _let_go(self) -> None:
+        if self._loop is not None:
+            self._loop.remove(self._socket.fileno())
+            self._loop.remove(self._stderr)
+        self._socket.close()
+        os.close(self._stderr)
 
     def _still_busy(self) -> None:
         """Say which module is being imported all the time; the process is named after it."""
@@ -167,7 +186,7 @@ class Nursery:
         if say.problem:
             self._problem = say.problem
             return self._tell(say.problem)
-        self._ready = True
+        self._ready = self._served = True
         self._tell("")
         return self._go_on()
 
@@ -191,7 +210,9 @@ class Nursery:
         """Start an engine, now or when the zygote is ready for it."""
         assert self._loop is not None
         self._waiting.append((engine, request))
-        if self._problem:
+        if self.pid < 0 and self._served:
+            self._renew()
+        elif self._problem:
             self._loop.after(0.0, lambda: self._tell(self._problem))
         self._go_on()
 
@@ -200,7 +221,7 @@ class Nursery:
         assert self._loop is not None
         while self._waiting and self._ready:
             engine, request = self._waiting[0]
-            if engine.ending:
+            if engine.ending or engine.closed:
                 pass  # told to end before it began
             elif self._spawn:
                 self._spawn_one(engine, request)
@@ -268,9 +289,6 @@ class Nursery:
 
     def close(self) -> None:
         """End the zygote."""
-        if self._loop is not None:
-            self._loop.remove(self._socket.fileno())
-            self._loop.remove(self._stderr)
         if self.pid > 0:
             try:
                 os.kill(self.pid, signal.SIGKILL)
@@ -278,8 +296,7 @@ class Nursery:
             except (ProcessLookupError, ChildProcessError):
                 pass
             self.pid = -1
-        self._socket.close()
-        os.close(self._stderr)
+        self._let_go()
 
 
 class RankNursery(Nursery):

@@ -56,7 +56,8 @@ class EngineProcess:
         self.number = number
         self.pid = 0
         self.started = False
-        self.replace = False  # another one is to be started when it has ended
+        self.replace = False  # another one is to be started when it has ended, in any case
+        self.asked = False  # to stop; its end is no death
         self.ending = ""
         self._on_say = on_say
         self._on_text = on_text

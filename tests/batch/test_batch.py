@@ -53,6 +53,18 @@ def test_from_submission_to_results_and_back(
     assert list((profile(ipython_dir) / "jobs").iterdir()) == []
 
 
+def test_an_engine_in_a_job_is_replaced(batch: Path) -> None:
+    assert run(f"{START} -n 2 --wait=2 --engines=slurm --restart-engines=1").returncode == 0
+    with ipp.Client() as rc:
+        rc.wait_for_engines(2, timeout=20)
+        os.kill(rc[0].apply_sync(os.getpid), signal.SIGKILL)
+        assert rc.session.wait(lambda: rc.ids == [1, 2], 20)
+        assert rc[2].apply_sync(job_of_engine) == "1"
+    seen = json.loads(run("ipclusterz status -o json").stdout)
+    assert "engine 2 replaces engine 0, which was lost" in seen["engines"][1]["origin"]
+    assert run("ipclusterz stop").returncode == 0
+
+
 def code(batch: Path, job: int) -> str:
     """The exit code of a job, '' while it has none."""
     path = batch / f"{job}.end"

@@ -366,6 +366,12 @@ def test_open_mpi_as_root(mpi: None) -> None:
     assert "--mpi-args=--allow-run-as-root" in refused("")
 
 
+def test_ranks_are_not_replaced(mpi: None) -> None:
+    insist = " ".join(f"--mpi-args={arg}" for arg in INSIST)
+    said = refused(f"--restart-engines=1 {insist}")
+    assert "that has died cannot be replaced, since no process can join MPI" in said
+
+
 def test_ipenginez_without_a_launcher() -> None:
     done = run("ipenginez --mpi")
     assert done.returncode == 2
