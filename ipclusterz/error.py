@@ -61,7 +61,7 @@ class SSHError(KernelError):
     """An SSH server could not be reached or used; one line names host, cause and remedy.
 
     ``kind`` is ``'trust'`` (its host key is unknown or another one), ``'login'`` (it does
-    not let us in) or ``''``.
+    not let us in), ``'busy'`` (it hung up before it heard who we are) or ``''``.
     """
 
     def __init__(self, text: str, kind: str = "") -> None:

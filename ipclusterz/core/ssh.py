@@ -170,10 +170,15 @@ _CAUSES: tuple[tuple[str, str], ...] = (
     ),
     (
         r"kex_exchange_identification|Connection (?:closed|reset) by|banner",
-        "it closed the connection before we could log in: is that port SSH's, and are there"
-        " too many connections at once (MaxStartups)?",
+        "it, or a host on the way, closed the connection before we could log in: is that port"
+        " SSH's, and are there too many connections at once (MaxStartups)?",
     ),
 )
+
+_HUNG_UP = re.compile(
+    r"kex_exchange_identification: (?:read: )?Connection (?:closed|reset)|SSH protocol banner"
+)
+"""The server said nothing, so nobody was asked for anything yet."""
 
 _NOISE = re.compile(
     r"^(?:\*\*|@+$|debug\d:|Warning: Permanently added|Pseudo-terminal|mux_client|muxserver"
@@ -191,14 +196,17 @@ def cause(words: str, target: Destination) -> str:
 
 
 def kind(words: str) -> str:
-    """Return ``'trust'`` for trouble with a host's key, ``'login'`` for a refusal, or ''.
+    """Return what kind of trouble it is, or ''.
 
-    Neither gets better by trying again.
+    ``'trust'`` with a host's key and ``'login'``, a refusal, do not get better by trying
+    again; ``'busy'`` does: a server with many logins under way hangs up on some.
     """
     for number, (pattern, _) in enumerate(_CAUSES):
         if re.search(pattern, words):
             if number < 2:
                 return "trust"
+            if "kex_exchange" in pattern:
+                return "busy" if _HUNG_UP.search(words) else ""
             return "login" if "Permission denied" in pattern else ""
     return ""
 

@@ -5,6 +5,7 @@ Pure: what the host said comes in as values; see :mod:`ipclusterz.apps.sshprobe`
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -173,8 +174,8 @@ def changed(text: str) -> bool:
 
 def _parted(text: str) -> tuple[str, str]:
     """Split an error of ours into what happened and what to do."""
-    _, _, reason = text.partition(" by ssh: ")
-    what, _, remedy = (reason or text).partition(": ")
+    reason = re.split(r" by ssh(?: \(paramiko\))?: ", text, maxsplit=1)[-1]
+    what, _, remedy = reason.partition(": ")
     return what, remedy or "try it by hand: ssh -v"
 
 

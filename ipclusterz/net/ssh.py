@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
@@ -23,6 +24,11 @@ from ipclusterz.error import SSHError
 
 CONNECT_SECONDS = 10.0
 COMMAND_SECONDS = 20.0
+
+TRIES = 6
+"""How often a server that hangs up at once is tried before it counts as a failure."""
+
+_FIRST_PAUSE = 0.2
 
 ALIVE_SECONDS = 3
 ALIVE_COUNT = 3
@@ -139,8 +145,9 @@ def connect(
     ``key`` is a private key's path, ``config`` a configuration file instead of the user's,
     ``ask`` answers for a password (without it nobody is asked).  ``paramiko`` None chooses
     OpenSSH where there is an ``ssh`` program.  ``home`` is an owner-only folder of the
-    caller's with a short path, which goes when this process is killed.  Raises SSHError
-    within about ``timeout`` seconds.
+    caller's with a short path, which goes when this process is killed.  A server that hangs
+    up before the login, as one does that has many logins under way, is tried again.  Raises
+    SSHError within about ``timeout`` seconds.
     """
     try:
         place = target if isinstance(target, Destination) else destination(target)
@@ -150,9 +157,31 @@ def connect(
         key = os.path.abspath(os.path.expanduser(key))
         if not os.path.isfile(key):
             raise SSHError(f"cannot log in to {place.shown}: there is no private key {key}")
-    options = Options(key, config, timeout, ask, home)
     if paramiko is None:
         paramiko = shutil.which("ssh") is None
+    deadline, pause = time.monotonic() + timeout, _FIRST_PAUSE
+    asked = False
+
+    def answer(question: str) -> str | None:
+        nonlocal asked
+        asked = True  # by a host on the way; nobody types that twice for one connection
+        return ask(question) if ask is not None else None
+
+    for left in reversed(range(TRIES)):
+        seconds = max(deadline - time.monotonic(), 1.0)
+        options = Options(key, config, seconds, ask and answer, home)
+        try:
+            return _connected(place, options, paramiko)
+        except SSHError as error:
+            late = time.monotonic() + pause > deadline
+            if error.kind != "busy" or asked or late or not left:
+                raise
+        time.sleep(pause * (0.5 + os.urandom(1)[0] / 255))  # not all of them together again
+        pause *= 1.7
+    raise AssertionError("the last try returns or raises")
+
+
+def _connected(place: Destination, options: Options, paramiko: bool) -> Connection:
     if paramiko:
         from ipclusterz.net.paramikossh import ParamikoConnection  # 0.3 s, where it is used
 

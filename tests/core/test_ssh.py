@@ -155,9 +155,22 @@ Connection closed by UNKNOWN port 65535
         ),
         (
             "kex_exchange_identification: read: Connection reset by peer",
-            "it closed the connection before we could log in",
+            "it, or a host on the way, closed the connection before we could log in",
+            "busy",
+        ),
+        (
+            "kex_exchange_identification: Connection closed by remote host\nConnection closed"
+            " by UNKNOWN port 65535",
+            "too many connections at once (MaxStartups)",
+            "busy",
+        ),
+        (
+            "kex_exchange_identification: banner line contains invalid characters",
+            "is that port SSH's",
             "",
         ),
+        ("Error reading SSH protocol banner", "is that port SSH's", "busy"),
+        ("Connection closed by 1.2.3.4 port 22", "closed the connection", ""),
         (
             "Unable to negotiate with 1.2.3.4 port 22: no matching host key type found.",
             "the two sides have no host key type in common",

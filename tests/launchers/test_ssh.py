@@ -455,6 +455,28 @@ def missing(laptop: Host, *options: str, hosts: str = "node1:2,node2") -> str:
     return told
 
 
+@pytest.mark.parametrize("kind", ["openssh", "paramiko"])
+def test_a_login_node_that_hangs_up_on_some(lab: Lab, laptop: Host, kind: str) -> None:
+    """Twelve hosts at once through one that has room for three logins, and so drops some."""
+    names = [f"n{number}" for number in range(12)]
+    alias = "Host {}\n HostName node{}\n ProxyJump login\n HostKeyAlias node{}\n"
+    text = "".join(alias.format(name, i % 3 + 1, i % 3 + 1) for i, name in enumerate(names))
+    config = ".ssh/config"
+    before = laptop.file(config).read_text()
+    laptop.write(config, text + before, mode=0o600)
+    try:
+        with lab.login.sshd.options(MaxStartups="3:100:3"):
+            done = start(
+                laptop,
+                *(["--paramiko"] if kind == "paramiko" else []),
+                hosts=",".join(names),
+            )
+    finally:
+        laptop.write(config, before, mode=0o600)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "12/12 engines" in done.stdout
+
+
 def test_another_host_key(lab: Lab, laptop: Host) -> None:
     with lab.nodes[0].sshd.other_host_key():
         line = missing(laptop)

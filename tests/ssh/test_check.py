@@ -192,3 +192,9 @@ def test_clocks_and_limits() -> None:
     assert sshcheck.limits(-1, -1).text == "open files no limit, processes no limit"
     low = sshcheck.limits(256, 100)
     assert low.state == FAILED and "256 open files" in low.text and "100 proc" in low.text
+
+
+@pytest.mark.parametrize("program", ["ssh", "ssh (paramiko)"])
+def test_a_failed_connection_is_parted_into_cause_and_remedy(program: str) -> None:
+    line = sshcheck.connection("login", f"cannot connect to n by {program}: no entry: a key")
+    assert (line.check, line.text, line.remedy) == ("authentication", "no entry", "a key")
