@@ -15,6 +15,7 @@ import zmq
 
 from ipclusterz.core.message import CHANNELS
 from ipclusterz.net.loop import Loop, ZSocket
+from ipclusterz.net.memory import Tidy
 
 ENDPOINT = "inproc://zeromq.zap.01"
 SELF_TEST: tuple[bytes, ...] = tuple(b"self-test %d" % channel for channel in CHANNELS)
@@ -37,6 +38,7 @@ class Gate:
         socket.setsockopt(zmq.LINGER, 0)
         socket.bind(ENDPOINT)
         self._socket = ZSocket(loop, socket, self._request)
+        self._tidy = Tidy(loop)  # what the refused have cost is not kept
 
     def admit(self, peer: bytes, password: bytes) -> None:
         """Let a peer through from now on."""
@@ -86,4 +88,5 @@ class Gate:
 
     def close(self) -> None:
         """Stop answering."""
+        self._tidy.close()
         self._socket.close()

@@ -138,6 +138,37 @@ def tapped(target: Target, copy: Path) -> dict[str, Tap]:
     return taps
 
 
+def captured(taps: dict[str, Tap], name: str = "task") -> tuple[bytes, bytes]:
+    """Return the name and the gate password that went through a tap in the clear."""
+    for sent, _ in taps[name].recorded:
+        if b"\x05HELLO" in sent:
+            size, rest = sent.split(b"\x05HELLO", 1)[1][0], sent.split(b"\x05HELLO", 1)[1][1:]
+            user, rest = bytes(rest[:size]), rest[size:]
+            return user, bytes(rest[1 : 1 + rest[0]])
+    raise AssertionError(f"no handshake went through the tap at {name}")
+
+
+def greeting(mechanism: bytes) -> bytes:
+    """What a ZMTP 3 connection says first: a signature, the version, the mechanism."""
+    said = b"\xff" + bytes(8) + b"\x7f\x03\x00" + mechanism.ljust(20, b"\0")
+    return said.ljust(64, b"\0")
+
+
+def command(name: bytes, body: bytes) -> bytes:
+    """A ZMTP command that fits one byte of length."""
+    said = bytes((len(name),)) + name + body
+    return bytes((4, len(said))) + said
+
+
+def plain_hello(user: bytes, password: bytes) -> bytes:
+    """The first command of the PLAIN handshake."""
+    return command(b"HELLO", bytes((len(user),)) + user + bytes((len(password),)) + password)
+
+
+READY = command(b"INITIATE", b"\x0bSocket-Type\0\0\0\x06DEALER")
+"""The second one; what is said after it reaches the door."""
+
+
 def shout(port: int, data: bytes, wait: float = 0.3) -> bytes:
     """Connect, say ``data`` whatever is answered, and return the answer."""
     return replay(port, [data], wait)
