@@ -767,7 +767,7 @@ ToRegistration = Union[Registered, Refused, Allocated, Shutdown]
 FromScheduler = Union[Hello, Ack, Tally, Shipment]
 ToScheduler = Union[Admit, Expel, Join, Roster, Absent, Ship]
 FromAgentStream = Stream
-ToPeerHeartbeat = Union[Beat, Rekey]
+ToPeerHeartbeat = Union[Beat, Rekey, Shutdown]
 
 
 def encode(message: Any) -> bytes:

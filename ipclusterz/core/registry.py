@@ -21,6 +21,7 @@ from typing import Any
 from ipclusterz.core import message as m
 from ipclusterz.core.batchjob import belongs
 from ipclusterz.core.liveness import Liveness
+from ipclusterz.core.membership import Brought, Came, Membership, Went
 from ipclusterz.core.message import Channel, Role
 from ipclusterz.core.ranks import MOST_RANKS, Rank
 
@@ -29,12 +30,16 @@ R_SCHEDULER = 1  # (R_SCHEDULER, channel, message)
 R_QUERY = 2  # (R_QUERY, peer, message)
 R_LOCAL = 3  # (R_LOCAL, None, Admit or Expel): for the hub's own doors
 R_LOG = 4  # (R_LOG, level, text)
+R_BEAT = 6  # (R_BEAT, peer, message): by the heartbeat's link, which outlives connections
+R_KEEP = 5  # (R_KEEP, None, record): for the journal, if there is one
 
 Action = tuple[int, Any, Any]
 
 LOST_SECONDS = 10.0
 """For so long a scheduler that is new is told of an agent that went: its clients may not have
 heard yet, and may send again what the agent has run."""
+
+_LATE_SECONDS = 60.0  # how much an agent's clock and the journal's time may differ
 
 JOB_ENDED = "ended"
 MOST_JOBS = 1000
@@ -154,6 +159,37 @@ class Registry:
             for each in untaught:
                 self._teach(each)
 
+    def restore(self, members: Membership, now: float, age: float) -> list[Peer]:
+        """Take over the members of a controller that was killed; return those to be watched.
+
+        ``age`` is how many seconds it has been gone: agents end by themselves when that is
+        longer than the lease, and what they ran nobody can say.
+        """
+        restored: list[Peer] = []
+        lost = members.lost
+        if lost is not None and now - age - lost.at < LOST_SECONDS:
+            self._lost = (now, lost.reason)
+        late = age > self.liveness.lease + _LATE_SECONDS
+        for came in members.peers.values():
+            admit = came.admit
+            self._next_number = max(self._next_number, admit.number + 1)
+            if admit.role == Role.ENGINE and late:
+                self._lost = (now, "the controller was away for longer than the lease")
+                continue
+            peer = self._add(admit, now)
+            peer.host, peer.boot, peer.pid = came.host, came.boot, came.pid
+            peer.uuid, peer.job, peer.world = came.uuid, came.job, came.world
+            restored.append(peer)
+            self.out.append((R_LOCAL, None, admit))
+        for engine, agent in members.engines.items():
+            self._next_engine = max(self._next_engine, engine + 1)
+            known = self.peers.get(agent)
+            if known is not None:
+                self._reserved[engine] = agent
+                known.engines[engine] = m.EngineInfo(engine, known.host, 0, agent)
+                self.engine_peer[engine] = known
+        return restored
+
     def _teach(self, channel: int) -> None:
         """Tell a scheduler everything, and which agents will call the roll."""
         # Agents first: a client that is let in may ask for any engine it was told of.
@@ -229,6 +265,7 @@ class Registry:
         peer.host, peer.boot, peer.pid = message.host, message.boot, message.pid
         peer.uuid, peer.job, peer.world = message.uuid, message.job, message.world
         peer.since = now
+        self.out.append((R_KEEP, None, _came(peer)))
         self.beat(peer.id, now)
         for engine in set(peer.engines).difference(message.engines):
             self.engine_down(peer.id, engine, "it ended while the hub was away")
@@ -381,6 +418,7 @@ class Registry:
         if not fresh:
             return
         ids = [e.id for e in fresh]
+        self.out.append((R_KEEP, None, Brought(peer_id, ids)))
         rev = self._announce(lambda r: m.Join(r, peer_id, ids))
         self._after(rev, lambda: self._up(fresh))
 
@@ -427,6 +465,7 @@ class Registry:
         if cause and peer.engines:
             reason = f"{reason}, as its MPI job has lost {cause}"
         self.liveness.forget(peer_id)
+        self.out.append((R_KEEP, None, Went(peer_id, self._now, reason)))
         if peer.role == Role.ENGINE:
             self._lost = (self._now, reason)
         down: list[tuple[int, str]] = []
@@ -479,8 +518,10 @@ class Registry:
         for peer in self.peers.values():
             if peer.role == Role.CLIENT:
                 self.out.append((R_QUERY, peer.id, m.Shutdown(reason)))
-            else:
+            elif peer.connection:
                 self.out.append((R_REGISTRATION, peer.connection, m.Shutdown(reason)))
+            else:  # known from before our restart, and not registered again yet
+                self.out.append((R_BEAT, peer.id, m.Shutdown(reason)))
 
     # -- liveness --------------------------------------------------------------------------
 
@@ -639,6 +680,10 @@ class Registry:
 
 def _admit(minted: Minted, role: int, number: int, label: str) -> m.Admit:
     return m.Admit(0, minted.peer, role, number, minted.session, minted.password, label)
+
+
+def _came(peer: Peer) -> Came:
+    return Came(peer.admit, peer.host, peer.boot, peer.pid, peer.uuid, peer.job, peer.world)
 
 
 def _at(admit: m.Admit, rev: int) -> m.Admit:

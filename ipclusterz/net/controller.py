@@ -30,7 +30,7 @@ from ipclusterz.core.config import CHANNEL_NAMES, ControllerConfig
 from ipclusterz.core.connector import Connector, dump
 from ipclusterz.core.message import Channel
 from ipclusterz.error import LaunchError
-from ipclusterz.net import host, hub, scheduler
+from ipclusterz.net import host, hub, journal, scheduler
 from ipclusterz.net.listening import Listening
 from ipclusterz.net.log import open_log
 from ipclusterz.net.renewal import Desk
@@ -88,6 +88,10 @@ class Supervisor:
         self._pids: dict[int, str] = {}  # process id -> part
         self._pidfds: dict[int, int] = {}  # pidfd -> process id
         self._generations: dict[str, int] = dict.fromkeys(PARTS, 0)
+        # After one that was killed, schedulers are as if started again, and their attempts
+        # must not be taken for those of the time before.
+        self._journal = journal.path_of(config.key_file)
+        self._era = 1 + secrets.randbits(30) if journal.is_there(self._journal) else 0
         self._deaths: dict[str, list[float]] = {part: [] for part in PARTS}
         self._stopping = ""
         self._asked_twice = False
@@ -169,7 +173,7 @@ class Supervisor:
                 heartbeat=config.heartbeat,
                 version=__version__,
                 generation=generation,
-                reuse=config.reuse,
+                journal=self._journal,
                 db=config.db,
                 shutdown=lambda reason: os.kill(supervisor, signal.SIGTERM),
             )
@@ -181,7 +185,8 @@ class Supervisor:
         self._forget()
         (channel,) = _CHANNELS_OF[part]
         seed = int.from_bytes(os.urandom(4), "big")
-        core = scheduler.make_core(channel, generation, config.scheme, config.hwm, seed)
+        era = self._era + generation
+        core = scheduler.make_core(channel, era, config.scheme, config.hwm, seed)
         record = bool(config.db)
         relay = scheduler.Scheduler(self.listening, channel, core, generation, log, record)
         os.write(ready, b"1")
@@ -414,6 +419,8 @@ class Supervisor:
             for path in (self.config.client_file, self.config.engine_file):
                 if self._is_ours(path):
                     files.remove(path)
+        if self._wrote_files and self._journal:
+            files.remove(self._journal)  # everybody was told that this is the end
         if self._made_runtime:
             shutil.rmtree(self.runtime, ignore_errors=True)
         else:

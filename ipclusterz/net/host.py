@@ -137,6 +137,17 @@ def pidfd(pid: int) -> int:
         return -1
 
 
+def is_there(pid: int) -> bool:
+    """Tell whether a process has this number now."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        pass
+    return True
+
+
 def vitals(pid: int) -> dict[str, float]:
     """Return a process's resident ``memory`` in bytes and ``uptime`` in seconds.
 

@@ -26,6 +26,7 @@ from ipclusterz.net import host, sockets
 from ipclusterz.net.door import Door
 from ipclusterz.net.gate import Gate
 from ipclusterz.net.history import ASKED, History
+from ipclusterz.net.journal import Journal
 from ipclusterz.net.listening import Listening
 from ipclusterz.net.loop import Loop, ZSocket, monotonic, serve
 from ipclusterz.net.renewal import ROLES, Renewal
@@ -35,6 +36,10 @@ from ipclusterz.net.selftest import SelfTest
 JUDGE_SECONDS = 0.5
 SELF_TEST_SECONDS = 0.5
 """When the hub tries its own doors: after the start, which is in a hurry."""
+
+RETURN_SECONDS = 5.0
+"""How long peers of a controller that was killed, whose process seems to be gone, may take to
+come back: it may have another number here, as in a container.  Others have their lease."""
 
 EARLY_SECONDS = 5.0
 """How long a hub that was started again lets peers wait for what schedulers remember."""
@@ -72,7 +77,7 @@ class Hub:
         heartbeat: float,
         version: str,
         generation: int,
-        reuse: bool,
+        journal: str,
         db: str,
         shutdown: Callable[[str], None],
     ) -> None:
@@ -96,7 +101,7 @@ class Hub:
             lease=lease,
             heartbeat=heartbeat,
             version=version,
-            first_number=_fresh_number() if reuse else 1,
+            first_number=_fresh_number() if journal else 1,
         )
         self._host = host.host_id()
         self._client_place = listening.client_place
@@ -123,6 +128,10 @@ class Hub:
         sockets.bind(monitor, *listening.monitor)
         self._monitor = ZSocket(loop, monitor, self._monitor_frames)
         self.history = History(loop, db, log.warning) if db else None
+        self._journal: Journal | None = None
+        if journal:
+            self._journal = Journal(journal, log.warning)
+            self._restore(self._journal)
         loop.flush.insert(0, self._carry)
         loop.after(JUDGE_SECONDS, self._judge)
         if generation:
@@ -131,6 +140,26 @@ class Hub:
             doors = [listed[0] for listed in listening.addresses()]
             public = keys.server_public
             loop.after(SELF_TEST_SECONDS, lambda: self._test_doors(public, doors))
+
+    def _restore(self, journal: Journal) -> None:
+        """Know again whom the hub before us knew: each may come back, or has ended."""
+        restored = self.registry.restore(journal.members, monotonic(), journal.age)
+        for peer in restored:
+            if self.history is not None and peer.role == Role.CLIENT and peer.uuid:
+                self.history.client(peer.admit.number, peer.uuid)
+            self._watch(peer)
+        if restored:
+            self.log.info("%d peers were here before and may come back", len(restored))
+            self.loop.after(RETURN_SECONDS, lambda: self._judge_absent(restored))
+
+    def _judge_absent(self, restored: list[r.Peer]) -> None:
+        """Of those that did not come back, the ones without a process here are gone."""
+        for peer in restored:
+            known = self.registry.peers.get(peer.id)
+            if known is None or known.connection or peer.boot != self._host:
+                continue
+            if not host.is_there(peer.pid):
+                self.registry.gone(peer.id, f"its process {peer.pid} has ended")
 
     # -- carrying out ----------------------------------------------------------------------
 
@@ -147,6 +176,11 @@ class Hub:
                     self.query.send(where, what)
                 elif kind == r.R_LOCAL:
                     self._local(what)
+                elif kind == r.R_BEAT:
+                    self.heartbeat.send(where, what)
+                elif kind == r.R_KEEP:
+                    if self._journal is not None:
+                        self._journal.note(what)
                 else:
                     self.log.log(logging.getLevelName(where.upper()), "%s", what)
             out = self.registry.out
@@ -464,7 +498,10 @@ class Hub:
             self.registry.tally(message)
 
     def _judge(self) -> None:
-        self.registry.tick(monotonic())
+        now = monotonic()
+        self.registry.tick(now)
+        if self._journal is not None:
+            self._journal.touch(now)
         self.loop.after(JUDGE_SECONDS, self._judge)
 
     # -- the doors themselves --------------------------------------------------------------
@@ -498,6 +535,9 @@ class Hub:
                 continue
             if peer.role == Role.CLIENT:
                 if self.query.owing(peer.id):
+                    return True
+            elif not peer.connection:
+                if self.heartbeat.owing(peer.id):
                     return True
             elif peer.connection in self._connections:
                 return True

@@ -129,6 +129,8 @@ class Registrar:
         for message in messages:
             if isinstance(message, m.Rekey):
                 self.rekey(message.secret)
+            elif isinstance(message, m.Shutdown):
+                self._on_message(message)
 
     def renew(self) -> None:
         """Register again, because a door did not know us; once, however many doors say so."""

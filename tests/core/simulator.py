@@ -21,6 +21,7 @@ from typing import Any
 import msgspec
 
 from ipclusterz.core import custody as c
+from ipclusterz.core import membership
 from ipclusterz.core import message as m
 from ipclusterz.core import registry as r
 from ipclusterz.core.balance import Balancer
@@ -49,6 +50,8 @@ class World:
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._count = 0
         self.registry = Registry(lease=30.0, heartbeat=1.0)
+        self.journal = b""
+        self.keeps = False  # whether the controller was started with -r
         self.schedulers: dict[int, SchedulerNode] = {}
         self.agents: list[AgentNode] = []
         self.clients: list[ClientNode] = []
@@ -104,6 +107,8 @@ class World:
                     node = self.by_peer.get(where)
                     if isinstance(node, ClientNode):
                         self.later(self.lag(), lambda n=node, w=what: n.from_hub(w))
+                elif kind == r.R_KEEP:
+                    self.journal += membership.written(what)
 
     def register(
         self,
@@ -161,10 +166,29 @@ class World:
         self.faults["hub"] += 1
         self.hub_since = self.now
         self.registry = Registry(lease=30.0, heartbeat=1.0)
+        if self.keeps:
+            self.registry.restore(membership.read(self.journal), self.now, 0.0)
         for scheduler in self.schedulers.values():
             scheduler.greet()
         for node in (*self.agents, *self.clients):
             self.later(RECONNECT * (1 + self.random.random()), lambda n=node: self._back(n))
+
+    def restart_controller(self, away: float) -> None:
+        """All of it is killed, and started again with ``-r``: only the journal is left."""
+        self.faults["controller"] += 1
+        self.hub_since = self.now
+        members = membership.read(self.journal)
+        self.registry = Registry(lease=30.0, heartbeat=1.0, first_number=100_000 + self._count)
+        self.registry.restore(members, self.now, away)
+        era = self.random.getrandbits(30) + 1
+        for channel, old in list(self.schedulers.items()):
+            old.dead = True
+            self.schedulers[channel] = SchedulerNode(self, Channel(channel), era)
+        for node in (*self.agents, *self.clients):
+            for pipe in node.pipes.values():
+                pipe.cut()
+            pause = away + RECONNECT * (1 + self.random.random())
+            self.later(pause, lambda n=node: self._back(n))
 
     def _back(self, node: Any) -> None:
         if node.dead:

@@ -26,6 +26,7 @@ from ipclusterz.core.message import Channel
 from tests.core.simulator import ClientNode, World
 
 SCHEMES = ["leastload", "lru", "plainrandom", "twobin", "weighted"]
+WHOLE = 1_000_000
 PEACE = 400.0
 """Simulated seconds after the last fault in which everything must have ended."""
 
@@ -43,10 +44,14 @@ def started(seed: int, agents: int = 2, engines: int = 3, scheme: str = "leastlo
 
 
 def storm(seed: int) -> None:
-    """Work and faults in random order, then peace, then the verdict; AssertionError."""
+    """Work and faults in random order, then peace, then the verdict; AssertionError.
+
+    With an odd seed from :data:`WHOLE` on, faults of the whole controller are among them.
+    """
     choose = random.Random(seed ^ 0x5EED)
     world = started(seed, choose.randint(1, 3), choose.randint(1, 4), choose.choice(SCHEMES))
     world.duplicates = choose.choice([0.0, 0.0, 0.05])
+    world.keeps = seed >= WHOLE and seed % 2 == 1
     world.delay = choose.choice([0.002, 0.002, 0.05])
     if choose.random() < 0.5:
         world.add_client()
@@ -55,7 +60,10 @@ def storm(seed: int) -> None:
     for _ in range(choose.randint(5, 40)):
         if faults and choose.random() < 0.2:
             faults -= 1
-            break_something(world, choose)
+            if world.keeps and choose.random() < 0.3:
+                world.restart_controller(choose.choice([0.0, 0.0, 1.0, 20.0]))
+            else:
+                break_something(world, choose)
         else:
             ask_something(choose.choice(world.clients), choose)
         world.run(world.now + choose.random() * 0.2)

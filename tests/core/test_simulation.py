@@ -7,7 +7,7 @@ import os
 import pytest
 
 from ipclusterz.core.message import Channel, Status
-from tests.core.storm import started, storm, verdicts
+from tests.core.storm import WHOLE, started, storm, verdicts
 
 
 def test_tasks_and_requests_end_once_with_their_own_values() -> None:
@@ -124,6 +124,19 @@ def test_storms() -> None:
     """Faults of all kinds in random order; `python -m tests.core.storm` runs more of them."""
     broken = [f"seed {seed}: {text}" for seed, text in verdicts(range(RUNS)) if text]
     assert broken == []
+
+
+@pytest.mark.timeout(max(300, RUNS))
+def test_storms_in_which_whole_controllers_are_killed() -> None:
+    """Started again with -r, they know whom to wait for."""
+    seeds = range(WHOLE + 1, WHOLE + 1 + RUNS, 2)
+    assert [f"seed {seed}: {text}" for seed, text in verdicts(seeds) if text] == []
+
+
+@pytest.mark.parametrize("seed", [1000141, 1001425, 1003995])
+def test_an_agent_that_was_lost_just_before_the_controller(seed: int) -> None:
+    """Nobody knew any more that there had been one, and its tasks ran again."""
+    storm(seed)
 
 
 @pytest.mark.xfail(strict=True, reason="a restarted scheduler knows of no earlier attempts")
