@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 
 from traitlets import Bool, TraitError, Unicode
 from traitlets.config import Application
-from traitlets.config.loader import KVArgParseConfigLoader
+from traitlets.config.loader import ArgumentError, KVArgParseConfigLoader
 
 from ipclusterz._version import __version__
 from ipclusterz.cluster import AlreadyRunning, SettingError
@@ -145,11 +145,13 @@ class BaseApp(Application):
     }
 
     _parsing = True
+    _origin = "the command line"
 
     # -- settings --------------------------------------------------------------------------
 
     def initialize(self, argv: Any = None) -> None:
         """Read the command line, then config files, then the command line's word again."""
+        self.log.addFilter(_said_better)
         super().initialize(argv)
         if self.subapp is not None:
             return
@@ -213,9 +215,10 @@ class BaseApp(Application):
 
     def _read_config_file(self, name: str, folder: str) -> None:
         path = os.path.join(folder, name if name.endswith(".py") else f"{name}.py")
+        self._origin = f"the config file {path}"
         try:
             self.load_config_file(name, path=folder)
-        except TraitError:
+        except (TraitError, SettingError):
             raise
         except Exception as error:  # a config file is a program: anything may happen in it
             raise SettingError(
@@ -252,6 +255,23 @@ class BaseApp(Application):
             if ".log" in name or ".err" in name:
                 os.unlink(os.path.join(folder, name))
 
+    def _wrong(self, error: TraitError | ArgumentError) -> str:
+        """Return what is wrong with a setting, and where it was made."""
+        typed = self._origin == "the command line"
+        if typed and (found := re.match(r"Error loading argument [\w.]+\.(\w+)=", str(error))):
+            return f"{self._option(found[1])} is given more than once and takes one value"
+        text = _in_words(error, self._option if typed else None)
+        return text if typed else f"{self._origin} cannot be used: {text}"
+
+    def _option(self, trait: str) -> str:
+        """Return a setting as it is typed."""
+        for names, meant in self.aliases.items():
+            where = meant if isinstance(meant, str) else meant[0]
+            if where.endswith(f".{trait}"):
+                name = names if isinstance(names, str) else max(names, key=len)
+                return f"--{name}" if len(name) > 1 else f"-{name}"
+        return f"--{trait.replace('_', '-')}"
+
     # -- life ------------------------------------------------------------------------------
 
     def say(self, text: str) -> None:
@@ -260,10 +280,34 @@ class BaseApp(Application):
             print(text, flush=True)
 
     def exit(self, exit_status: Any = 0) -> None:
-        """End the command; traitlets' code for a bad setting becomes ours."""
+        """End the command; for a bad setting, of which traitlets only says so, say where."""
+        error = sys.exc_info()[1]
         if exit_status == 1 and self._parsing:
+            if isinstance(error, (TraitError, ArgumentError)):
+                raise SettingError(self._wrong(error)) from error
             exit_status = ExitCode.USAGE
         super().exit(exit_status)
+
+
+_WRONG_TYPE = re.compile(
+    r"The '(?P<name>\w+)' trait of an? (?P<kind>\w+) instance expected (?P<wanted>.+),"
+    r" not the (?:\w+ )?(?P<value>.+)\.",
+    re.DOTALL,
+)
+
+
+def _in_words(error: Exception, option: Callable[[str], str] | None = None) -> str:
+    """Return what traitlets says of a value in a user's words; ``option`` spells its name."""
+    found = _WRONG_TYPE.fullmatch(str(error))
+    if found is None:
+        return str(error)
+    name = option(found["name"]) if option else f"c.{found['kind']}.{found['name']}"
+    return f"{name} is {found['value']}: it must be {found['wanted']}"
+
+
+def _said_better(record: logging.LogRecord) -> bool:
+    """Keep traitlets' own words back where an error of ours follows."""
+    return not str(record.msg).startswith(("Bad config encountered", "Config option"))
 
 
 def _settings() -> dict[str, set[str]]:
@@ -299,13 +343,13 @@ def explain(app: Application, error: BaseException) -> int:
     """Print what happened as one message and return the exit code for it."""
     if isinstance(error, KeyboardInterrupt):
         return ExitCode.INTERRUPTED
-    code = ExitCode.FAILED
+    code, text = ExitCode.FAILED, str(error)
     if isinstance(error, TraitError):
-        code = ExitCode.USAGE
+        code, text = ExitCode.USAGE, _in_words(error)
     elif isinstance(error, KernelError):
         code = next((c for kind, c in _CODES if isinstance(error, kind)), code)
     else:
         sys.excepthook(type(error), error, error.__traceback__)
         return code
-    print(f"{app.name}: {error}", file=sys.stderr, flush=True)
+    print(f"{app.name}: {text}", file=sys.stderr, flush=True)
     return code

@@ -24,7 +24,7 @@ class ClusterApp(BaseApp):
     name = Unicode("ipclusterz")
     description = Unicode(
         "Starts, lists and stops clusters of Python engines.\n\n"
-        "Each subcommand has its own help: ipclusterz start -h\n"
+        "Each subcommand has its own help, as 'ipclusterz start -h'. "
         "Besides them, 'ipclusterz ssh check HOST ...' tests hosts for use through SSH."
     )
     examples = Unicode(

@@ -37,7 +37,9 @@ def start() -> Iterator[type[Running]]:
     [
         ("ipclusterz start -n 0", "-n is 0"),
         ("ipclusterz start -n -3", "-n"),
-        ("ipclusterz start -n x", "'x'"),
+        ("ipclusterz start -n x", "start: -n is 'x': it must be an int"),
+        ("ipenginez --lease=long", "ipenginez: --lease is 'long': it must be a float"),
+        ("ipclusterz start --queue=a --engines=slurm --queue=b", "--queue is given more than"),
         ("ipclusterz start --foo=3", "no option --foo"),
         ("ipclusterz start --prelod=numpy", "no option --prelod; the nearest is --preload;"),
         ("ipclusterz start --nodbb", "no option --nodbb; the nearest is --nodb;"),
@@ -65,6 +67,26 @@ def test_misuse_is_a_usage_error(line: str, words: str) -> None:
     assert done.returncode == 2, done.stdout + done.stderr
     assert words in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("c.StartApp.nn = 3", "there is no setting c.StartApp.nn; the nearest is c.StartApp.n"),
+        ("c.EngineApp.lease = 'x'", "c.EngineApp.lease is 'x': it must be a float"),
+        ("c.EngineApp.lease =", "SyntaxError: invalid syntax"),
+    ],
+)
+def test_a_wrong_config_file_is_named_in_one_line(
+    ipython_dir: Path, text: str, words: str
+) -> None:
+    path = ipython_dir / "cluster_default" / "ipenginez_config.py"
+    path.parent.mkdir()
+    path.write_text(text)
+    done = run("ipenginez")
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"ipenginez: the config file {path} cannot be used: {words}")
+    assert done.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize("command", MODULES)
