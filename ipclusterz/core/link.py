@@ -43,6 +43,10 @@ class LinkError(Exception):
     """The other side broke the rules of the link; the connection is not to be trusted."""
 
 
+class GapError(LinkError):
+    """A packet is missing: somebody on the way has dropped it, for connections keep order."""
+
+
 class Link:
     """One end of a link that receives messages of the type ``accepts``."""
 
@@ -150,7 +154,7 @@ class Link:
         if number == 0 or number <= self.received:
             return []
         if number != self.received + 1:
-            raise LinkError(f"packet {number} came after packet {self.received}")
+            raise GapError(f"packet {number} came after packet {self.received}")
         try:
             messages: list[Any] = self._decode(memoryview(packet)[_HEAD:])
         except msgspec.MsgspecError as error:

@@ -273,6 +273,8 @@ class Dial:
             self._welcome(wire, frame)
         elif kind == 85:  # UNKNOWN
             self._unknown("the controller does not know us (any more)")
+        elif kind == 66:  # BROKEN
+            self._failed("what was sent was changed or dropped on the way")
 
     def _welcome(self, wire: Wire, frame: bytes) -> None:
         head = 1 + NONCE_BYTES

@@ -8,6 +8,7 @@
      | -- D sealed packet -------------->   |   only now does this connection replace the old
      | <-- D sealed packet --------------   |
      | <-- U ----------------------------   |   no such peer (any more); register again
+     | <-- B ----------------------------   |   broken on the way: connect again and go on
 
 A recorded H that is played again costs the door one answer and changes nothing, because the
 first D must be sealed with a key that has the door's own fresh number in it.
@@ -25,7 +26,7 @@ from typing import Any
 import msgspec
 import zmq
 
-from ipclusterz.core.link import Link, LinkError
+from ipclusterz.core.link import GapError, Link, LinkError
 from ipclusterz.net.loop import Loop, ZSocket
 from ipclusterz.net.seal import (
     GREETING,
@@ -42,6 +43,7 @@ HELLO = b"H"
 WELCOME = b"W"
 DATA = b"D"
 UNKNOWN = b"U"
+BROKEN = b"B"
 
 MAX_GREETING = 512
 ACK_SECONDS = 0.25
@@ -130,6 +132,7 @@ class Door:
         self._connections: dict[bytes, Connection] = {}
         self._pending: dict[bytes, Connection] = {}
         self._former: dict[bytes, None] = {}  # connections of peers that were sent away
+        self._told: dict[bytes, None] = {}  # connections that were told to go
         self._dirty: list[Member] = []
         self._owing: dict[bytes, Member] = {}
         self._ack_due = False
@@ -233,7 +236,7 @@ class Door:
         connection = self._connections.get(sender) or self._pending.get(sender)
         if connection is None:
             # It was sent away, or forgotten: let it greet again, or register.
-            self._send([sender, UNKNOWN])
+            self._tell(sender, UNKNOWN)
             if sender not in self._former:
                 self._reject("a frame before the greeting")
             return
@@ -245,6 +248,10 @@ class Door:
             messages = member.link.feed(packet)
         except (SealError, LinkError) as error:
             self._reject(str(error))
+            if connection.confirmed and isinstance(error, (SealError, GapError)):
+                # Changed or dropped on the way: without a new connection all that follows
+                # would be refused too, and the peer never know.
+                self._tell(sender, BROKEN)
             return
         if messages:
             self._on_messages(member.id, messages)
@@ -259,6 +266,14 @@ class Door:
             # An acknowledgement may have opened the window.
             member.dirty = True
             self._dirty.append(member)
+
+    def _tell(self, sender: bytes, what: bytes) -> None:
+        """Tell a connection to go, once: who sends and never reads fills no memory."""
+        if sender not in self._told:
+            self._told[sender] = None
+            while len(self._told) > MAX_PENDING:
+                self._told.pop(next(iter(self._told)))
+            self._send([sender, what])
 
     def _acknowledge(self) -> None:
         self._ack_due = False
@@ -277,7 +292,10 @@ class Door:
         peer, theirs = frame[1:17], frame[17:head]
         member = self.members.get(peer)
         if member is None:
-            self._send([sender, UNKNOWN])
+            self._tell(sender, UNKNOWN)
+            return
+        if sender in self._pending or sender in self._connections:
+            self._reject("a second greeting")
             return
         try:
             key = connection_key(member.session, self._channel, GREETING, theirs)
