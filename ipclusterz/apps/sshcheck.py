@@ -139,10 +139,15 @@ class SSHCheckApp(BaseApp):
             return
         width = max(len(check) for check in sshcheck.CHECKS)
         print(name)
+        rest = [line for line in shown if line.state == sshcheck.SKIPPED and not _cannot(line)]
         for line in shown:
+            if line in rest:
+                continue
             print(f"  {line.state:10}  {line.check:{width}}  {line.text}")
             if line.remedy:
                 print(f"  {'':10}  {'':{width}}  -> {line.remedy}")
+        if rest:  # all for the same reason: what came before has failed
+            print(f"  {sshcheck.SKIPPED:10}  {', '.join(line.check for line in rest)}")
         sys.stdout.flush()
 
 

@@ -198,3 +198,10 @@ def test_clocks_and_limits() -> None:
 def test_a_failed_connection_is_parted_into_cause_and_remedy(program: str) -> None:
     line = sshcheck.connection("login", f"cannot connect to n by {program}: no entry: a key")
     assert (line.check, line.text, line.remedy) == ("authentication", "no entry", "a key")
+
+
+def test_what_a_failure_keeps_from_being_tested_is_one_line(lab: Lab) -> None:
+    done = check(lab.laptop, "nowhere")
+    lines = done.stdout.splitlines()
+    assert (done.returncode, len(lines), lines[0]) == (1, 4, "nowhere")
+    assert lines[3].split("  ")[1:] == ["not tested", ", ".join(CHECKS[1:])]
