@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 import msgspec
 
 from ipclusterz.client.futures import Cancelled, known
-from ipclusterz.core.message import Failure, Result, Status
+from ipclusterz.core.message import UNDECODABLE, Failure, Result, Status
 from ipclusterz.engine import serialize
 from ipclusterz.error import (
     CompositeError,
@@ -74,7 +74,7 @@ def error_of(session: Session, raw: Result) -> KernelError | None:
         data = raw.data
     try:
         return known(remote_error(_failure.decode(data)))
-    except (msgspec.DecodeError, ValueError):
+    except (ValueError, *UNDECODABLE):
         return RemoteError(
             _WORDS.get(Status(raw.status), "failed"),
             f"task {session.msg_id(raw.key)} ended without a readable reason",
@@ -87,7 +87,7 @@ def _how(raw: Result) -> str:
     """Return how a task was given up."""
     try:
         return _failure.decode(raw.data).text
-    except msgspec.MsgspecError:
+    except UNDECODABLE:
         return "cancelled before it began"
 
 

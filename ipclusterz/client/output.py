@@ -84,7 +84,7 @@ def decoded(record: str) -> dict[str, Any]:
     """Return what a record says; nothing if it cannot be read."""
     try:
         made = msgspec.json.decode(record)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, ValueError, RecursionError):
         return {}
     return made if isinstance(made, dict) else {}
 

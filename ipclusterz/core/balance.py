@@ -443,7 +443,7 @@ def _last_word(task: Task) -> str:
     """Return why the last engine did not suit a task, in the words of its function."""
     try:
         return f": {_failure.decode(task.word).text}"
-    except msgspec.MsgspecError:
+    except m.UNDECODABLE:
         return ""
 
 

@@ -693,7 +693,7 @@ class Custody:
             return
         try:
             answer = self._act(engine, fan, now)
-        except (msgspec.MsgspecError, ValueError) as error:
+        except (ValueError, *m.UNDECODABLE) as error:
             text = f"control request {fan.op} makes no sense: {error}"
             self._fail(item, Status.REFUSED, m.Failure("KernelError", text, engine=number))
             return
@@ -847,5 +847,5 @@ def _interrupted(outcome: m.Outcome) -> bool:
         return False
     try:
         return _failure.decode(outcome.data).name == "KeyboardInterrupt"
-    except msgspec.MsgspecError:
+    except m.UNDECODABLE:
         return False

@@ -19,6 +19,8 @@ from typing import Any
 
 import msgspec
 
+from ipclusterz.core.message import UNDECODABLE
+
 _NUMBERS = Struct("<QQ")
 _HEAD = _NUMBERS.size
 _encode = msgspec.msgpack.Encoder().encode
@@ -157,7 +159,7 @@ class Link:
             raise GapError(f"packet {number} came after packet {self.received}")
         try:
             messages: list[Any] = self._decode(memoryview(packet)[_HEAD:])
-        except msgspec.MsgspecError as error:
+        except UNDECODABLE as error:
             raise LinkError(f"a message that does not belong here: {error}") from None
         self.received = number
         self._owed += 1

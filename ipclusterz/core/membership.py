@@ -114,6 +114,6 @@ def read(data: bytes) -> Membership:
             break
         try:
             found.note(_decode(data[begin:at]))
-        except msgspec.MsgspecError:
+        except m.UNDECODABLE:
             break
     return found

@@ -20,6 +20,9 @@ import msgspec
 PROTOCOL = 1
 """Version of what is said on the wire; peers that differ are refused with both numbers."""
 
+UNDECODABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+"""What decoding somebody's bytes may raise: text may be none, and nesting have no end."""
+
 INLINE = 64 * 1024
 """Payloads up to this many bytes ride in batches; larger ones become a :class:`Body`."""
 

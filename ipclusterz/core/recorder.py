@@ -71,7 +71,7 @@ class Recorder:
             try:
                 failure = _failure.decode(data)
                 name, text = failure.name, failure.text[:TEXT]
-            except msgspec.MsgspecError:
+            except m.UNDECODABLE:
                 name = "unreadable"
         if len(data) > SMALL:
             data = self._afford(data)

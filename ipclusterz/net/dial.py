@@ -16,7 +16,7 @@ import msgspec
 import zmq
 
 from ipclusterz.core.link import Link, LinkError
-from ipclusterz.core.message import Channel
+from ipclusterz.core.message import UNDECODABLE, Channel
 from ipclusterz.net import sockets
 from ipclusterz.net.door import ACK_SECONDS, DATA, HELLO, WELCOME, Greeting, Welcome
 from ipclusterz.net.loop import Loop, Timer, ZSocket
@@ -285,7 +285,7 @@ class Dial:
         opener = Opener(connection_key(session, channel, TO_PEER, wire.ours, theirs))
         try:
             welcome = _welcome(opener.open(frame[head:], WELCOME + theirs))
-        except (SealError, msgspec.MsgspecError):
+        except (SealError, *UNDECODABLE):
             self._failed("something that is not our controller answered")
             return
         self._opener = opener

@@ -27,6 +27,7 @@ import msgspec
 import zmq
 
 from ipclusterz.core.link import GapError, Link, LinkError
+from ipclusterz.core.message import UNDECODABLE
 from ipclusterz.net.loop import Loop, ZSocket
 from ipclusterz.net.seal import (
     GREETING,
@@ -300,7 +301,7 @@ class Door:
         try:
             key = connection_key(member.session, self._channel, GREETING, theirs)
             greeting = _greeting(Opener(key).open(frame[head:], frame[:head]))
-        except (SealError, msgspec.MsgspecError):
+        except (SealError, *UNDECODABLE):
             self._reject("a greeting that does not open")
             return
         self._welcome(sender, member, theirs, greeting)

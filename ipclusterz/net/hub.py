@@ -220,7 +220,7 @@ class Hub:
             user = frames[1].get("User-Id").encode()
             role = _ROLES[user.partition(b" ")[0]]
             message = _decode_registration(frames[1].buffer)
-        except (KeyError, zmq.ZMQError, msgspec.MsgspecError) as error:
+        except (KeyError, zmq.ZMQError, *m.UNDECODABLE) as error:
             self.log.warning("ignored a registration that makes no sense: %s", error)
             return
         if isinstance(message, m.Register) and user not in self.gate.roles.values():
@@ -478,7 +478,7 @@ class Hub:
     def _monitor_frames(self, frames: list[bytes]) -> None:
         try:
             message = _decode_monitor(frames[1])
-        except msgspec.MsgspecError as error:
+        except m.UNDECODABLE as error:
             self.log.error("a scheduler said something that makes no sense: %s", error)
             return
         if isinstance(message, m.Hello):
@@ -581,4 +581,4 @@ def run(hub: Hub) -> None:
 
     signal.signal(signal.SIGTERM, stop)
     serve(hub.loop)
-    hub.close("the controller was stopped")
+    hub.close(f"the controller was stopped{controllers_job(os.environ)}")

@@ -137,7 +137,7 @@ class EngineProcess:
                 return
             try:
                 say = _decode_say(data)
-            except msgspec.MsgspecError:  # user code wrote to descriptors that are not its own
+            except m.UNDECODABLE:  # user code wrote to descriptors that are not its own
                 self.ending = "its user code broke its connection to the agent"
                 self.kill(signal.SIGKILL)
                 return

@@ -181,7 +181,7 @@ class Registrar:
             return
         try:
             message = _decode(frames[0])
-        except msgspec.MsgspecError as error:
+        except m.UNDECODABLE as error:
             self._failed(f"the hub said something that makes no sense: {error}", 0)
             return
         if isinstance(message, m.Registered):

@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from ipclusterz.core.message import COUNTER_BITS, Records, Status
+from ipclusterz.core.message import COUNTER_BITS, UNDECODABLE, Records, Status
 from ipclusterz.core.naming import function_name
 from ipclusterz.store import place, schema
 from ipclusterz.store.keys import COUNTER
@@ -249,7 +249,7 @@ class Database:
             pending.clients, pending.engines = _decode_names(names)
             pending.add(notes_of(data))
             bad = 0
-        except (msgspec.MsgspecError, TypeError, ValueError):
+        except (TypeError, ValueError, *UNDECODABLE):
             bad = 1
         self._use(names, pending.clients, pending.engines)
         with self._transaction():

@@ -56,6 +56,19 @@ def test_it_cannot_register_twice_over_one_connection(target: Target, context: A
     assert isinstance(ask(made, "client"), m.Refused)
 
 
+@pytest.mark.parametrize("said", ["text that is none", "nesting without end"])
+def test_it_cannot_end_the_hub_by_what_does_not_decode(
+    target: Target, context: Any, said: str
+) -> None:
+    answer, made = register(target, context, "engine")
+    assert isinstance(answer, m.Registered)
+    good = m.encode(m.Register(int(m.Role.ENGINE), m.PROTOCOL, "0", "here", "", 1))
+    made.send(good.replace(b"here", b"h\xc0re") if "text" in said else b"\x91" * 100_000)
+    assert isinstance(ask(made, "engine"), m.Refused), "the hub has read it, and lives"
+    assert [e for e in target.events if e["event"] in ("restarted", "error")] == []
+    assert "that makes no sense" in target.log("hub")
+
+
 def test_it_cannot_say_that_anothers_engine_came_or_went(target: Target, context: Any) -> None:
     answer, made = register(target, context, "engine", n=1)
     (pid,) = [
