@@ -17,6 +17,7 @@ from msgspec.structs import replace
 from ipclusterz.core.config import CHANNEL_NAMES
 from ipclusterz.core.connector import Connector, candidates, dump
 from ipclusterz.core.hosts import Host
+from ipclusterz.core.sizes import parse_size
 from ipclusterz.core.ssh import Forward, in_sh, quoted
 from ipclusterz.error import LaunchError
 
@@ -209,6 +210,7 @@ _ARGS = {
     "--preload": "preload",
     "--lease": "lease",
     "--restart-engines": "restart_engines",
+    "--shm-limit": "shm_limit",
     "--work-dir": "cwd",
     "--python": "python",
 }
@@ -227,6 +229,11 @@ def with_args(host: Host) -> Host:
             raise LaunchError(
                 f"options of {host.target}: {name} is {value!r}, not a number of engines"
             )
+        elif name == "shm_limit":
+            try:
+                parse_size(value)
+            except ValueError as error:
+                raise LaunchError(f"options of {host.target}: --shm-limit: {error}") from None
     return host
 
 
@@ -238,6 +245,8 @@ def _apply(config: dict[str, Any], host: Host) -> None:
             config["lease"] = float(value)
         elif name == "restart_engines":
             config[name] = int(value)
+        elif name == "shm_limit":
+            config[name] = parse_size(value)
         elif name == "command":
             config["command"] = f"{config['command']}\n{value}"
 

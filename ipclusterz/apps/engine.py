@@ -8,14 +8,14 @@ import time
 from importlib.util import find_spec
 from typing import Any
 
-from traitlets import Bool, Float, Int, Unicode
+from traitlets import Bool, Float, Int, Unicode, Union
 
 from ipclusterz.apps.base import BaseApp, run
 from ipclusterz.apps.options import ENGINE_ALIASES, merged
 from ipclusterz.apps.report import Patience
 from ipclusterz.cluster import SettingError
 from ipclusterz.cluster import state as states
-from ipclusterz.cluster.settings import split_names
+from ipclusterz.cluster.settings import shm_bytes, split_names
 from ipclusterz.core.batchjob import job_here
 from ipclusterz.core.config import AgentConfig
 from ipclusterz.core.connector import Connector, parse
@@ -74,6 +74,11 @@ class EngineApp(BaseApp):
     restart_engines = Int(
         0, help="Engines that are started, in all, for ones that died; 0: none."
     ).tag(config=True)
+    shm_limit = Union(
+        [Int(), Unicode()],
+        default_value=0,
+        help="Shared memory for large payloads, like 512MB or 2GB; 0: no limit.",
+    ).tag(config=True)
     lease = Float(
         0.0, help="Seconds to outlive a lost controller; 0: as the controller says."
     ).tag(config=True)
@@ -119,6 +124,7 @@ class EngineApp(BaseApp):
             ssh_key=self.sshkey,
             paramiko=self.paramiko or None,
             restart_engines=self.restart_engines,
+            shm_limit=shm_bytes(self.shm_limit, "--shm-limit"),
         )
 
     def start(self) -> Any:

@@ -49,6 +49,7 @@ ENGINE_ALIASES: dict[Any, Any] = {
     "preload": ("EngineApp.preload", "Modules to import once for all, like numpy,pandas."),
     "startup": ("EngineApp.startup", "A script that each engine runs first."),
     "python": ("EngineApp.python", "The interpreter of the engines. [this one]"),
+    "shm-limit": ("EngineApp.shm_limit", "Shared memory for large payloads, like 2GB. [all]"),
     "restart-engines": (
         "EngineApp.restart_engines",
         "Engines to start for ones that died. [0]",

@@ -28,6 +28,7 @@ from ipclusterz.cluster.settings import (
     ControllerSettings,
     SettingError,
     no_such_argument,
+    shm_bytes,
     split_names,
 )
 from ipclusterz.core.config import AgentConfig
@@ -55,8 +56,10 @@ class Cluster(Coroutines):
     which ``Client()`` finds.  ``controller`` describes the controller
     (:class:`ControllerSettings`), ``agent`` the engines; other arguments win over both.
     ``restart_engines`` (default 0) is how many engines each agent starts, in all, for ones
-    that died.  ``engine_timeout`` (seconds, default 60) bounds each wait for a start.
-    ``notice`` is called with each status event, from another thread.
+    that died, ``shm_limit`` (bytes, or text like ``2GB``; default: none) how much shared
+    memory each may use for large payloads: more goes to a disk.
+    ``engine_timeout`` (seconds, default 60) bounds each wait for a start.  ``notice`` is
+    called with each status event, from another thread.
     """
 
     def __init__(
@@ -77,6 +80,7 @@ class Cluster(Coroutines):
         work_dir: str = "",
         env: dict[str, str] | None = None,
         restart_engines: int | None = None,
+        shm_limit: int | str | None = None,
         engine_timeout: float = 0.0,
         delay: float = 0.0,
         log_level: str = "INFO",
@@ -114,6 +118,9 @@ class Cluster(Coroutines):
                 env={**base.env, **(env or {})},
                 restart_engines=_not_negative(
                     "restart_engines", base.restart_engines, restart_engines
+                ),
+                shm_limit=(
+                    base.shm_limit if shm_limit is None else shm_bytes(shm_limit, "shm_limit")
                 ),
             ),
             launcher=launcher,

@@ -16,6 +16,7 @@ from ipclusterz.cluster.settings import (
     SettingError,
     no_such_setting,
     read_key,
+    shm_bytes,
     split_names,
 )
 from ipclusterz.core.config import AgentConfig
@@ -84,6 +85,8 @@ def read(profile: ProfileDir) -> Settings:
     agent = dict(sections.get("EngineApp", {}))
     if isinstance(agent.get("preload"), str):
         agent["preload"] = split_names(agent["preload"])
+    if "shm_limit" in agent:
+        agent["shm_limit"] = shm_bytes(agent["shm_limit"], "c.EngineApp.shm_limit")
     _fill(found.agent, agent, "EngineApp")
     return found
 

@@ -291,7 +291,8 @@ def _answers(url: str) -> bool:
 def _places() -> list[str]:
     """Return where folders of sockets and bodies are made."""
     named = (os.environ.get(name, "") for name in ("XDG_RUNTIME_DIR", "TMPDIR", bodies.PLACE))
-    listed = [*named, f"/run/user/{os.getuid()}", "/tmp", "/dev/shm", tempfile.gettempdir()]
+    usual = (f"/run/user/{os.getuid()}", "/tmp", "/var/tmp", "/dev/shm", tempfile.gettempdir())
+    listed = [*named, *usual]
     found = dict.fromkeys(os.path.realpath(path) for path in listed if path)
     return [path for path in found if os.path.isdir(path)]
 
@@ -309,7 +310,8 @@ def _folder(path: str, found: Found, *, recorded: bool) -> None:
         found.spare("folder", path, "it is on a network file system, another host may use it")
     elif bodies.PROOF in names:
         if bodies.abandoned(path):
-            found.add("shared memory", path, "the process that made it has ended")
+            kind = "shared memory" if path.startswith("/dev/shm") else "large payloads"
+            found.add(kind, path, "the process that made it has ended")
     elif any(not _is_socket(os.path.join(path, name), name) for name in names):
         found.spare("folder", path, "there is something in it that is not of our making")
     elif not recorded and _age(path) < YOUNG_SECONDS:

@@ -15,6 +15,7 @@ from msgspec import Struct
 
 from ipclusterz.core.config import CHANNEL_NAMES, ControllerConfig
 from ipclusterz.core.connector import valid_address, valid_ssh
+from ipclusterz.core.sizes import parse_size
 from ipclusterz.error import ClusterError
 from ipclusterz.files import read_private
 
@@ -85,6 +86,14 @@ def split_names(said: str | Iterable[str]) -> list[str]:
     """
     listed = said.split(",") if isinstance(said, str) else said
     return [name.strip() for name in listed if name.strip()]
+
+
+def shm_bytes(said: str | int, name: str) -> int:
+    """Return a limit of shared memory in bytes; SettingError calls it ``name``."""
+    try:
+        return parse_size(said)
+    except ValueError as error:
+        raise SettingError(f"{name}: {error}") from None
 
 
 def no_such_setting(section: str, name: str, known: Iterable[str]) -> str:

@@ -75,7 +75,8 @@ class AgentConfig(msgspec.Struct):
     key's path; ``paramiko`` None prefers OpenSSH.  ``job`` names the batch job around it,
     which ends in ``ends_in`` seconds (0: unknown); engines begin nothing new in the last
     ``drain`` of them, nor after SIGUSR1 or SIGUSR2, by which batch systems warn.
-    ``restart_engines`` is how many engines it starts in all for ones that died.
+    ``restart_engines`` is how many engines it starts in all for ones that died;
+    ``shm_limit`` bytes of shared memory may hold large payloads (0: no limit).
     """
 
     connector_text: str | None = None
@@ -99,3 +100,4 @@ class AgentConfig(msgspec.Struct):
     ends_in: float = 0.0
     drain: float = 60.0
     restart_engines: int = 0
+    shm_limit: int = 0

@@ -9,6 +9,9 @@ host is never mistaken for the sender's.  Files are opened by bare name, never t
 links, and mapped privately: receivers may write to what they got and share the memory of
 what they do not write to.
 
+A folder may have a limit, with another folder, on a disk, for what goes beyond it.  Both are
+told by a file in it, so whoever writes bodies there keeps to it.
+
 The owner keeps the challenge file locked for as long as it lives.  A folder whose file is
 not locked belonged to a process that was killed; whoever makes a folder removes those.
 """
@@ -30,6 +33,7 @@ PLACE = "IPCLUSTERZ_BODIES"
 
 ALIGN = 64
 PROOF = ".proof"
+LIMIT = ".limit"
 _PROOF_SIZE = 16
 _MAX_WRITE = 1 << 30
 
@@ -38,6 +42,11 @@ _SHARED = "/dev/shm"
 
 _owned: dict[str, int] = {}  # folder -> descriptor that holds its lock
 _trusted: set[tuple[str, bytes]] = set()
+
+Place = tuple[str, bytes]
+"""A folder and its proof."""
+
+_limits: dict[str, tuple[int, Place | None]] = {}  # as read; (0, None) for no limit
 
 
 def make_folder() -> tuple[str, bytes]:
@@ -50,7 +59,7 @@ def make_folder() -> tuple[str, bytes]:
     for base in _places():
         try:
             sweep(base)
-            return _make_folder(base)
+            return folder_in(base)
         except OSError as error:
             problems.append(f"{base} ({error.strerror})")
     raise ClusterError(
@@ -70,7 +79,8 @@ def _places() -> list[str]:
     return [_SHARED] * usable + [tempfile.gettempdir()]
 
 
-def _make_folder(base: str) -> tuple[str, bytes]:
+def folder_in(base: str) -> Place:
+    """Make a private folder for bodies in a folder; OSError where that cannot be."""
     import tempfile
 
     folder = tempfile.mkdtemp(prefix=_PREFIX, dir=base)
@@ -137,6 +147,7 @@ def _lock(fd: int) -> bool:
 def remove_folder(folder: str) -> None:
     """Remove a folder of bodies with what is left in it; a folder that is gone is fine."""
     _trusted.difference_update({known for known in _trusted if known[0] == folder})
+    _limits.pop(folder, None)
     held = _owned.pop(folder, -1)
     if held >= 0:
         os.close(held)
@@ -162,18 +173,11 @@ def write(folder: str, proof: bytes, parts: Sequence[Any]) -> Body:
     file system is an OSError that says how much was needed; then nothing is left behind.
     """
     name = os.urandom(16)
-    path = os.path.join(folder, name.hex())
     sizes = [len(part) for part in parts]
     total = sum(_padded(size) for size in sizes)
-    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    folder, proof, fd = claim((folder, proof), name, total)
+    path = os.path.join(folder, name.hex())
     try:
-        fd = os.open(path, flags, 0o600)
-    except OSError as error:
-        raise OSError(
-            error.errno, f"cannot make a file for {total} bytes: {error.strerror}", path
-        ) from None
-    try:
-        _reserve(fd, total)
         at = 0
         for part, size in zip(parts, sizes, strict=True):
             _write_at(fd, at, getattr(part, "pieces", (part,)))
@@ -181,17 +185,107 @@ def write(folder: str, proof: bytes, parts: Sequence[Any]) -> Body:
     except BaseException as error:
         os.unlink(path)
         if isinstance(error, OSError):
-            raise OSError(
-                error.errno,
-                f"no room for an object of {total} bytes: {error.strerror}; free some space "
-                f"there, set {PLACE} to a folder with more before the start, or send the "
-                "object in smaller pieces",
-                folder,
-            ) from None
+            raise _no_room(error, total, folder) from None
         raise
     finally:
         os.close(fd)
     return Body(id=name, sizes=sizes, folder=folder, proof=proof)
+
+
+def claim(place: Place, name: bytes, total: int) -> tuple[str, bytes, int]:
+    """Make the file of a body of ``total`` bytes: its folder, the proof there, descriptor.
+
+    It is in another folder than ``place`` if that has a limit and this would be beyond it.
+    OSError that says how much was needed and what there is, when it fits nowhere.
+    """
+    folder, proof = place
+    bound, beyond = limit_of(folder)
+    fd = _create(folder, name, total)
+    try:
+        _reserve(fd, total)
+        if bound:
+            _keep_to(bound, folder, total)
+        return folder, proof, fd
+    except OSError as error:
+        os.close(fd)
+        os.unlink(os.path.join(folder, name.hex()))
+        if beyond is None:
+            raise _no_room(error, total, folder) from None
+    return claim(beyond, name, total)
+
+
+def _create(folder: str, name: bytes, total: int) -> int:
+    path = os.path.join(folder, name.hex())
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        return os.open(path, flags, 0o600)
+    except OSError as error:
+        raise OSError(
+            error.errno, f"cannot make a file for {total} bytes: {error.strerror}", path
+        ) from None
+
+
+def _no_room(error: OSError, total: int, folder: str) -> OSError:
+    return OSError(
+        error.errno,
+        f"no room for an object of {total} bytes: {error.strerror}; free some space "
+        f"there, set {PLACE} to a folder with more before the start, or send the "
+        "object in smaller pieces",
+        folder,
+    )
+
+
+def limit(folder: str, size: int, beyond: Place | None) -> None:
+    """Let the bodies in a folder of ours have ``size`` bytes in all; more go to ``beyond``."""
+    lines = [str(size), *((beyond[0], beyond[1].hex()) if beyond is not None else ())]
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    with open(os.open(os.path.join(folder, LIMIT), flags, 0o600), "wb") as file:
+        file.write(os.fsencode("\0".join(lines)))
+    _limits.pop(folder, None)
+
+
+def limit_of(folder: str) -> tuple[int, Place | None]:
+    """Return a folder's limit (0: none) and the place for what goes beyond it."""
+    known = _limits.get(folder)
+    if known is None:
+        try:
+            with open(os.path.join(folder, LIMIT), "rb") as file:
+                size, *more = os.fsdecode(file.read()).split("\0")
+            known = int(size), (more[0], bytes.fromhex(more[1])) if more else None
+        except FileNotFoundError:
+            known = 0, None
+        _limits[folder] = known
+    return known
+
+
+def path_of(folder: str, name: bytes) -> str:
+    """Return where a body of a folder lies: there, or where those beyond its limit go."""
+    path = os.path.join(folder, name.hex())
+    _, beyond = limit_of(folder)
+    if beyond is None or os.path.exists(path):
+        return path
+    return os.path.join(beyond[0], name.hex())
+
+
+def _keep_to(bound: int, folder: str, total: int) -> None:
+    """Raise OSError if the files in a folder, one just made among them, are too much.
+
+    Each has its size before it has memory, so two who write at once see each other: then
+    both may go elsewhere, but the limit is kept.
+    """
+    used = 0
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            try:
+                used += entry.stat(follow_symlinks=False).st_size if entry.name[0] != "." else 0
+            except FileNotFoundError:
+                pass  # let go of meanwhile
+    if used > bound:
+        raise OSError(
+            errno.ENOSPC,
+            f"the limit of {bound} bytes of shared memory (--shm-limit), of which"
+            f" {max(used - total, 0)} are in use",
+        )
 
 
 def read(body: Body) -> list[memoryview]:

@@ -26,7 +26,7 @@ from ipclusterz.core.ranks import UNREPLACED
 from ipclusterz.core.replacing import Replacing
 from ipclusterz.engine import bodies, offspring
 from ipclusterz.error import LaunchError, SSHError
-from ipclusterz.net import host, process, sockets
+from ipclusterz.net import host, process, sharedmemory, sockets
 from ipclusterz.net.dial import Dial, Identity
 from ipclusterz.net.log import open_log
 from ipclusterz.net.loop import Loop, monotonic, serve
@@ -226,8 +226,10 @@ class Agent:
                 f"with --enginessh), or start it with --ip (an address this host can reach) "
                 f"and copy the file again"
             )
-        self._folder, self._proof = bodies.make_folder()
-        status({"event": "bodies", "bodies": [self._folder]})
+        self._folder, self._proof, self._folders = sharedmemory.make(
+            config.shm_limit, self._warn
+        )
+        status({"event": "bodies", "bodies": self._folders})
         self._carrier = Carrier(self._folder, self._proof, self._send, self._brought)
         self._context = sockets.context()
         self._registrar = Registrar(
@@ -275,6 +277,10 @@ class Agent:
 
     def _brought(self, id: bytes, body: m.Body | None, problem: str) -> None:
         self.custody.fetched(id, body, problem, monotonic())
+
+    def _warn(self, text: str) -> None:
+        self.log.warning(text)
+        self.status({"event": "warning", "text": text})
 
     # -- life ------------------------------------------------------------------------------
 
@@ -709,16 +715,14 @@ class Agent:
         pause = replacing.died(number, reason, ready, engine.replace)
         if pause is None:
             if self._complete and (text := replacing.used_up(number)):
-                self.log.warning(text)
-                self.status({"event": "warning", "text": text})
+                self._warn(text)
             return False
         if pause:
             text = (
                 f"engine {number} ended at its start; another one is started in"
                 f" {pause:.0f} s, {replacing.remaining()}"
             )
-            self.log.warning(text)
-            self.status({"event": "warning", "text": text})
+            self._warn(text)
 
         def due() -> None:
             if not self._ending and not self._draining:
@@ -848,7 +852,8 @@ class Agent:
         self._registrar.close()
         self._outlog.stop()
         self._carrier.close()
-        bodies.remove_folder(self._folder)
+        for folder in self._folders:
+            bodies.remove_folder(folder)
         self._context.term()
 
 

@@ -13,9 +13,9 @@ from typing import Any
 
 from ipclusterz.core import message as m
 from ipclusterz.core.transfer import Transfer, image_size
+from ipclusterz.engine import bodies
 
 _READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
-_WRITE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
 
 Send = Callable[[int, Any], None]
 Done = Callable[[bytes, m.Body | None, str], None]
@@ -24,12 +24,12 @@ Done = Callable[[bytes, m.Body | None, str], None]
 class _Arrival:
     """A transfer and the file it goes to."""
 
-    __slots__ = ("body", "channel", "fd", "path", "transfer")
+    __slots__ = ("body", "channel", "fd", "here", "transfer")
 
-    def __init__(self, channel: int, key: int, body: m.Body, path: str, fd: int) -> None:
+    def __init__(self, channel: int, key: int, body: m.Body, here: m.Body, fd: int) -> None:
         self.channel = channel
         self.body = body
-        self.path = path
+        self.here = here
         self.fd = fd
         self.transfer = Transfer(key, body.id, image_size(body.sizes))
 
@@ -52,19 +52,19 @@ class Carrier:
 
     def bring(self, channel: int, key: int, body: m.Body) -> None:
         """Begin to bring a body here; ``key`` is of the task or result that needs it."""
-        path = self._path(body.id)
         total = image_size(body.sizes)
         try:
-            fd = os.open(path, _WRITE, 0o600)
+            folder, proof, fd = bodies.claim((self._folder, self._proof), body.id, total)
         except OSError as error:
             self._done(body.id, None, f"no place for {total} bytes: {error.strerror}")
             return
-        arrival = self._arrivals[body.id] = _Arrival(channel, key, body, path, fd)
+        here = m.Body(body.id, body.sizes, folder, proof)
+        arrival = self._arrivals[body.id] = _Arrival(channel, key, body, here, fd)
         try:
             if total:
                 os.posix_fallocate(fd, 0, total)
         except OSError as error:
-            text = f"no room for {total} bytes in {self._folder}: {error.strerror}"
+            text = f"no room for {total} bytes in {folder}: {error.strerror}"
             self._end(arrival, text)
             return
         self._go_on(arrival)
@@ -89,7 +89,7 @@ class Carrier:
         try:
             os.pwrite(arrival.fd, chunk.data, chunk.offset)
         except OSError as error:
-            self._end(arrival, f"writing to {self._folder} failed: {error.strerror}")
+            self._end(arrival, f"writing to {arrival.here.folder} failed: {error.strerror}")
             return
         self._go_on(arrival)
 
@@ -103,13 +103,11 @@ class Carrier:
     def _end(self, arrival: _Arrival, problem: str) -> None:
         del self._arrivals[arrival.body.id]
         os.close(arrival.fd)
-        body = arrival.body
         if problem:
-            os.unlink(arrival.path)
-            self._done(body.id, None, problem)
+            bodies.remove(arrival.here)
+            self._done(arrival.body.id, None, problem)
         else:
-            here = m.Body(body.id, body.sizes, self._folder, self._proof)
-            self._done(body.id, here, "")
+            self._done(arrival.body.id, arrival.here, "")
 
     # -- serving ---------------------------------------------------------------------------
 
@@ -119,7 +117,7 @@ class Carrier:
         try:
             if not 0 < request.size <= m.CHUNK or len(request.id) != 16:
                 raise ValueError("a request of impossible size")
-            fd = os.open(self._path(request.id), _READ)
+            fd = os.open(bodies.path_of(self._folder, request.id), _READ)
             try:
                 data = os.pread(fd, request.size, request.offset)
             finally:
@@ -133,9 +131,6 @@ class Carrier:
         if problem:
             data = b""
         self._send(channel, m.Chunk(request.key, request.id, request.offset, data, problem))
-
-    def _path(self, id: bytes) -> str:
-        return os.path.join(self._folder, id.hex())
 
     def close(self) -> None:
         """Give up what has not come."""

@@ -158,7 +158,7 @@ def test_settings_for_a_host(tmp_path: Path) -> None:
     stdin = config(
         log_dir="/here", work_dir="/here", python="/py", startup=str(script), command=line
     )
-    args = ("--preload=a,b", "-c", "c = 2", "--restart-engines=2")
+    args = ("--preload=a,b", "-c", "c = 2", "--restart-engines=2", "--shm-limit", "2m")
     found = remote.agent_config(stdin, Host("x", 3, args=args), "")
     values: dict[str, Any] = {}
     exec(found["command"], values)
@@ -168,6 +168,7 @@ def test_settings_for_a_host(tmp_path: Path) -> None:
         *(3, "", "", "", "")
     ]
     assert (found["preload"], found["restart_engines"]) == (["a", "b"], 2)
+    assert found["shm_limit"] == 2 << 20
     usual = remote.agent_config(config(restart_engines=3), Host("x"), "")
     assert usual["restart_engines"] == 3
     assert (remote.interpreter(stdin), remote.folder_wanted(stdin)) == ("/py", "/here")
@@ -178,6 +179,8 @@ def test_options_that_engines_there_cannot_have() -> None:
         remote.agent_config(config(), Host("x", args=("--file", "y")), "")
     with pytest.raises(LaunchError, match="options of x: --lease is 'long', not seconds"):
         remote.with_args(Host("x", args=("--lease=long",)))
+    with pytest.raises(LaunchError, match="of x: --shm-limit: 'much' is no amount of memory"):
+        remote.with_args(Host("x", args=("--shm-limit=much",)))
     with pytest.raises(LaunchError, match="restart_engines is '-1', not a number of engines"):
         remote.with_args(Host("x", args=("--restart-engines=-1",)))
     made = remote.with_args(Host("x", args=("--python=/p", "--work-dir", "/w")))
