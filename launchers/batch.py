@@ -5,15 +5,17 @@ script and checks all that can be checked; the job is submitted when the connect
 because engines need the controller.  The connector travels in an owner-only file beside the
 script, on the file system that nodes and controller share: neither script nor environment
 nor arguments hold a key.  What happens to the job then is in
-``ipclusterz.launchers.batchjob``.
+``ipclusterz.launchers.batchjob``.  A controller's own job is submitted at once
+(``start_controller``), by a script that is always ours.
 """
 
 from __future__ import annotations
 
 import os
-from typing import Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from msgspec import Meta, Struct
+from msgspec.structs import replace
 
 from ipclusterz.core.template import TemplateError, Value, render, used
 from ipclusterz.error import LaunchError
@@ -21,6 +23,9 @@ from ipclusterz.files import quote
 from ipclusterz.launchers.base import LaunchSpec
 from ipclusterz.launchers.batchjob import BatchJob, Submission
 from ipclusterz.launchers.systems import Request, System, seconds_of
+
+if TYPE_CHECKING:
+    from ipclusterz.launchers.controllerjob import ControllerJob
 
 SHAPES = ("one", "array", "per-node")
 
@@ -80,6 +85,16 @@ class BatchOptions(Struct):
         bool,
         Meta(description="Submit although the controller listens on this host's loopback."),
     ] = False
+    controller_queue: Annotated[
+        str, Meta(description="The queue of a controller in a job. [as --queue]")
+    ] = ""
+    controller_walltime: Annotated[
+        str, Meta(description="How long a controller in a job may run. [as --walltime]")
+    ] = ""
+    controller_directive: Annotated[
+        list[str],
+        Meta(description="A directive for a controller in a job. [those of --directive]"),
+    ] = []
 
 
 class BatchLauncher:
@@ -98,10 +113,11 @@ class BatchLauncher:
             if getattr(o, name) < 0:
                 word = name.replace("_", "-")
                 raise LaunchError(f"--{word} is {getattr(o, name)}: it must not be negative")
-        for name in ("queue", "account", "job_name"):
+        for name in ("queue", "account", "job_name", "controller_queue"):
             if any(character.isspace() for character in getattr(o, name)):
                 raise LaunchError(f"{name} is {getattr(o, name)!r}: no spaces may be in it")
         self.walltime = seconds_of(o.walltime)
+        seconds_of(o.controller_walltime)
 
     def system(self) -> System:
         """Return the declaration; where there are dialects, that of this host."""
@@ -112,15 +128,45 @@ class BatchLauncher:
         system = self.system()
         return BatchJob(system, spec, self.options, self.walltime, self.plan(spec, system))
 
+    def start_controller(self, spec: LaunchSpec) -> ControllerJob:
+        """Submit a job that runs a controller, at once; LaunchError if it is not accepted."""
+        from ipclusterz.launchers.controllerjob import ControllerJob  # for those who want one
+
+        system = self.system()
+        own = self._for_controller()
+        made = own._controller(spec, system)
+        job = ControllerJob(system, spec, own.options, own.walltime, [made])
+        job.submit()
+        return job
+
     def preview(self, spec: LaunchSpec) -> str:
         """Return scripts and commands as they would be submitted, for people."""
-        system = self.system()
-        shown = []
-        for made in self.plan(spec, system):
-            for path, text in made.files:
-                shown.append(f"# {path}\n{text.rstrip()}")
-            shown.append("$ " + made.shown())
-        return "\n\n".join(shown)
+        return _shown(self.plan(spec, self.system()))
+
+    def preview_controller(self, spec: LaunchSpec) -> str:
+        """Return the same for a controller's job."""
+        return _shown([self._for_controller()._controller(spec, self.system())])
+
+    def _for_controller(self) -> BatchLauncher:
+        """Return the launcher whose options are those of a controller's job.
+
+        It is not warned before its end: only agents know what that signal means.
+        """
+        o = self.options
+        own = replace(
+            o,
+            queue=o.controller_queue or o.queue,
+            walltime=o.controller_walltime or o.walltime,
+            directive=o.controller_directive or o.directive,
+            job_name="ipcontrollerz" if o.job_name == "ipclusterz" else o.job_name,
+            batch_template="",
+            define={},
+            drain=0,
+        )
+        return type(self)(own)
+
+    def _controller(self, spec: LaunchSpec, system: System) -> Submission:
+        return self._submission(spec, system, 1, 1, 0, -1, 1, "controller")
 
     def plan(self, spec: LaunchSpec, system: System) -> list[Submission]:
         """Return what to submit: one job, an array, or a job for each node."""
@@ -150,6 +196,7 @@ class BatchLauncher:
         parts: int,
         part: int,
         per: int,
+        role: str = "engine",
     ) -> Submission:
         name = "job" if part < 0 else f"job{part}"
         script = os.path.join(spec.folder, f"{name}.sh")
@@ -165,8 +212,9 @@ class BatchLauncher:
             walltime=self.walltime,
             warn=self._warn(),
             more=tuple(_bare(line, system.mark) for line in self.options.directive),
+            once=role == "controller",  # started again it would be another one, with other keys
         )
-        command = engine_command(system, spec.folder, nodes, parts, part)
+        command = engine_command(system, spec.folder, nodes, parts, part, role)
         names = self._names(spec, request, n, per, command, log_file)
         own = self.options.define
         lines = [*system.directives(request), *request.more]
@@ -259,8 +307,13 @@ class BatchLauncher:
             )
 
 
-def engine_command(system: System, folder: str, nodes: int, parts: int, part: int) -> str:
-    """Return the command that runs an agent with its engines, for the shell."""
+def engine_command(
+    system: System, folder: str, nodes: int, parts: int, part: int, role: str = "engine"
+) -> str:
+    """Return the command that runs an agent with its engines, for the shell.
+
+    Or that of another ``role`` of :mod:`ipclusterz.apps.launched`.
+    """
     import sys
 
     launched = os.path.join(
@@ -271,13 +324,22 @@ def engine_command(system: System, folder: str, nodes: int, parts: int, part: in
 
         package = os.path.dirname(os.path.abspath(ipclusterz.__file__))
         launched = os.path.join(package, "apps", "launched.py")
-    words = [sys.executable, "-P", launched, "engine", f"--from={folder}"]
+    words = [sys.executable, "-P", launched, role, f"--from={folder}"]
     text = " ".join(quote(word) for word in words)
     if nodes > 1:
         return f"{system.spread} sh -c {quote(f'exec {text} --part={system.node_index}')}"
     if parts:
         return f"{text} --part={system.index} --first={system.first}"
     return f"{text} --part={part}" if part >= 0 else text
+
+
+def _shown(plan: list[Submission]) -> str:
+    shown = []
+    for made in plan:
+        for path, text in made.files:
+            shown.append(f"# {path}\n{text.rstrip()}")
+        shown.append("$ " + made.shown())
+    return "\n\n".join(shown)
 
 
 def _bare(line: str, mark: str) -> str:

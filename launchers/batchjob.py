@@ -119,15 +119,20 @@ class BatchJob:
         connector = json.loads(text)["connector"]
         if not self.options.allow_loopback:
             check_reachable(connector)
+        self._submit_all(
+            {
+                **json.loads(self._spec.stdin),
+                "connector": connector,
+                "n": self._spec.n,
+                "per": self.options.engines_per_node or self._spec.n,
+                "walltime": self._walltime,
+                "drain": self.options.drain,
+            }
+        )
+
+    def _submit_all(self, handover: dict[str, Any]) -> None:
+        """Submit with what the jobs are to read; LaunchError, and nothing is left."""
         folder = private_dir(self._spec.folder)
-        handover = {
-            **json.loads(self._spec.stdin),
-            "connector": connector,
-            "n": self._spec.n,
-            "per": self.options.engines_per_node or self._spec.n,
-            "walltime": self._walltime,
-            "drain": self.options.drain,
-        }
         write_private(os.path.join(folder, HANDOVER), msgspec.json.encode(handover))
         try:
             for made in self._submissions:

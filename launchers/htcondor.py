@@ -44,6 +44,8 @@ def directives(r: Request) -> list[str]:
     # It has no queues; what sites call one is an attribute of theirs, for --directive.
     if r.walltime:
         made.append(f"allowed_job_duration = {r.walltime}")
+    # It starts every job again that lost its node.
+    made += ["periodic_remove = JobStatus == 1 && NumJobStarts > 0"] if r.once else []
     return made
 
 

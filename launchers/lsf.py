@@ -42,7 +42,7 @@ def directives(r: Request) -> list[str]:
         made.append(f"-W {minutes // 60}:{minutes % 60:02}")
     if r.warn:
         made += ["-wa USR1", f"-wt {max(-(-r.warn // 60), 1)}"]
-    return made
+    return [*made, "-rn"] if r.once else made
 
 
 def read(answer: Answer) -> dict[str, News]:

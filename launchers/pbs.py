@@ -50,6 +50,7 @@ def _common(r: Request) -> list[str]:
     made = [f"-N {r.name[:15]}", "-j oe", f"-o {r.output}"]
     made += [f"-q {r.queue}"] if r.queue else []
     made += [f"-A {r.account}"] if r.account else []
+    made += ["-r n"] if r.once else []
     return made + ([f"-l walltime={clock(r.walltime)}"] if r.walltime else [])
 
 

@@ -32,6 +32,7 @@ def directives(r: Request) -> list[str]:
     made += [f"-q {r.queue}"] if r.queue else []
     made += [f"-P {r.account}"] if r.account else []
     made += [f"-l h_rt={clock(r.walltime)}"] if r.walltime else []
+    made += ["-r n"] if r.once else []
     # SIGUSR1 before a suspension, SIGUSR2 before the kill; how long before, the queue says.
     return [*made, "-notify"] if r.warn else made
 

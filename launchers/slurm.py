@@ -52,6 +52,7 @@ def directives(r: Request) -> list[str]:
     made += [f"--account={r.account}"] if r.account else []
     made += [f"--time={clock(r.walltime)}"] if r.walltime else []
     made += [f"--signal=B:USR1@{r.warn}"] if r.warn else []
+    made += ["--no-requeue"] if r.once else []
     return made
 
 

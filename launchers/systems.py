@@ -77,7 +77,8 @@ class Request(Struct, frozen=True):
     ``parts`` is the size of the job array (0: no array), ``nodes`` and ``slots`` the nodes
     and the processors on each; ``walltime`` and ``warn`` (before its end) are seconds, 0 for
     none; ``output`` is a file for what the system itself says; ``more`` are directives of the
-    user's, without the mark.
+    user's, without the mark.  A job that runs ``once`` is not started again when its node
+    fails.
     """
 
     name: str
@@ -90,6 +91,7 @@ class Request(Struct, frozen=True):
     walltime: int = 0
     warn: int = 0
     more: tuple[str, ...] = ()
+    once: bool = False
 
 
 Read = Callable[[Answer], dict[str, News]]

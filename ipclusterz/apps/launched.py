@@ -20,6 +20,7 @@ from typing import Any
 
 _ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 _LINE_LIMIT = 1 << 20
+_LAST_SECONDS = 10.0  # of a job's time, for a controller to end in order
 
 
 class Streams:
@@ -61,7 +62,7 @@ class Streams:
 
 
 class Folder:
-    """A folder that takes the place of the two ends, for an agent in a batch job.
+    """A folder that takes the place of the two ends, in a batch job.
 
     There is no pipe to its launcher: it reads ``handover.json``, and writes its events into a
     file of its own.  ``stop`` is None: the job's end is the batch system's business.
@@ -75,8 +76,8 @@ class Folder:
         self._status = -1
 
     def line(self) -> dict[str, Any]:
-        """Return the configuration, with the connector in it."""
-        from ipclusterz.core.batchjob import job_here
+        """Return the configuration; an agent's has the connector in it."""
+        from ipclusterz.core.batchjob import CONTROLLERS, job_here
         from ipclusterz.error import LaunchError
         from ipclusterz.files import read_private
 
@@ -88,28 +89,42 @@ class Folder:
                 f"{path} is not there (any more): the cluster that submitted this job was"
                 " stopped, or this node does not share that file system"
             ) from None
-        n, per = int(told["n"]), int(told["per"])
         config = told["config"]
-        config["connector_text"] = told["connector"]
-        config["n"] = per if self._part < 0 else min(per, n - self._part * per)
-        config["job"] = job_here(os.environ) or "unnamed"
-        config["ends_in"] = _seconds_left(float(told["walltime"]))
-        config["drain"] = told["drain"]
-        if config["n"] < 1:
-            raise LaunchError(f"part {self._part} of {n} engines, {per} each, has none to do")
+        job = job_here(os.environ) or "unnamed"
+        ends_in = _seconds_left(float(told["walltime"]))
+        if "connector" in told:
+            self._agent(config, told)
+            config.update(job=job, ends_in=ends_in)
+        else:
+            os.environ[CONTROLLERS] = job
+            _end_before(ends_in)
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
         name = f"events.{max(self._part, 0)}"
         self._status = os.open(os.path.join(self._path, name), flags, 0o600)
         # The proof that the job runs: sooner than the batch system is asked again.
         node = os.environ.get("SLURMD_NODENAME") or os.uname().nodename.partition(".")[0]
-        self.status({"event": "begun", "job": config["job"], "node": node})
+        self.status({"event": "begun", "job": job, "node": node})
         return {"config": config}
 
+    def _agent(self, config: dict[str, Any], told: dict[str, Any]) -> None:
+        from ipclusterz.error import LaunchError
+
+        n, per = int(told["n"]), int(told["per"])
+        config["connector_text"] = told["connector"]
+        config["n"] = per if self._part < 0 else min(per, n - self._part * per)
+        config["drain"] = told["drain"]
+        if config["n"] < 1:
+            raise LaunchError(f"part {self._part} of {n} engines, {per} each, has none to do")
+
     def status(self, event: dict[str, Any]) -> None:
-        """Write one event; nobody may be there to read it."""
+        """Write one event; nobody may be there to read it.
+
+        A connector stays out: those who may read it find it in the profile.
+        """
+        told = {name: value for name, value in event.items() if name != "engine_connector"}
         try:
             if self._status >= 0:
-                os.write(self._status, json.dumps(event).encode() + b"\n")
+                os.write(self._status, json.dumps(told).encode() + b"\n")
         except OSError:
             pass
         if text := event.get("text"):
@@ -124,6 +139,19 @@ def _seconds_left(walltime: float) -> float:
 
         return max(float(end) - time.time(), 1.0)
     return walltime
+
+
+def _end_before(ends_in: float) -> None:
+    """Have a controller end in order shortly before its job does.
+
+    Some systems kill at the limit without a word; peers and files would be left behind.  An
+    alarm, because the controller forks and has neither threads nor a clock of its own.
+    """
+    import signal
+
+    if ends_in > 0:
+        signal.signal(signal.SIGALRM, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+        signal.setitimer(signal.ITIMER_REAL, max(ends_in - _LAST_SECONDS, ends_in / 2))
 
 
 def _folder(arguments: list[str]) -> Folder | None:

@@ -60,6 +60,10 @@ class Report:
             self._say(str(event.get("text", "")))
         elif kind == "error" and self.up:
             print(event.get("text", ""), file=sys.stderr, flush=True)
+        elif kind == "told":
+            self._say(str(event["text"]))
+        elif kind == "waiting" and event.get("queue") and self.up:
+            pass  # for days, perhaps: what changes is told as news of the job
         elif kind in _NOTES:
             text = str(event.get("text") or event.get("reason") or "")
             # What a launcher tells of a host is not a wait that has another reason each time.

@@ -39,7 +39,11 @@ _LOOK_SECONDS = 1.0
 _START_ALIASES = {
     "n": ("StartApp.n", "Engines to start. [one per usable core]"),
     "engines": ("StartApp.engines", "The launcher of engines. [local]"),
-    "controller": ("StartApp.controller", "ssh: start all of it on another host. [local]"),
+    "controller": (
+        "StartApp.controller",
+        "slurm, pbs ...: run the controller in a batch job too; ssh: all of it on another host."
+        " [local]",
+    ),
     "controller-host": ("StartApp.controller_host", "That host, [USER@]HOST[:PORT]."),
     "delay": ("StartApp.delay", "Seconds between controller and engines. [0]"),
     "timeout": ("StartApp.timeout", "Seconds to wait for the engines. [60]"),
@@ -64,7 +68,9 @@ class StartApp(BaseApp):
         "Starts one controller and engines on this machine.\n\n"
         "Runs until Ctrl-C: once stops cleanly, twice kills.  With --daemon it returns when\n"
         "the engines are ready, and 'ipclusterz stop' stops them.  Engines in batch jobs are\n"
-        "always watched in the background; -h with --engines=slurm shows their options."
+        "always watched in the background; -h with --engines=slurm shows their options.\n"
+        "With --controller=slurm as well, the controller runs in a job of its own, for which\n"
+        "clients wait."
     )
     examples = Unicode(
         "\nipclusterz start -n 4\n"
@@ -83,7 +89,9 @@ class StartApp(BaseApp):
         config=True
     )
     engines = Unicode("local", help="The launcher of the engines.").tag(config=True)
-    controller = Unicode("local", help="Where it is started: local, or ssh.").tag(config=True)
+    controller = Unicode(
+        "local", help="Where it is started: local, ssh, or the batch system of the engines."
+    ).tag(config=True)
     controller_host = Unicode("", help="The host for --controller=ssh.").tag(config=True)
     daemon = Bool(False, help="Return when the engines are ready.").tag(config=True)
     foreground = Bool(
@@ -183,7 +191,7 @@ class StartApp(BaseApp):
 
     def start(self) -> Any:
         """Start everything, then stay with it; return the exit code."""
-        if self.controller != "local":
+        if self.controller == "ssh":
             return self._elsewhere()
         self._check()
         if self._batch and self._options().get("dry_run"):
@@ -204,8 +212,6 @@ class StartApp(BaseApp):
 
     def _elsewhere(self) -> int:
         """Start all of it on another host; return when it is ready there."""
-        if self.controller != "ssh":
-            raise SettingError(f"--controller is {self.controller!r}: it must be local or ssh")
         from ipclusterz.apps import elsewhere  # only for clusters on other hosts
 
         host, self.daemon = self.controller_host, True
@@ -228,6 +234,7 @@ class StartApp(BaseApp):
         except LaunchError as error:
             raise SettingError(f"--engines={self.engines}: {error}") from None
         self._batch = hasattr(launcher, "preview")
+        self._check_controller()
         if self._batch and not self.n:
             raise SettingError("-n is missing: how many engines shall the jobs run?")
         if self._batch:
@@ -238,11 +245,30 @@ class StartApp(BaseApp):
 
     _batch = False
 
+    def _check_controller(self) -> None:
+        if self.controller != "local":
+            from ipclusterz.cluster import queued  # only for controllers in jobs
+
+            reuse = ControllerApp(config=self.config).reuse_files
+            queued.check(self.controller, self.engines, reuse)
+            if not self._batch:
+                raise SettingError(queued.no_batch_system(self.controller))
+            return
+        for section, values in self.cli_config.items():
+            lost = [name for name in values if name.startswith("controller_")]
+            if lost and section != "StartApp":
+                word = lost[0].replace("_", "-")
+                raise SettingError(
+                    f"--{word} is for a controller in a job: add --controller={self.engines},"
+                    " or leave it out"
+                )
+
     def _dry(self) -> Cluster:
         """Return a cluster like the one to be started, only to be looked at."""
         return Cluster(
             self.n,
             engines=self.engines,
+            controller_launcher=self.controller,
             options=self._options(),
             profile_dir=self.folder.path,
             cluster_id=self.cluster_id,
@@ -273,11 +299,17 @@ class StartApp(BaseApp):
         cluster = self._cluster(notice)
         _interruptible()
         try:
-            self._bring_up(cluster)
-            report.complete("submitted" if self._batch else "ready")
-            for line in self._how_to_go_on():
-                self.say(line)
-            ready()
+            queued = self._queued(cluster)
+            if queued:
+                self._told_up(report, ready)
+            try:
+                self._bring_up(cluster)
+            except ClusterError as error:
+                if queued:  # whoever started it has gone
+                    cluster.note_end(str(error))
+                raise
+            if not queued:
+                self._told_up(report, ready)
             return self._stay(ends)
         except KeyboardInterrupt:
             self.say("stopping")
@@ -292,6 +324,7 @@ class StartApp(BaseApp):
         return Cluster(
             self.n or None,
             engines=self.engines,
+            controller_launcher=self.controller,
             options=self._options(),
             profile_dir=folder.path,
             cluster_id=self.cluster_id,
@@ -305,6 +338,19 @@ class StartApp(BaseApp):
             load_config=False,
             notice=notice,
         )
+
+    def _told_up(self, report: Report, ready: Callable[[], None]) -> None:
+        """Say that it is up, or on its way, and let the command return."""
+        report.complete("submitted" if self._batch else "ready")
+        for line in self._how_to_go_on():
+            self.say(line)
+        ready()
+
+    def _queued(self, cluster: Cluster) -> bool:
+        """Submit a controller's job; tell whether the command is to return while it waits."""
+        if self.controller == "local":
+            return False
+        return not cluster.submit_controller_sync() and not self._options().get("wait")
 
     def _bring_up(self, cluster: Cluster) -> None:
         cluster.start_cluster_sync()
@@ -324,7 +370,8 @@ class StartApp(BaseApp):
                 end = ends.get(timeout=_LOOK_SECONDS)
             except queue.Empty:
                 continue
-            if end["role"] == "controller" and end["code"] == 0:
+            of_ours = self.controller == "local"  # a job's end is told in its system's words
+            if end["role"] == "controller" and end["code"] == 0 and of_ours:
                 self.say("the controller was told to end")
                 return ExitCode.OK
             print(f"{self.name}: {end['text']}", file=sys.stderr, flush=True)

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from typing import TYPE_CHECKING, Any
 
 from traitlets import Bool, Float, Unicode
 
+from ipclusterz.apps import waits
 from ipclusterz.apps.base import BaseApp, ExitCode, NoSuchCluster
 from ipclusterz.cluster import SettingError
 
@@ -96,6 +98,8 @@ class StatusApp(BaseApp):
             raise SettingError("interval and timeout must be more than 0 seconds")
         if self.ssh_command:
             return self._tell_ssh_command()
+        if (found := waits.look(self.folder, self.cluster_id)) and not self._await(found):
+            return ExitCode.OK
         from ipclusterz.apps.overview import NothingRuns, Watch  # sockets: not for help
 
         try:
@@ -110,6 +114,23 @@ class StatusApp(BaseApp):
         finally:
             watch.close()
         return ExitCode.OK
+
+    def _await(self, first: waits.Waits) -> bool:
+        """Show what a controller's job waits for; with ``--watch`` until it is there."""
+        shown = ""
+        found: waits.Waits | None = first
+        try:
+            while found is not None:
+                if found.text != shown:
+                    shown = found.text
+                    print(json.dumps(found.snapshot()) if self.output else shown, flush=True)
+                if not self.watch:
+                    return False
+                time.sleep(self.interval)
+                found = waits.look(self.folder, self.cluster_id)
+        except KeyboardInterrupt:
+            return False
+        return True
 
     def _show(self, seen: Snapshot) -> None:
         if self.output == "json":

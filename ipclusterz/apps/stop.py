@@ -101,7 +101,8 @@ class StopApp(BaseApp):
         if not state.alive():
             self._clear(places)
             states.clean(state)
-            raise AlreadyStopped(f"{which} is not running any more")
+            why = f": {state.ended}" if state.ended else ""
+            raise AlreadyStopped(f"{which} is not running any more{why}")
         states.end(state)
         self._clear(places)
         self.say(f"stopped {which}")
@@ -147,10 +148,10 @@ class ListApp(BaseApp):
             (
                 row["profile"],
                 row["cluster_id"] or "''",
-                {True: "yes", False: "no", None: "?"}[row["running"]],
+                _running(row),
                 str(row["engines"]),
                 row["host"],
-                str(row["controller_pid"] or "-"),
+                str(row["controller_pid"] or _job(row)),
             )
             for row in rows
         ]
@@ -161,8 +162,19 @@ class ListApp(BaseApp):
         return ExitCode.OK
 
 
+def _running(row: dict[str, Any]) -> str:
+    if row["running"] and row["controller_job"] and not row["controller_pid"]:
+        return "waits"
+    return {True: "yes", False: "no", None: "?"}[row["running"]]
+
+
+def _job(row: dict[str, Any]) -> str:
+    return f"job {row['controller_job']}" if row["controller_job"] else "-"
+
+
 def _row(state: states.State) -> dict[str, Any]:
     here = not state.elsewhere()
+    job = state.jobs.get(state.controller_job)
     # Those without a process here are on other hosts, or in batch jobs.
     held = here and state.launcher is not None and state.launcher.alive()
     sets = [
@@ -177,7 +189,9 @@ def _row(state: states.State) -> dict[str, Any]:
         "running": state.alive() if here else None,
         "engines": sum(made.n for made in sets),
         "host": state.host,
-        "controller_pid": state.controller.pid if state.controller else 0,
+        "controller_pid": state.controller.pid if state.controller else state.controller_pid,
+        "controller_job": " ".join(job.ids) if job is not None else "",
+        "ended": state.ended,
         "profile_dir": state.profile_dir,
         "client_file": state.client_file,
         "started": state.started,

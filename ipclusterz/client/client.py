@@ -46,8 +46,9 @@ class Client(HubQuestions, Books, Dask):
     and stores nothing here.  Without it, it is looked for by ``profile`` (default
     ``'default'``) or ``profile_dir``, and ``cluster_id``, below ``ipython_dir`` (default
     ``$IPYTHONDIR`` or ``~/.ipython``).  ``timeout`` is how many seconds connecting may
-    take, and as many again for the SSH server.  ``cluster`` is
-    the :class:`ipclusterz.Cluster` it belongs to, if any.
+    take, and as many again for the SSH server; a controller whose job stands in the queue of
+    a batch system is waited for as long as it does.  ``cluster`` is the
+    :class:`ipclusterz.Cluster` it belongs to, if any.
 
     ``sshserver`` is ``[user@]host[:port]`` to tunnel through, or several with commas, each
     reached from the one before; None takes the connector's, if the controller is not on
@@ -96,13 +97,20 @@ class Client(HubQuestions, Books, Dask):
             tunnel: Tunnel | None
             connector, tunnel = way.fetch(origin, cluster_id, login)
         else:
-            connector, origin = locate.locate(
-                given[0] if given else None,
-                profile=profile,
-                profile_dir=profile_dir,
-                ipython_dir=ipython_dir,
-                cluster_id=cluster_id,
-            )
+            place = {
+                "profile": profile,
+                "profile_dir": profile_dir,
+                "ipython_dir": ipython_dir,
+                "cluster_id": cluster_id,
+            }
+            try:
+                connector, origin = locate.locate(given[0] if given else None, **place)
+            except locate.NoClusterFound:
+                if given:
+                    raise
+                from ipclusterz.client import inqueue  # only where there is no controller
+
+                connector, origin = inqueue.await_controller(**place)
             tunnel = way.open_way(connector, origin, sshserver, login)
         connection = _connect(connector, timeout, origin, tunnel)
         self._begin(connection, profile or "default", cluster, origin)

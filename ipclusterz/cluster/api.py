@@ -49,8 +49,10 @@ class Cluster(Coroutines):
     ...     rc[:].apply_sync(os.getpid)
 
     ``n`` engines are started (default: one per usable core) by the launcher ``engines``
-    (default: ``local``) with its ``options``.  What is not said is taken from the profile's
-    config files.
+    (default: ``local``) with its ``options``.  With ``controller_launcher='slurm'`` (or
+    another batch system, that of the engines) the controller runs in a job as well; starting
+    then takes as long as that stands in the queue.  What is not said is taken from the
+    profile's config files.
     The profile is named by ``profile`` (in ``ipython_dir``) or ``profile_dir``, a path.
     Without a ``cluster_id`` the cluster gets a new one; '' is the profile's main cluster,
     which ``Client()`` finds.  ``controller`` describes the controller
@@ -67,6 +69,7 @@ class Cluster(Coroutines):
         n: int | None = None,
         *,
         engines: str = "",
+        controller_launcher: str = "",
         options: dict[str, Any] | None = None,
         profile: str = "default",
         profile_dir: str | None = None,
@@ -130,7 +133,13 @@ class Cluster(Coroutines):
             log_dir=self.profile.log if log_to_file else "",
             own=own,
             passing=cluster_id is None,
+            controller_launcher=controller_launcher or said.start.get("controller", "local"),
         )
+        if plan.controller_launcher not in ("local", launcher):
+            raise SettingError(
+                f"controller_launcher is {plan.controller_launcher!r} and engines is"
+                f" {launcher!r}: it must be local, or the batch system of the engines as well"
+            )
         self._deployed = Deployment(plan, notice)
         self._attached: states.State | None = None
         self._client: Client | None = None
@@ -200,6 +209,10 @@ class Cluster(Coroutines):
         end = self._deployed.controller_end
         return end.text if end is not None else ""
 
+    def note_end(self, text: str) -> None:
+        """Keep, for those who look for the cluster later, why it is being stopped."""
+        self._deployed.last_words = text
+
     @classmethod
     def from_file(
         cls,
@@ -240,6 +253,7 @@ class Cluster(Coroutines):
         if not arguments.get("engines") and state.mode:
             arguments["engines"] = state.mode
             arguments["options"] = {**state.options, **(arguments.get("options") or {})}
+        arguments.setdefault("controller_launcher", "local")  # it has its controller
         made = cls(profile_dir=state.profile_dir, cluster_id=state.cluster_id, **arguments)
         made._attached = state
         made._deployed.attach(state)
@@ -264,7 +278,12 @@ class Cluster(Coroutines):
         if not hasattr(launcher, "preview"):
             raise LaunchError("only launchers for batch systems have something to preview")
         spec = self._deployed.engines_spec(n or self.n or 1, "e1")
-        return str(launcher.preview(spec))
+        shown = str(launcher.preview(spec))
+        if self._deployed.plan.controller_launcher == "local":
+            return shown
+        from ipclusterz.cluster import queued  # only for controllers in jobs
+
+        return f"{queued.preview(self._deployed.plan)}\n\n{shown}"
 
     # -- start -----------------------------------------------------------------------------
 
@@ -276,6 +295,16 @@ class Cluster(Coroutines):
         with _StopOnError(self):
             self._deployed.launch_controller()
             self._deployed.await_controller()
+
+    def submit_controller_sync(self) -> bool:
+        """Submit the job of a controller in a batch job; tell whether it listens already.
+
+        Returns when the batch system has told what the job waits for, which takes seconds;
+        :meth:`start_cluster_sync` goes on from there.  Raises what it raises.
+        """
+        with _StopOnError(self):
+            self._deployed.launch_controller()
+            return self._deployed.await_first_news()
 
     def start_engines_sync(self, n: int | None = None, engine_set_id: str | None = None) -> str:
         """Start ``n`` more engines, wait until they are ready, return the set's id."""
@@ -326,6 +355,8 @@ class Cluster(Coroutines):
         return Client(self.client_file, cluster=self, **arguments)
 
     def _launch(self, n: int | None) -> EngineSet:
+        if self.problem and self._deployed.plan.controller_launcher != "local":
+            raise LaunchError(self.problem)  # its job was submitted before, and has ended
         if not self.running:
             self._deployed.check_engines(n or self.n)
             self._deployed.launch_controller()
@@ -462,13 +493,13 @@ class _StopOnError:
             self._cluster.stop_cluster_sync()
 
 
-
 def _not_negative(name: str, usual: int, said: int | None) -> int:
     """Return what was said of a number, else what is usual; SettingError below zero."""
     value = usual if said is None else said
     if value < 0:
         raise SettingError(f"{name} is {value}: it must be 0 or more")
     return value
+
 
 def _profile(name: str, path: str | None, root: str | None) -> ProfileDir:
     return ProfileDir(path) if path else find_profile(name, root)

@@ -25,7 +25,7 @@ from ipclusterz.cluster.kept import settle
 from ipclusterz.cluster.settings import ControllerSettings, SettingError, usable_cores
 from ipclusterz.cluster.spec import agent_spec, connector_line, controller_spec
 from ipclusterz.cluster.watch import Watcher
-from ipclusterz.core.config import AgentConfig
+from ipclusterz.core.config import AgentConfig, ControllerConfig
 from ipclusterz.error import ClusterError, KernelError, LaunchError
 from ipclusterz.error import TimeoutError as OurTimeoutError
 from ipclusterz.files import quote, read_private, remove
@@ -46,6 +46,7 @@ _TELL_SECONDS = 5.0
 _LAST_WORDS_SECONDS = 1.0
 _ORPHAN_SECONDS = 5.0
 _ONCE = ("wait", "dry_run")  # options that are about one launch
+_FOR_EVER = float("inf")
 _NEWS_SECONDS = 10.0  # for a batch system to tell why a job waits
 
 
@@ -59,6 +60,8 @@ class Plan(Struct):
     ``options`` are those of the launcher of engines.  ``own`` says that this process is a
     command of ours and may be told to end; ``timeout`` (seconds) bounds each wait for a
     start; ``passing`` says that the cluster id is used once and never again.
+    ``controller_launcher`` is ``local``, or a batch system's: see
+    :mod:`ipclusterz.cluster.queued`.
     """
 
     profile: ProfileDir
@@ -72,6 +75,7 @@ class Plan(Struct):
     log_dir: str = ""
     own: bool = False
     passing: bool = False
+    controller_launcher: str = "local"
 
 
 class Deployment:
@@ -91,6 +95,11 @@ class Deployment:
         self._launched = 0
         self._telling = False
         self._foreign = False
+        self._said = ""
+        self._standing: Event = {}
+        self.last_words = ""
+        """Why a controller in a job is stopped, for those who look for the cluster later."""
+        self._voice: Callable[[Event], None] | None = None
 
     @property
     def running(self) -> bool:
@@ -108,28 +117,64 @@ class Deployment:
         plan = self.plan
         if self.running:
             raise AlreadyRunning(f"this cluster ({plan.cluster_id!r}) is started already")
+        if plan.controller_launcher != "local":
+            self._submit_controller()
+            return
         plan.profile.create()
         if plan.log_dir:
             logs.prune(plan.log_dir)
         with states.lock(plan.profile):
             kept = check_free(plan.profile, plan.cluster_id)
             config = settle(plan.controller, plan.profile, plan.cluster_id)
-            config.log_dir, config.log_level = plan.log_dir, plan.log_level
-            if not config.reuse:
-                # A client must not find, nor wait on, a connector from before.
-                remove(config.client_file)
-                remove(config.engine_file)
-            state = states.new(plan.profile, plan.cluster_id, plan.own)
-            state.reuse = config.reuse
-            state.jobs = kept
-            state.mode = plan.launcher
-            state.options = {k: v for k, v in plan.options.items() if k not in _ONCE}
+            state = self._new_state(config, kept)
             job = get_launcher("local").start(controller_spec(config, state.token))
             state.controller = states.Process.of(job.pid)
             self.controller, self.controller_end, self.ready = job, None, None
             self.state = state
             states.write(state)
         self._watch(job)
+
+    def _new_state(
+        self, config: ControllerConfig, kept: dict[str, states.BatchJobs]
+    ) -> states.State:
+        """Return the state of a cluster that is about to start; its log settings are made."""
+        plan = self.plan
+        config.log_dir, config.log_level = plan.log_dir, plan.log_level
+        if not config.reuse:
+            # A client must not find, nor wait on, a connector from before.
+            remove(config.client_file)
+            remove(config.engine_file)
+        state = states.new(plan.profile, plan.cluster_id, plan.own)
+        state.reuse = config.reuse
+        state.jobs = kept
+        state.mode = plan.launcher
+        state.options = {k: v for k, v in plan.options.items() if k not in _ONCE}
+        return state
+
+    def _submit_controller(self) -> None:
+        """Submit the controller's job, and note it for whoever stops the cluster."""
+        from ipclusterz.cluster import queued  # only for controllers in jobs
+
+        plan = self.plan
+        if self._notice is None:
+            self._voice = queued.Voice()
+        launcher = queued.launcher_of(plan)
+        told: list[str] = []
+        config = queued.configure(plan, launcher.options.allow_loopback, told.append)
+        plan.profile.create()
+        if plan.log_dir:
+            logs.prune(plan.log_dir)
+        with states.lock(plan.profile):
+            state = self._new_state(config, check_free(plan.profile, plan.cluster_id))
+            state.controller_job = queued.NAME
+            self.controller_end, self.ready, self._said, self._standing = None, None, "", {}
+            self.state = state
+            states.write(state)  # first of all: nobody else takes this id meanwhile
+        for text in told:
+            self._say({"event": "told", "text": text})
+        self.controller = queued.submit(launcher, config, state.token, plan.profile)
+        self._remember_jobs(queued.NAME, self.controller)
+        self._watch(self.controller)
 
     def launch_engines(self, n: int | None = None, name: str | None = None) -> EngineSet:
         """Start a process for ``n`` engines; it is given the connector when there is one."""
@@ -147,7 +192,7 @@ class Deployment:
         self._watch(job)
         if self.ready is not None:
             self._tell(made)
-            self._remember_jobs(made)
+            self._remember_jobs(made.id, made.job, made.n)
         return made
 
     def launcher(self) -> Launcher:
@@ -158,6 +203,14 @@ class Deployment:
     def check_engines(self, n: int | None) -> None:
         """Raise LaunchError if the launcher knows already that it cannot start engines."""
         launcher = self.launcher()
+        state = self.state
+        if self._foreign and state and state.controller_job and not state.controller_pid:
+            from ipclusterz.cluster import queued  # only for controllers in jobs
+
+            raise LaunchError(
+                f"the controller does not run yet: {queued.standing(state)}; add engines when"
+                " it does ('ipclusterz status' tells)"
+            )
         check = getattr(launcher, "check", None)
         if check is not None:
             check(self.engines_spec(n or _default_n(launcher), "check"))
@@ -193,18 +246,22 @@ class Deployment:
             self.state = state
             states.write(state)
 
-    def _remember_jobs(self, made: EngineSet, told: Event | None = None) -> None:
+    def _remember_jobs(
+        self, name: str, job: Job, n: int = 0, told: Event | None = None
+    ) -> None:
         """Note batch jobs in the state file, so that others can cancel and show them."""
-        record = getattr(made.job, "record", None)
-        if record is None or self.state is None or not made.job.ids:  # type: ignore[attr-defined]
+        record = getattr(job, "record", None)
+        if record is None or self.state is None or not job.ids:  # type: ignore[attr-defined]
             return
         with states.lock(self.plan.profile):
             state = states.read(self.state.path)
             if state is None:
                 return
-            known = state.jobs.setdefault(made.id, states.BatchJobs(**record(), n=made.n))
-            if told is not None:
+            known = state.jobs.setdefault(name, states.BatchJobs(**record(), n=n))
+            if told is not None and "job" in told:
                 known.texts[told["job"]] = told["text"]
+            elif told is not None:
+                state.controller_pid = int(told["pid"])
             self.state = state
             try:
                 states.write(state)
@@ -212,8 +269,39 @@ class Deployment:
                 pass  # the same as for folders
 
     def await_controller(self) -> None:
-        """Wait until the controller listens; LaunchError with its own words if it cannot."""
-        self._wait(lambda: self.ready is not None, lambda: "the controller to listen")
+        """Wait until the controller listens; LaunchError with its own words if it cannot.
+
+        One in a batch job is waited for as long as that stands in the queue.
+        """
+        if not getattr(self.controller, "patient", False):
+            self._wait(lambda: self.ready is not None, lambda: "the controller to listen")
+            return
+        self._wait(
+            self._job_ready,
+            lambda: f"the controller; {self._standing.get('text', 'its job was submitted')}",
+            _FOR_EVER,
+        )
+
+    def await_first_news(self) -> bool:
+        """Wait until a controller's job is known to wait, or listens; tell whether it does.
+
+        Not longer than a batch system may take to say so.
+        """
+        what = "the batch system to tell of the controller's job"
+        for done in (
+            lambda: self._standing.get("state", "submitted") != "submitted",
+            lambda: self._standing.get("state") == "pending" or self._job_ready(),
+        ):
+            self._wait(done, lambda: what, _NEWS_SECONDS, strict=False)
+        return self._job_ready()
+
+    def _job_ready(self) -> bool:
+        from ipclusterz.cluster import queued  # only for controllers in jobs
+
+        plan = self.plan
+        return self.ready is not None and queued.readable(
+            plan.profile, plan.cluster_id, int(self.ready["pid"])
+        )
 
     def await_engines(self, made: EngineSet) -> None:
         """Wait until a set is complete; LaunchError with the engine's words if it cannot.
@@ -256,7 +344,7 @@ class Deployment:
         self._wait(
             lambda: made.failed or len(made.ready) >= wanted,
             lambda: f"engines, {len(made.ready)}/{wanted} are ready; {made.standing}",
-            float("inf"),
+            _FOR_EVER,
         )
         if made.failed:
             raise LaunchError(made.explanation)
@@ -284,7 +372,7 @@ class Deployment:
         """Stop everything that was started here and remove what it left."""
         with self._changed:
             jobs = [made.job for made in self.sets.values()]
-            own = set(self.sets)
+            own = {*self.sets, self.state.controller_job if self.state else ""}
             if self.controller is not None:
                 jobs.append(self.controller)
         # May be interrupted, and called again with less patience.
@@ -294,12 +382,16 @@ class Deployment:
             states.sweep(self.state.token)
         self.sets.clear()
         state, self.state = self.state, None
+        end = self.controller_end
         self.controller, self.controller_end, self.ready = None, None, None
         if state is not None and not self._foreign:
             # Ours are cancelled, as far as that is possible; others may have added some.
             added = states.read(state.path) or state
             state.jobs = {name: made for name, made in added.jobs.items() if name not in own}
             states.clean(state)
+            why = self.last_words or (end.text if end is not None else "")
+            if why and state.controller_job and self.plan.own:
+                states.write(states.ended(state, why))
             if self.plan.passing and self.plan.log_dir:
                 logs.forget_empty(self.plan.log_dir, self.plan.cluster_id)
         if self._watcher is not None:
@@ -349,7 +441,8 @@ class Deployment:
                 if left <= 0:
                     raise OurTimeoutError(self._late(what()))
                 if not self._changed.wait(min(left, _TELL_SECONDS)):
-                    self._say({"event": "waiting", "text": f"waiting for {what()}"})
+                    event = {"event": "waiting", "text": f"waiting for {what()}"}
+                    self._say({**event, "queue": seconds == _FOR_EVER})
 
     def _check(self, done: Callable[[], bool]) -> bool:
         if done():
@@ -371,7 +464,10 @@ class Deployment:
                 if event["event"] == "ready":
                     self._controller_ready(event)
                 elif event["event"] == "renewed" and self.ready is not None:
-                    self.ready["engine_connector"] = event["engine_connector"]
+                    # Without one in the files of a batch job: then the file is read.
+                    self.ready["engine_connector"] = event.get("engine_connector", "")
+                elif event["event"] == "error":
+                    self._said = str(event.get("text", ""))
             else:
                 for made in self.sets.values():
                     if made.job is job:
@@ -428,10 +524,28 @@ class Deployment:
 
     def _note_job(self, job: Job, event: Event) -> None:
         """Hand news of a batch job to the hub, for clients, and to the state file."""
+        if job is self.controller and self.state is not None:
+            self._note_controller(job, event)
+            return
         if event["event"] != "job" or self.state is None:
             return
         for made in [made for made in self.sets.values() if made.job is job]:
-            self._remember_jobs(made, event)
+            self._remember_jobs(made.id, job, made.n, event)
+        self._tell_hub(event)
+
+    def _note_controller(self, job: Job, event: Event) -> None:
+        """Note where a controller's job stands; the hub hears of it once there is one."""
+        if self.state is None or not self.state.controller_job:
+            return
+        if event["event"] == "job":
+            self._standing = event
+        elif event["event"] != "ready":
+            return
+        self._remember_jobs(self.state.controller_job, job, told=event)
+        if self.ready is not None and self._standing:
+            self._tell_hub(self._standing)
+
+    def _tell_hub(self, event: Event) -> None:
         if self._teller is None:
             plan = self.plan
             self._teller = HubTeller(plan.profile.connector("client", plan.cluster_id))
@@ -455,6 +569,8 @@ class Deployment:
     def _on_end(self, job: Job, state: JobState) -> None:
         with self._changed:
             if job is self.controller:
+                if getattr(job, "patient", False) and self._said not in state.text:
+                    state = JobState(state.code, f"{self._said}\n{state.text}")
                 self.controller_end = state
             for made in self.sets.values():
                 if made.job is job:
@@ -466,6 +582,8 @@ class Deployment:
     def _say(self, event: Event) -> None:
         if self._notice is not None:
             self._notice(event)
+        elif self._voice is not None:
+            self._voice(event)
 
 
 def _default_n(launcher: Launcher) -> int:
@@ -483,6 +601,9 @@ def check_free(profile: ProfileDir, cluster_id: str) -> dict[str, states.BatchJo
     """
     old = states.read(profile.state_file(cluster_id))
     if old is None:
+        return {}
+    if old.ended:
+        states.clean(old)
         return {}
     which = f"cluster {cluster_id!r}" if cluster_id else "a cluster"
     option = f" --cluster-id={cluster_id}" if cluster_id else ""

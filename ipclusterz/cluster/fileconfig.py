@@ -36,7 +36,7 @@ _OTHERS = frozenset(
 )
 _KNOWN = frozenset(("ControllerApp", "EngineApp", "StartApp"))
 _OF_LAUNCHERS = frozenset(("connector_text", "env", "job", "ends_in", "drain"))
-_START = frozenset(("n", "engines", "daemon", "foreground", "delay", "timeout"))
+_START = frozenset(("n", "engines", "controller", "daemon", "foreground", "delay", "timeout"))
 _LIFELESS = ("c = get_config()", "c = get_config()  # noqa")
 
 

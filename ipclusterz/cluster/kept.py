@@ -52,10 +52,12 @@ class Kept(Struct):
 
 
 def settle(
-    settings: ControllerSettings, profile: ProfileDir, cluster_id: str
+    settings: ControllerSettings, profile: ProfileDir, cluster_id: str, here: bool = True
 ) -> ControllerConfig:
     """Turn settings into a complete configuration; with ``-r``, keep it or compare.
 
+    What is said of addresses is looked up on this host, unless the controller will run on
+    another one (``here`` is False), which has its own.
     Raises SettingError when a setting cannot be used or contradicts what was kept, and
     ConnectorError when the key file is not private or not readable.
     """
@@ -69,7 +71,8 @@ def settle(
         config.db = os.path.join(settings.db_dir or profile.path, "tasks.db")
     if not settings.reuse_files:
         config.ip = config.ip or LOOPBACK
-        _addresses(config)
+        if here:
+            _addresses(config)
         if settings.execkey:
             config.exec_key = stretch(settings.execkey, os.urandom(16))
         return config

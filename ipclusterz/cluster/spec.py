@@ -34,6 +34,24 @@ def controller_spec(config: ControllerConfig, token: str) -> LaunchSpec:
     )
 
 
+def controller_job_spec(
+    config: ControllerConfig, token: str, profile: ProfileDir
+) -> LaunchSpec:
+    """Return the launch of a controller in a job of a batch system."""
+    which = "-".join(filter(None, (config.cluster_id, "controller")))
+    label = "-".join(filter(None, ("ipcontrollerz", config.cluster_id)))
+    return LaunchSpec(
+        argv=_argv("controller"),
+        name="the controller",
+        stdin=config_line(config),
+        folder=os.path.join(profile.path, "jobs", f"{which}-{token[:8]}"),
+        label=label,
+        profile_dir=profile.path,
+        cluster_id=config.cluster_id,
+        log_dir=config.log_dir,
+    )
+
+
 def agent_spec(
     config: AgentConfig, token: str, label: str, profile: ProfileDir | None = None
 ) -> LaunchSpec:

@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from ipclusterz.error import ClusterError
 from ipclusterz.files import remove, way_out
@@ -26,6 +27,8 @@ from ipclusterz.paths import ProfileDir, boot_id, process_space
 
 TOKEN = "IPCLUSTERZ_CLUSTER"
 """The environment variable that marks all processes of one cluster, engines included."""
+
+_SKEW_SECONDS = 600.0  # by which the clocks of two hosts may differ
 
 _OURS = "ipclusterz-"  # what folders that may be removed begin with
 
@@ -67,6 +70,9 @@ class State(msgspec.Struct, kw_only=True):
     ``away`` are places on other hosts where a set of engines is, as its launcher knows them.
     ``remote`` is the SSH server of a host that all of it runs on, started from here;
     ``remote_words`` are the options that name it there.
+    ``controller_job`` is the entry of ``jobs`` that the controller runs in, '' for a process;
+    ``controller_pid`` is its process there, 0 until it has said that it is ready.  ``ended``
+    is why such a cluster ended by itself: nothing of it is left then.
     """
 
     cluster_id: str
@@ -91,6 +97,9 @@ class State(msgspec.Struct, kw_only=True):
     away: dict[str, list[dict[str, Any]]] = {}
     remote: str = ""
     remote_words: list[str] = []
+    controller_job: str = ""
+    controller_pid: int = 0
+    ended: str = ""
 
     @property
     def path(self) -> str:
@@ -113,7 +122,7 @@ class State(msgspec.Struct, kw_only=True):
 
         This host under an earlier boot is not elsewhere: nothing survived that.
         """
-        if self.here():
+        if self.here() or self.ended:
             return False
         return self.host != socket.gethostname() or self.boot_id == boot_id()
 
@@ -123,8 +132,22 @@ class State(msgspec.Struct, kw_only=True):
         return found + list(self.engine_sets.values())
 
     def alive(self) -> bool:
-        """Tell whether anything of it runs on this host."""
-        return self.here() and any(process.alive() for process in self.processes())
+        """Tell whether anything of it runs on this host, or in a job it waits for.
+
+        Where nobody watches a controller's job any more its batch system is asked; one that
+        does not answer leaves the job alive.
+        """
+        if not self.here():
+            return False
+        if any(process.alive() for process in self.processes()):
+            return True
+        if not self.controller_job:
+            return False
+        if self.launcher is not None and self.launcher.alive():
+            return True
+        from ipclusterz.cluster import queued  # only for controllers in jobs
+
+        return queued.lives(self)
 
 
 def new(profile: ProfileDir, cluster_id: str, own: bool) -> State:
@@ -141,6 +164,13 @@ def new(profile: ProfileDir, cluster_id: str, own: bool) -> State:
         engine_file=profile.connector("engine", cluster_id),
         started=time.time(),
         space=process_space(),
+    )
+
+
+def ended(state: State, text: str) -> State:
+    """Return what is kept of a cluster that has ended by itself: why, for who asks."""
+    return replace(
+        state, launcher=None, engine_sets={}, jobs={}, away={}, controller_job="", ended=text
     )
 
 
@@ -278,7 +308,7 @@ def clean(state: State) -> None:
             _remove_folder(folder)
     if not state.reuse:
         for path in (state.client_file, state.engine_file):
-            if _written_by(path, state.controller):
+            if _written_by(path, state):
                 remove(path)
     remove(state.path)
 
@@ -298,13 +328,18 @@ def cancel_jobs(state: State) -> list[str]:
     return problems
 
 
-def _written_by(path: str, controller: Process | None) -> bool:
+def _written_by(path: str, state: State) -> bool:
     try:
         with open(path, "rb") as file:
             document: Any = json.load(file)
     except (OSError, ValueError):
         return False
-    return controller is not None and document.get("pid") == controller.pid
+    if state.controller_job:
+        # Its number may not have come through to us before the end.
+        known = state.controller_pid or document.get("pid")
+        young = float(document.get("started", 0)) > state.started - _SKEW_SECONDS
+        return young and document.get("pid") == known
+    return state.controller is not None and document.get("pid") == state.controller.pid
 
 
 def _remove_folder(folder: str) -> None:

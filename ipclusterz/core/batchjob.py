@@ -18,6 +18,9 @@ from collections.abc import Mapping
 VARIABLE = "IPCLUSTERZ_JOB"
 """Names the job for systems that do not tell a job its name by themselves."""
 
+CONTROLLERS = "IPCLUSTERZ_CONTROLLERS_JOB"
+"""Names the job of a controller to the controller's own processes."""
+
 _ID = re.compile(r"(\d+)(?:\[(\d*)\]|_(\d+)|\.(\d+)(?=$))?(?:\..*)?$")
 
 
@@ -41,6 +44,16 @@ def job_here(environ: Mapping[str, str]) -> str:
     if (job := get("JOB_ID")) and (task := get("SGE_TASK_ID")):
         return job if task == "undefined" else f"{job}.{task}"
     return ""
+
+
+def controllers_job(environ: Mapping[str, str]) -> str:
+    """Return what to say of the end of a controller in a batch job, '' for others.
+
+    >>> controllers_job({"IPCLUSTERZ_CONTROLLERS_JOB": "7"})
+    ': its batch job 7 was ended (ipclusterz status tells why)'
+    """
+    job = environ.get(CONTROLLERS)
+    return f": its batch job {job} was ended (ipclusterz status tells why)" if job else ""
 
 
 def parse_id(name: str) -> tuple[int, int | None] | None:

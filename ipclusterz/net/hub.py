@@ -21,6 +21,7 @@ from zmq.utils import z85
 from ipclusterz.core import message as m
 from ipclusterz.core import registry as r
 from ipclusterz.core.addresses import is_loopback
+from ipclusterz.core.batchjob import controllers_job
 from ipclusterz.core.message import Channel, Role
 from ipclusterz.net import host, sockets
 from ipclusterz.net.door import Door

@@ -13,13 +13,14 @@ from pathlib import Path
 import pytest
 
 import ipclusterz as ipp
-from ipclusterz.error import EngineError
+from ipclusterz.error import ControllerLost, EngineError
 from tests.batch.conftest import START
 from tests.lab import slurm as lab
 from tests.lab.slurm import Slurm
 from tests.running import Running, eventually, run
 
 pytestmark = pytest.mark.timeout(120)
+PBS = {"slurm": "", "pbs": "'s PBS"}
 
 
 def node() -> str:
@@ -196,6 +197,47 @@ def test_the_ready_made_profile_listens_where_nodes_can_come(slurm: Slurm) -> No
     assert made.returncode == 0, made.stderr
     started = run("ipclusterz start --profile=slurm -n 2 --wait=2")
     assert started.returncode == 0, started.stderr
+    assert "controller up: tcp://127." not in started.stdout
+    with ipp.Client(profile="slurm") as rc:
+        assert rc[:].apply_sync(int, "4") == [4, 4]
+    assert run("ipclusterz stop --profile=slurm").returncode == 0
+    slurm.until(lambda: not slurm.queue(), "an empty queue")
+
+
+@pytest.mark.parametrize("mode", ["slurm", "pbs"])
+def test_a_controller_in_a_job(mode: str, slurm: Slurm) -> None:
+    """Held in the queue, then with results, then cancelled from outside."""
+    line = f"{START} -n 2 --controller={mode} --engines={mode} --walltime=5m"
+    with slurm.full():
+        started = run(line)
+        assert started.returncode == 0, started.stderr
+        (job,) = slurm.queue()
+        assert f"job {job} (the controller) waits" in started.stdout
+        assert f"waits for its controller: Slurm{PBS[mode]} job {job} (the" in status()
+    with ipp.Client() as rc:  # as soon as there is room
+        rc.wait_for_engines(2, timeout=60)
+        assert rc[:].apply_sync(int, "6") == [6, 6]
+        assert len(slurm.queue()) == 2
+        running = rc[0].apply_async(time.sleep, 600)
+        eventually(lambda: rc.queue_status()[0]["queue"])
+        slurm.run("scancel", job)
+        with pytest.raises(ControllerLost):
+            running.get(timeout=60)
+    slurm.until(lambda: not slurm.queue(), "the engines' job goes with the controller's")
+    said = f"job {job} (the controller) has ended: "
+    eventually(lambda: said in run("ipclusterz status").stderr, timeout=30)
+    run("ipclusterz stop")
+
+
+def test_a_controllers_job_is_stopped_with_the_rest(slurm: Slurm) -> None:
+    made = run("ipclusterz create --profile=slurm")
+    assert made.returncode == 0, made.stderr
+    started = run(
+        "ipclusterz start --profile=slurm --controller=slurm -n 2 --wait=2"
+        " --controller-queue=debug --controller-walltime=10m"
+    )
+    assert started.returncode == 0, started.stderr
+    assert "--client-ip=auto" in started.stdout
     assert "controller up: tcp://127." not in started.stdout
     with ipp.Client(profile="slurm") as rc:
         assert rc[:].apply_sync(int, "4") == [4, 4]

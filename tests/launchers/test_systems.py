@@ -12,6 +12,7 @@ import os
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from ipclusterz.error import LaunchError
 from ipclusterz.launchers import htcondor, lsf, pbs, sge, slurm, systems
@@ -469,3 +470,23 @@ def test_a_command_may_leave_a_process_behind(tmp_path: Path) -> None:
 def test_output_that_is_no_text_is_read_all_the_same() -> None:
     answer = command(["/bin/sh", "-c", r"printf 'a\377b'; exit 3"])
     assert (answer.code, answer.out) == (3, "a�b")
+
+
+@pytest.mark.parametrize(
+    ("system", "line"),
+    [
+        (pbs.OPENPBS, "-r n"),
+        (pbs.TORQUE, "-r n"),
+        (pbs.WRAPPERS, "-r n"),
+        (slurm.SYSTEM, "--no-requeue"),
+        (sge.SYSTEM, "-r n"),
+        (lsf.SYSTEM, "-rn"),
+        (htcondor.SYSTEM, "periodic_remove = JobStatus == 1 && NumJobStarts > 0"),
+    ],
+    ids=lambda value: getattr(value, "name", ""),
+)
+def test_a_controllers_job_is_not_started_again(system: System, line: str) -> None:
+    """Engines' jobs are: they find their controller again."""
+    request = Request(name="x", parts=0, nodes=1, slots=1, output="/o")
+    assert line not in system.directives(request)
+    assert line in system.directives(replace(request, once=True))
