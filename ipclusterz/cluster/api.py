@@ -455,13 +455,13 @@ class _StopOnError:
             self._cluster.stop_cluster_sync()
 
 
-
 def _not_negative(name: str, usual: int, said: int | None) -> int:
     """Return what was said of a number, else what is usual; SettingError below zero."""
     value = usual if said is None else said
     if value < 0:
         raise SettingError(f"{name} is {value}: it must be 0 or more")
     return value
+
 
 def _profile(name: str, path: str | None, root: str | None) -> ProfileDir:
     return ProfileDir(path) if path else find_profile(name, root)
