@@ -390,11 +390,17 @@ class Broker:
 
     def _again(self, task: Task) -> None:
         """Try a task anew on another engine, if there is any other."""
-        task.retries -= 1
+        self._spend(task)
         if task.excluded is None:
             task.excluded = set()
         task.excluded.add(task.engine)
         self._place(task)
+
+    def _spend(self, task: Task) -> None:
+        """Take one retry, and tell the client before the task goes anywhere."""
+        task.retries -= 1
+        if task.client in self.clients:
+            self.out.append((task.client, m.Retried(task.key, task.retries)))
 
     # -- from clients ----------------------------------------------------------------------
 
@@ -640,7 +646,7 @@ class Broker:
     def _survives(self, task: Task, now: float) -> bool:
         """An agent was gone before it called the roll, and may have run this task."""
         if task.retries > 0:
-            task.retries -= 1
+            self._spend(task)
             return True
         self.tasks[task.key] = task
         self._lost(

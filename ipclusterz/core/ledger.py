@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
+from msgspec.structs import replace
+
 from ipclusterz.core import message as m
 from ipclusterz.core.message import Channel
 
@@ -262,11 +264,22 @@ class Ledger:
                 if entry.fn is not None and entry.fn.digest == message.digest:
                     self.out.append((channel, m.Function(message.digest, entry.fn.data)))
                     return
+        elif isinstance(message, m.Retried):
+            self._retried(message.key, message.left)
         elif isinstance(message, m.Waiting):
             if message.reason:
                 self.waiting[channel] = message.reason
             else:
                 self.waiting.pop(channel, None)
+
+    def _retried(self, key: int, left: int) -> None:
+        """Ask for no more retries than are left, should the scheduler be started again."""
+        entry = self.pending.get(key)
+        if entry is None or not isinstance(entry.message, m.Submit):
+            return
+        opt = entry.message.opt
+        if opt is not None:  # which many tasks share
+            entry.message = replace(entry.message, opt=replace(opt, retries=left))
 
     # -- a scheduler that is new to us -----------------------------------------------------
 

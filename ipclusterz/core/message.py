@@ -317,6 +317,16 @@ class Waiting(Message, tag=17):
     reason: str
 
 
+class Retried(Message, tag=19):
+    """Scheduler to client: a task is tried again, ``left`` more times at most.
+
+    So that whoever sends it again to a scheduler that is new asks for no more than that.
+    """
+
+    key: int
+    left: int
+
+
 class Resumed(Message, tag=18):
     """Client to a scheduler new to it: all counters up to ``upto`` are being sent again."""
 
@@ -762,7 +772,7 @@ FromClientQuery = Union[Query, Shutdown]
 ToClientQuery = Union[Answer, Engines, Shutdown]
 FromClientTask = Union[Submit, Function, Cancel, Received, Resumed, Fetch, Chunk]
 FromClientDirect = Union[Request, Function, Cancel, Received, Resumed, Fetch, Chunk]
-ToClientWork = Union[Result, NeedFunction, Waiting, Fetch, Chunk]
+ToClientWork = Union[Result, NeedFunction, Waiting, Retried, Fetch, Chunk]
 FromAgentWork = Union[Result, Returned, Down, RollCall, NeedFunction, Fetch, Chunk]
 ToAgentWork = Union[Assign, Fan, Function, Recall, Withdraw, Received, Fetch, Chunk]
 FromRegistration = Union[Register, EnginesUp, EngineDown, Allocate, Goodbye, Draining]

@@ -418,3 +418,17 @@ def test_giving_up_ends_everything_outstanding_once() -> None:
     client.answer(*keys)
     client.ledger.give_up(m.Failure("", ""))
     assert len(client.got) == 3
+
+
+def test_retries_that_were_spent_are_not_asked_for_again() -> None:
+    """Tasks share their options: what one has spent the others still have."""
+    client = Client()
+    options = m.Options(retries=3)
+    one, other = (client.ledger.reserve() for _ in range(2))
+    for key in (one, other):
+        client.ledger.submit(key, int(Op.APPLY), None, b"data", None, options, client)
+    client.out()
+    client.ledger.handle(TASK, [m.Retried(one, 1), m.Retried(12345, 0)])
+    client.ledger.renewed(TASK)
+    sent = {x.key: x.opt.retries for _, x in client.out() if isinstance(x, m.Submit)}
+    assert sent == {one: 1, other: 3}

@@ -139,7 +139,6 @@ def test_an_agent_that_was_lost_just_before_the_controller(seed: int) -> None:
     storm(seed)
 
 
-@pytest.mark.xfail(strict=True, reason="a restarted scheduler knows of no earlier attempts")
 def test_retries_spent_before_a_restart_count_after_it() -> None:
     """Seed 21102: a task with two retries ran four times."""
     storm(21102)
