@@ -260,7 +260,11 @@ class BaseApp(Application):
         typed = self._origin == "the command line"
         if typed and (found := re.match(r"Error loading argument [\w.]+\.(\w+)=", str(error))):
             return f"{self._option(found[1])} is given more than once and takes one value"
-        text = _in_words(error, self._option if typed else None)
+        text = (
+            _in_words(error, lambda _, trait: self._option(trait))
+            if typed
+            else _in_words(error)
+        )
         return text if typed else f"{self._origin} cannot be used: {text}"
 
     def _option(self, trait: str) -> str:
@@ -296,12 +300,30 @@ _WRONG_TYPE = re.compile(
 )
 
 
-def _in_words(error: Exception, option: Callable[[str], str] | None = None) -> str:
-    """Return what traitlets says of a value in a user's words; ``option`` spells its name."""
+def _in_file(kind: str, name: str) -> str:
+    """Return a setting as config files spell it."""
+    return f"c.{kind}.{name}"
+
+
+def _typed(app: Application) -> Callable[[str, str], str]:
+    """Return how to spell settings of which not all are the app's own: as they were made."""
+    while app.subapp is not None:
+        app = app.subapp
+
+    def spell(kind: str, name: str) -> str:
+        if isinstance(app, BaseApp) and name in app.cli_config.get(kind, {}):
+            return app._option(name)
+        return _in_file(kind, name)
+
+    return spell
+
+
+def _in_words(error: Exception, spell: Callable[[str, str], str] = _in_file) -> str:
+    """Return what traitlets says of a value in a user's words; ``spell`` names the setting."""
     found = _WRONG_TYPE.fullmatch(str(error))
     if found is None:
         return str(error)
-    name = option(found["name"]) if option else f"c.{found['kind']}.{found['name']}"
+    name = spell(found["kind"], found["name"])
     return f"{name} is {found['value']}: it must be {found['wanted']}"
 
 
@@ -345,7 +367,7 @@ def explain(app: Application, error: BaseException) -> int:
         return ExitCode.INTERRUPTED
     code, text = ExitCode.FAILED, str(error)
     if isinstance(error, TraitError):
-        code, text = ExitCode.USAGE, _in_words(error)
+        code, text = ExitCode.USAGE, _in_words(error, _typed(app))
     elif isinstance(error, KernelError):
         code = next((c for kind, c in _CODES if isinstance(error, kind)), code)
     else:
