@@ -5,6 +5,10 @@ each finished task (so it doubles each round trip, as a congestion window does) 
 by what the engine finishes in :data:`AHEAD` seconds at its measured pace.  Long tasks thus go
 one at a time and short ones by the hundred.
 
+A task that may run anywhere waits as the message that brought it: a :class:`Task` is made of
+it when it is given out, or something out of the ordinary happens to it.  Those who cancel a
+million waiting tasks find them by key; what the queue still has of them is passed over.
+
 Tasks are given out in shares, so that one decision serves many short tasks; the agent may
 move a task between its own engines.  When work is misplaced all the same (an engine idles
 while another agent holds tasks that have not begun), agents are asked to give some back.
@@ -12,8 +16,8 @@ while another agent holds tasks that have not begun), agents are asked to give s
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
-from collections.abc import Iterable
+from collections import deque
+from collections.abc import Callable, Iterable
 from heapq import heappop, heappush
 from typing import Any
 
@@ -21,8 +25,9 @@ import msgspec
 
 from ipclusterz.core import message as m
 from ipclusterz.core import policy
-from ipclusterz.core.broker import Agent, Broker, Task
+from ipclusterz.core.broker import COUNTER, Agent, Broker, Task
 from ipclusterz.core.dependency import Dependencies, Ends, Verdict
+from ipclusterz.core.recorder import SMALL
 
 AHEAD = 0.050
 """Seconds of work an engine may hold."""
@@ -44,13 +49,15 @@ _failure = msgspec.msgpack.Decoder(m.Failure)
 class Engine:
     """Load and pace of one engine."""
 
-    __slots__ = ("agent", "credit", "id", "load", "pace")
+    __slots__ = ("agent", "credit", "ended", "id", "load", "pace", "touched")
 
     def __init__(self, id: int, agent: Agent, credit: int) -> None:
         self.id = id
         self.agent = agent
         self.credit = credit
         self.load = 0
+        self.ended = 0  # tasks ended here of the results being looked at
+        self.touched = False  # and whether it is to be offered anew after them
         self.pace = -1.0  # seconds per task, smoothed; below zero: not known
 
 
@@ -62,8 +69,9 @@ class Balancer(Broker):
     ) -> None:
         super().__init__(generation)
         self.engines: dict[int, Engine] = {}
-        # By key, so that cancelling many does not walk over all; see policy.LeastRecent.
-        self.queue: OrderedDict[int, Task] = OrderedDict()
+        self.tasks: dict[int, Any] = {}  # Task, or the Submit of one that waits in the queue
+        self._queue: deque[Any] = deque()  # the same, and some that wait no more
+        self.queued = 0  # how many do
         self._groups: dict[_Allowed, deque[Task]] = {}  # tasks that only some may run
         self._loose: set[_Allowed] = set()  # groups with tasks that new engines may run, too
         self._policy = policy.make(scheme, seed)
@@ -78,13 +86,50 @@ class Balancer(Broker):
         self._verdicts: deque[Verdict] = deque()
         self._judging = False
         self._deadlines: list[tuple[float, int]] = []  # a heap of (time, key)
-        self._handlers[m.Submit] = self._submit
+        self._in_bulk[m.Submit] = self._submits
+        self._in_bulk[m.Result] = self._results
 
     # -- entering --------------------------------------------------------------------------
 
+    def _submits(self, peer: bytes, run: Iterable[m.Submit], now: float) -> None:
+        """Take in what a client sent; flat, for this is the way of every task."""
+        number = self.clients.get(peer)
+        tasks, settling, queue = self.tasks, self._settling, self._queue
+        recorder = self.recorder
+        noted = None if recorder is None else recorder.arrived
+        upto = self._resumed.get(peer, -1) if self._generation else -1
+        usual = not self._limbo and not self._recovering
+        known = b""  # the function that the last task named
+        entered = 0
+        for message in run:
+            key = message.key
+            if key >> m.COUNTER_BITS != number:
+                continue
+            fn = message.fn
+            if fn != known:
+                known = self.functions.own(fn)
+            if (
+                not usual
+                or message.opt is not None
+                or fn != known
+                or len(message.data) > SMALL
+                or key in tasks
+                or key in settling
+                or key & COUNTER <= upto
+            ):
+                self.queued += entered
+                entered = 0
+                self._submit(peer, message, now)
+                continue
+            message.fn = known  # one object for all: memory counts where a million wait
+            tasks[key] = message
+            queue.append(message)
+            entered += 1
+            if noted is not None:
+                noted[key] = (message, now)
+        self.queued += entered
+
     def _submit(self, peer: bytes, message: m.Submit, now: float) -> None:
-        if self.clients.get(peer) != message.key >> m.COUNTER_BITS:
-            return
         task = Task(message.key, peer, message)
         opt = message.opt
         if opt is not None:
@@ -98,7 +143,9 @@ class Balancer(Broker):
             return
         allowed = self._allowed(task)
         if allowed is None:
-            self.queue[task.key] = task
+            task.queued = True
+            self.queued += 1
+            self._queue.append(task)
         elif not allowed:
             self._refuse(task)
         else:
@@ -108,10 +155,18 @@ class Balancer(Broker):
 
     def _replace(self, task: Task, reason: str) -> None:
         if self._allowed(task) is None:
-            self.queue[task.key] = task
-            self.queue.move_to_end(task.key, last=False)
+            task.queued = True
+            self.queued += 1
+            self._queue.appendleft(task)
         else:
             self._place(task)
+
+    def _task(self, key: int) -> Task | None:
+        found = self.tasks.get(key)
+        if type(found) is m.Submit:
+            client = self.numbers.get(key >> m.COUNTER_BITS, b"")
+            found = self.tasks[key] = Task(key, client, found, queued=True)
+        return found
 
     def _allowed(self, task: Task) -> _Allowed | None:
         """Return the engines a task is confined to, or None for any."""
@@ -215,7 +270,13 @@ class Balancer(Broker):
             self._fail(task, m.Status.REFUSED, failure)
 
     def _drop(self, task: Task) -> bool:
-        if self.queue.pop(task.key, None) is not None or self._depending.drop(task.key):
+        if task.queued:
+            task.queued = False
+            self.queued -= 1
+            if not self.queued:
+                self._queue.clear()
+            return True
+        if self._depending.drop(task.key):
             return True
         for group in self._groups.values():
             if task in group:
@@ -267,21 +328,70 @@ class Balancer(Broker):
         """Give waiting tasks to engines with room."""
         if self._groups:
             self._settle_groups()
-        queue = self.queue
-        if not queue:
+        if not self.queued:
             return
         pick = self._policy.pick
         engines = self.engines
         shares = 2 * len(engines)
-        while queue:
+        while self.queued:
             chosen = pick()
             if chosen is None:
                 return
             engine = engines[chosen]
-            share = min(engine.credit - engine.load, -(-len(queue) // shares))
-            for _ in range(share):
-                self._give(queue.popitem(last=False)[1], engine, False)
+            share = min(engine.credit - engine.load, -(-self.queued // shares))
+            self._give_some(engine, share)
             self._offer(engine)
+
+    def _next(self) -> Any:
+        """Take what waits longest out of the queue: a Task, or the message of one."""
+        tasks, queue = self.tasks, self._queue
+        self.queued -= 1
+        while True:
+            head = queue.popleft()
+            found = tasks.get(head.key)
+            if found is None:
+                continue
+            if type(found) is m.Submit:
+                if found is head:
+                    return found
+            elif found.queued and (found is head or found.work is head):
+                found.queued = False
+                return found
+
+    def _give_some(self, engine: Engine, share: int) -> None:
+        """Give the next tasks of the queue to an engine; flat, as :meth:`_submits` is."""
+        agent, chosen = engine.agent, engine.id
+        peer, held, sent = agent.peer, agent.held, agent.functions
+        tasks, numbers = self.tasks, self.numbers
+        take = self._queue.popleft
+        tell = self.out[peer].append
+        attempt = self._base + 1
+        given = 0
+        while share:
+            work = take()
+            key = work.key
+            found = tasks.get(key)
+            if type(found) is m.Submit:
+                if found is not work:
+                    continue  # an old entry of a task that was sent again
+                fn = work.fn
+                if not fn or fn in sent:
+                    client = numbers.get(key >> m.COUNTER_BITS, b"")
+                    tasks[key] = held[key] = Task(key, client, work, attempt, peer, chosen)
+                    given += 1
+                    tell(
+                        m.Assign(key, attempt, chosen, False, work.op, fn, work.data, work.body)
+                    )
+                    share -= 1
+                    continue
+            task = self._task(key)
+            if task is not None and task.queued and (task is work or task.work is work):
+                task.queued = False
+                self._give(task, engine, False)
+                self.queued -= 1
+                share -= 1
+        engine.load += given
+        self.queued -= given
 
     def _settle_groups(self) -> None:
         engines = self.engines
@@ -305,12 +415,9 @@ class Balancer(Broker):
         agent = engine.agent
         attempt = self._hand(task, agent, engine.id)
         engine.load += 1
-        self.out.append(
-            (
-                agent.peer,
-                m.Assign(
-                    task.key, attempt, engine.id, fixed, work.op, work.fn, work.data, work.body
-                ),
+        self.out[agent.peer].append(
+            m.Assign(
+                task.key, attempt, engine.id, fixed, work.op, work.fn, work.data, work.body
             )
         )
 
@@ -330,18 +437,87 @@ class Balancer(Broker):
         self._offer(engine)
 
     def _pace(self, engine: Engine, seconds: float) -> None:
+        engine.pace = _smoothed(engine.pace, seconds)
+        self._more_credit(engine, 1)
+
+    def _more_credit(self, engine: Engine, ended: int) -> None:
         if self._hwm:
             return
-        seconds = min(max(seconds, 0.0), 3600.0)
-        # Rise at once, fall slowly: a wrong guess of "short" hurts, one of "long" costs little.
-        if engine.pace < seconds:
-            engine.pace = seconds if engine.pace < 0 else (engine.pace + seconds) / 2
-        else:
-            engine.pace += (seconds - engine.pace) / 8
         cap = MAX_CREDIT
         if engine.pace * MAX_CREDIT > AHEAD:
             cap = max(1, int(AHEAD / engine.pace))
-        engine.credit = min(engine.credit + 1, cap)
+        engine.credit = min(engine.credit + ended, cap)
+
+    def _results(self, peer: bytes, run: Iterable[m.Result], now: float) -> None:
+        """Take in what an agent says of tasks; flat, for this is the way of every task."""
+        agent = self.agents.get(peer)
+        if agent is None or self._early is not None:
+            for result in run:
+                self._result(peer, result, now)
+            return
+        tasks, settling, clients = self.tasks, self._settling, self.clients
+        held = agent.held
+        recorder, ends = self.recorder, self._ends.latest
+        noted = {} if recorder is None else recorder.arrived
+        touched: list[Engine] = []
+        client: bytes | None = None
+        tell: Callable[[Any], None] = [].append
+        ran: Engine | None = None
+        count = [0, 0]
+        for result in run:
+            key = result.key
+            task = tasks.get(key)
+            if (
+                type(task) is not Task
+                or task.agent != peer
+                or task.attempt != result.attempt
+                or result.status
+                or task.client not in clients
+            ):
+                self._result(peer, result, now)
+                continue
+            del held[key], tasks[key]
+            if ran is None or ran.id != result.engine:
+                ran = self.engines.get(result.engine)
+                count = self.counts.get(result.engine, [0, 0])
+                if ran is not None and not ran.touched:
+                    ran.touched = True
+                    touched.append(ran)
+            if ran is not None:
+                seconds = result.finished - result.started
+                if 0.0 <= seconds <= ran.pace:
+                    ran.pace += (seconds - ran.pace) / 8
+                else:
+                    ran.pace = _smoothed(ran.pace, seconds)
+                ran.ended += 1
+            given = ran
+            if given is None or given.id != task.engine:
+                given = self.engines.get(task.engine)
+                if given is not None and not given.touched:
+                    given.touched = True
+                    touched.append(given)
+            if given is not None:
+                given.load -= 1
+            count[0] += 1
+            if recorder is not None:
+                if len(result.data) <= SMALL and (arrived := noted.pop(key, None)):
+                    recorder.pairs.append((*arrived, result, now))
+                else:
+                    recorder.ended(result, now)
+            if task.client != client:
+                client, tell = task.client, self.out[task.client].append
+            settling[key] = peer
+            tell(result)
+            if self._depending:
+                self._concluded(key, 0, result.engine)
+            else:
+                ends[key] = (result.engine + 1) << 1 | 1
+        self._ends.turn()
+        self._heard[peer] = now
+        for engine in touched:
+            self._more_credit(engine, engine.ended)
+            engine.ended, engine.touched = 0, False
+            self._offer(engine)
 
     def _returned(self, peer: bytes, message: m.Returned, now: float) -> None:
         self._recalled.discard(peer)
@@ -365,7 +541,7 @@ class Balancer(Broker):
         self._judge_dry(now)
         if self._deadlines:
             self._judge_late(now)
-        if not self.queue and not self._groups:
+        if not self.queued and not self._groups:
             self._recall(now)
 
     def _judge_dry(self, now: float) -> None:
@@ -387,14 +563,16 @@ class Balancer(Broker):
         if now - self._dry_since >= NO_ENGINE_AFTER:
             why = reason.partition(";")[1:]
             text = f"no engine for {NO_ENGINE_AFTER:.0f} s, this task never began{''.join(why)}"
-            while self.queue:
-                _, task = self.queue.popitem(last=False)
+            while self.queued:
+                task = self._task(self._next().key)
+                assert task is not None, "what the queue gives is under way"
+                task.queued = False
                 failure = m.Failure("NoEnginesRegistered", text)
                 self._fail(task, m.Status.REFUSED, failure)
 
     def _stuck(self) -> str:
         """Return why no task can progress, or ''."""
-        if self.queue and not self.engines:
+        if self.queued and not self.engines:
             why = f"; the last one ended: {self._last_loss}" if self._last_loss else ""
             return f"no engine is connected{why}"
         if self.tasks and self.engines and all(e.agent.absent for e in self.engines.values()):
@@ -403,7 +581,7 @@ class Balancer(Broker):
 
     def _tell(self, clients: Iterable[bytes], reason: str) -> None:
         for client in clients:
-            self.out.append((client, m.Waiting(reason)))
+            self.out[client].append(m.Waiting(reason))
 
     def _recall(self, now: float) -> None:
         """Ask for unbegun work back from agents that hold too much while engines idle."""
@@ -417,7 +595,7 @@ class Balancer(Broker):
             if now - self._heard.get(agent.peer, 0.0) < RECALL_AFTER:
                 continue
             self._recalled.add(agent.peer)
-            self.out.append((agent.peer, m.Recall(surplus, [])))
+            self.out[agent.peer].append(m.Recall(surplus, []))
             for number in agent.engines:
                 # Silent for so long, they cannot be as quick as they were.
                 engine = self.engines[number]
@@ -437,6 +615,18 @@ class _Known:
 
     def __contains__(self, key: object) -> bool:
         return any(key in tasks for tasks in self._tasks)
+
+
+def _smoothed(pace: float, seconds: float) -> float:
+    """Return an engine's pace after a task that took ``seconds``.
+
+    It rises at once and falls slowly: a wrong guess of "short" hurts, one of "long" costs
+    little.
+    """
+    seconds = min(max(seconds, 0.0), 3600.0)
+    if pace < seconds:
+        return seconds if pace < 0 else (pace + seconds) / 2
+    return pace + (seconds - pace) / 8
 
 
 def _last_word(task: Task) -> str:

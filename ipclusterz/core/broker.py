@@ -14,9 +14,12 @@ Subclasses decide where a task goes (:mod:`ipclusterz.core.balance`,
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterable
+from itertools import groupby, repeat
 from typing import Any
+
+import msgspec
 
 from ipclusterz.core import message as m
 from ipclusterz.core.recorder import Recorder
@@ -24,47 +27,37 @@ from ipclusterz.core.recorder import Recorder
 FUNCTION_BYTES = 256 * 1024 * 1024
 """Bytes of pickled functions kept; beyond it the least recently used are asked for again."""
 
+COUNTER = (1 << m.COUNTER_BITS) - 1
+"""What of a key counts a client's tasks."""
+
 DEATHS = 3
 """Engines that may die with a task before it is not tried again, whatever its retries."""
 
-Out = list[tuple[bytes, Any]]
+Out = defaultdict[bytes, list[Any]]
+"""What is to be said, by peer: in order to each; the order among peers does not matter."""
 
 
-class Task:
-    """One task on its way; ``agent`` is set while an agent holds it."""
+class Task(msgspec.Struct, eq=False, gc=False):
+    """One task on its way; ``agent`` is set while an agent holds it.
 
-    __slots__ = (
-        "agent",
-        "attempt",
-        "cancelled",
-        "client",
-        "deaths",
-        "engine",
-        "excluded",
-        "free",
-        "key",
-        "places",
-        "retries",
-        "unmet",
-        "word",
-        "work",
-    )
+    A struct, because one is made for each task: that takes an eighth of the time.
+    """
 
-    def __init__(self, key: int, client: bytes, work: Any) -> None:
-        self.key = key
-        self.client = client
-        self.work = work  # Submit or Request; None when only an agent's roll call told of it
-        self.attempt = 0
-        self.agent = b""
-        self.engine = -1
-        self.retries = 0
-        self.cancelled = False  # its agent was asked to abort it
-        self.excluded: set[int] | None = None
-        self.word = b""  # why the last of them does not: an encoded Failure
-        self.unmet: set[int] | None = None  # engines that do not suit it, by its own word
-        self.places: list[int] | None = None  # where the tasks ran that it follows
-        self.free = False  # waits for no other task (any more)
-        self.deaths = 0  # engines that died with it
+    key: int
+    client: bytes
+    work: Any  # Submit or Request; None when only an agent's roll call told of it
+    attempt: int = 0
+    agent: bytes = b""
+    engine: int = -1
+    retries: int = 0
+    cancelled: bool = False  # its agent was asked to abort it
+    queued: bool = False  # waits for any engine: see Balancer
+    free: bool = False  # waits for no other task (any more)
+    deaths: int = 0  # engines that died with it
+    excluded: set[int] | None = None  # engines that failed it
+    unmet: set[int] | None = None  # engines that do not suit it, by its own word
+    word: bytes = b""  # why the last of them does not: an encoded Failure
+    places: list[int] | None = None  # where the tasks ran that it follows
 
 
 class Agent:
@@ -101,6 +94,11 @@ class Functions:
             _, old = self._kept.popitem(last=False)
             self._bytes -= len(old.data)
 
+    def own(self, digest: bytes) -> bytes:
+        """Return the digest as it is kept here, which costs no more memory; '' if it is not."""
+        found = self._kept.get(digest)
+        return b"" if found is None else found.digest
+
     def get(self, digest: bytes) -> m.Function | None:
         """Return the function with this digest if it is still here."""
         found = self._kept.get(digest)
@@ -123,11 +121,11 @@ class Broker:
     """Common state and behaviour of the ``task`` and ``direct`` schedulers.
 
     ``generation`` counts the starts of this scheduler; attempts of different generations
-    never have the same number.  ``out`` collects (peer, message) pairs for the shell.
+    never have the same number.  ``out`` collects what is to be said, for the shell.
     """
 
     def __init__(self, generation: int = 0) -> None:
-        self.out: Out = []
+        self.out: Out = defaultdict(list)
         self.clients: dict[bytes, int] = {}
         self.numbers: dict[int, bytes] = {}
         self.agents: dict[bytes, Agent] = {}
@@ -155,7 +153,6 @@ class Broker:
         self._handlers: dict[type, Callable[[bytes, Any, float], None]] = {
             m.Function: self._function,
             m.Cancel: self._cancel,
-            m.Received: self._received,
             m.Resumed: self._resume,
             m.Result: self._result,
             m.Returned: self._returned,
@@ -165,15 +162,24 @@ class Broker:
             m.Fetch: self._pass_on,
             m.Chunk: self._pass_on,
         }
+        # Of these many come at once, and are looked at together.
+        self._in_bulk: dict[type, Callable[[bytes, Iterable[Any], float], None]] = {
+            m.Received: self._receipts,
+        }
 
     # -- what the shell calls --------------------------------------------------------------
 
     def handle(self, peer: bytes, messages: Iterable[Any], now: float) -> None:
         """Act on messages of an admitted peer."""
         self._now = now
-        handlers = self._handlers
-        for message in messages:
-            handlers[type(message)](peer, message, now)
+        for kind, run in groupby(messages, type):
+            in_bulk = self._in_bulk.get(kind)
+            if in_bulk is not None:
+                in_bulk(peer, run, now)
+                continue
+            handler = self._handlers[kind]
+            for message in run:
+                handler(peer, message, now)
         self.settle(now)
 
     def settle(self, now: float) -> None:
@@ -298,17 +304,21 @@ class Broker:
 
     # -- tasks -----------------------------------------------------------------------------
 
+    def _task(self, key: int) -> Task | None:
+        """Return a task that is under way."""
+        return self.tasks.get(key)
+
     def _enter(self, task: Task, now: float) -> None:
         """Take in a task a client sent; one known already is the same task again."""
         key = task.key
         if key in self.tasks or key in self._settling or key in self._limbo:
-            known = self.tasks.get(key)
+            known = self._task(key)
             if known is not None and known.work is None:
                 known.work = task.work
                 known.client = task.client
                 known.retries = task.retries
             return
-        if self._generation and (key & _COUNTER) <= self._resumed.get(task.client, -1):
+        if self._generation and (key & COUNTER) <= self._resumed.get(task.client, -1):
             if self._recovering:
                 self._limbo[key] = task
                 return
@@ -336,7 +346,7 @@ class Broker:
         asked = self._lacking.setdefault(fn, {})
         if client not in asked:
             asked[client] = []
-            self.out.append((client, m.NeedFunction(fn)))
+            self.out[client].append(m.NeedFunction(fn))
         asked[client].append(task)
 
     def _drop_lacking(self, task: Task) -> bool:
@@ -353,7 +363,7 @@ class Broker:
         if fn and fn not in agent.functions:
             function = self.functions.get(fn)
             if function is not None:
-                self.out.append((agent.peer, function))
+                self.out[agent.peer].append(function)
                 agent.functions.add(fn)
         attempt = task.attempt = max(task.attempt, self._base) + 1
         task.agent = agent.peer
@@ -376,7 +386,7 @@ class Broker:
             self.recorder.ended(result, self._now)
         if task.client in self.clients:
             self._settling[task.key] = b""
-            self.out.append((task.client, result))
+            self.out[task.client].append(result)
         self._concluded(task.key, status, task.engine)
 
     def _lost(self, task: Task, reason: str, now: float) -> None:
@@ -400,7 +410,7 @@ class Broker:
         """Take one retry, and tell the client before the task goes anywhere."""
         task.retries -= 1
         if task.client in self.clients:
-            self.out.append((task.client, m.Retried(task.key, task.retries)))
+            self.out[task.client].append(m.Retried(task.key, task.retries))
 
     # -- from clients ----------------------------------------------------------------------
 
@@ -415,7 +425,7 @@ class Broker:
             if message.digest in agent.wants:
                 agent.wants.discard(message.digest)
                 agent.functions.add(message.digest)
-                self.out.append((agent.peer, message))
+                self.out[agent.peer].append(message)
 
     def _cancel(self, peer: bytes, message: m.Cancel, now: float) -> None:
         forward: dict[bytes, list[int]] = {}
@@ -423,7 +433,7 @@ class Broker:
             self._cancels.append((peer, message))
             return
         for key in message.keys:
-            task = self.tasks.get(key)
+            task = self._task(key)
             if task is None or task.client != peer:
                 continue
             if task.agent:
@@ -433,25 +443,29 @@ class Broker:
             elif self._drop(task):
                 self._abort(task)
         for agent, keys in forward.items():
-            self.out.append((agent, m.Withdraw(keys)))
+            self.out[agent].append(m.Withdraw(keys))
 
     def _abort(self, task: Task) -> None:
         text = "cancelled before it began"
         self._fail(task, m.Status.ABORTED, m.Failure("TaskAborted", text))
 
-    def _received(self, peer: bytes, message: m.Received, now: float) -> None:
+    def _receipts(self, peer: bytes, run: Iterable[m.Received], now: float) -> None:
+        for message in run:
+            self._let_go(message.keys)
+
+    def _let_go(self, keys: list[int]) -> None:
+        """Have the agents that keep these results forget them."""
+        keepers = list(map(self._settling.pop, keys, repeat(b"")))
+        if keepers and keepers.count(keepers[0]) == len(keepers):  # as it is nearly always
+            if keepers[0]:
+                self.out[keepers[0]].append(m.Received(keys))
+            return
         by_agent: dict[bytes, list[int]] = {}
-        pop = self._settling.pop
-        for key in message.keys:
-            agent = pop(key, None)
+        for key, agent in zip(keys, keepers, strict=True):
             if agent:
-                kept = by_agent.get(agent)
-                if kept is None:
-                    by_agent[agent] = [key]
-                else:
-                    kept.append(key)
-        for agent, keys in by_agent.items():
-            self.out.append((agent, m.Received(keys)))
+                by_agent.setdefault(agent, []).append(key)
+        for agent, some in by_agent.items():
+            self.out[agent].append(m.Received(some))
 
     def _resume(self, peer: bytes, message: m.Resumed, now: float) -> None:
         self._resumed[peer] = message.upto
@@ -464,7 +478,7 @@ class Broker:
                 del self.tasks[task.key]
                 self._concluded(task.key, int(m.Status.LOST), -1)
         done = [key for key in self._settling if m.client_of(key) == number]
-        self._received(peer, m.Received(done), 0.0)
+        self._let_go(done)
 
     # -- from agents -----------------------------------------------------------------------
 
@@ -473,12 +487,12 @@ class Broker:
         if self._early is not None and m.client_of(key) not in self.numbers:
             self._early.append((peer, result))
             return
-        task = self.tasks.get(key)
+        task = self._task(key)
         if task is None:
             self._orphan_result(peer, result)
             return
         if task.agent != peer or task.attempt != result.attempt:
-            self.out.append((peer, m.Received([key])))
+            self.out[peer].append(m.Received([key]))
             return
         held = self.agents[peer].held
         held.pop(key, None)
@@ -492,10 +506,10 @@ class Broker:
             if status == m.Status.DIED:
                 task.deaths += 1
             if status == m.Status.UNMET and self._elsewhere(task, result):
-                self.out.append((peer, m.Received([key])))
+                self.out[peer].append(m.Received([key]))
                 return
             if task.retries > 0 and status in _MAY_RETRY and task.deaths < DEATHS:
-                self.out.append((peer, m.Received([key])))
+                self.out[peer].append(m.Received([key]))
                 self._again(task)
                 return
         del self.tasks[key]
@@ -504,9 +518,9 @@ class Broker:
         client = task.client or self.numbers.get(m.client_of(key), b"")
         if client in self.clients:
             self._settling[key] = peer
-            self.out.append((client, result))
+            self.out[client].append(result)
         else:
-            self.out.append((peer, m.Received([key])))
+            self.out[peer].append(m.Received([key]))
         self._concluded(key, status, result.engine)
 
     def _orphan_result(self, peer: bytes, result: m.Result) -> None:
@@ -515,21 +529,21 @@ class Broker:
         settling = self._settling.get(key)
         if settling is not None:
             if settling != peer:  # its client has had another's
-                self.out.append((peer, m.Received([key])))
+                self.out[peer].append(m.Received([key]))
             return
         self._limbo.pop(key, None)
         client = self.numbers.get(m.client_of(key))
         if client is None:
-            self.out.append((peer, m.Received([key])))
+            self.out[peer].append(m.Received([key]))
             return
         self._settling[key] = peer
-        self.out.append((client, result))
+        self.out[client].append(result)
         self._concluded(key, result.status, result.engine)
 
     def _returned(self, peer: bytes, message: m.Returned, now: float) -> None:
         back: list[Task] = []
         for key, attempt in message.tasks:
-            task = self.tasks.get(key)
+            task = self._task(key)
             if task is not None and task.agent == peer and task.attempt == attempt:
                 self._release(task)
                 self._finished(task, None, now)
@@ -569,7 +583,7 @@ class Broker:
         function = self.functions.get(digest)
         if function is not None:
             agent.functions.add(digest)
-            self.out.append((peer, function))
+            self.out[peer].append(function)
             return
         # After our restart its client has not said yet which tasks need it; it will.
         agent.functions.discard(digest)
@@ -578,11 +592,11 @@ class Broker:
         for task in agent.held.values():
             if task.work is not None and task.work.fn == digest:
                 if task.client in self.clients:
-                    self.out.append((task.client, m.NeedFunction(digest)))
+                    self.out[task.client].append(m.NeedFunction(digest))
                     return
                 orphans.append(task.key)
         if orphans:  # nobody has their function any more
-            self.out.append((peer, m.Withdraw(orphans)))
+            self.out[peer].append(m.Withdraw(orphans))
 
     def _roll_call(self, peer: bytes, message: m.RollCall, now: float) -> None:
         """An agent says what it holds.
@@ -606,7 +620,7 @@ class Broker:
         self._called(peer, now)
 
     def _adopt(self, agent: Agent, key: int, attempt: int, engine: int) -> None:
-        task = self.tasks.get(key)
+        task = self._task(key)
         if task is not None:
             if task.agent:
                 if task.agent == agent.peer or task.attempt != attempt:
@@ -658,20 +672,20 @@ class Broker:
         """Route a piece of a body, or the request for one, to the other end."""
         key = message.key
         if peer in self.clients:
-            task = self.tasks.get(key)
+            task = self._task(key)
             other = task.agent if task is not None else self._settling.get(key, b"")
             if other in self.agents:
-                self.out.append((other, message))
+                self.out[other].append(message)
             elif isinstance(message, m.Fetch):
                 text = "whoever kept it is gone"
-                self.out.append((peer, m.Chunk(key, message.id, message.offset, b"", text)))
+                self.out[peer].append(m.Chunk(key, message.id, message.offset, b"", text))
             return
         client = self.numbers.get(m.client_of(key))
         if client is not None:
-            self.out.append((client, message))
+            self.out[client].append(message)
         elif isinstance(message, m.Fetch):
             text = "the client that sent it is gone"
-            self.out.append((peer, m.Chunk(key, message.id, message.offset, b"", text)))
+            self.out[peer].append(m.Chunk(key, message.id, message.offset, b"", text))
 
     # -- telling ---------------------------------------------------------------------------
 
@@ -689,7 +703,6 @@ class Broker:
         return m.Tally(channel, engines, waiting)
 
 
-_COUNTER = (1 << m.COUNTER_BITS) - 1
 _MAY_RETRY = frozenset(
     (int(m.Status.DIED), int(m.Status.LOST), int(m.Status.ERROR), int(m.Status.REFUSED))
 )

@@ -26,19 +26,22 @@ class Ends:
 
     def __init__(self, kept: int = KEPT) -> None:
         self._kept = kept
-        self._new: dict[int, int] = {}  # as numbers, of which the small ones take no memory
+        self.latest: dict[int, int] = {}  # as numbers: the small ones take no memory
         self._old: dict[int, int] = {}
 
     def note(self, key: int, success: bool, engine: int) -> None:
         """A task has ended."""
-        new = self._new
-        new[key] = (engine + 1) << 1 | success
-        if len(new) >= self._kept:
-            self._old, self._new = new, {}
+        self.latest[key] = (engine + 1) << 1 | success
+        self.turn()
+
+    def turn(self) -> None:
+        """Forget the oldest, if there are many; called after changes of :attr:`latest`."""
+        if len(self.latest) >= self._kept:
+            self._old, self.latest = self.latest, {}
 
     def get(self, key: int) -> End | None:
         """Return how a task ended, if that is still known."""
-        found = self._new.get(key)
+        found = self.latest.get(key)
         if found is None:
             found = self._old.get(key)
         return None if found is None else (bool(found & 1), (found >> 1) - 1)

@@ -59,6 +59,7 @@ class Link:
         "_next",
         "_owed",
         "_queue",
+        "_stride",
         "received",
     )
 
@@ -69,6 +70,7 @@ class Link:
         self._kept_bytes = 0
         self._next = 1
         self._owed = 0  # packets received since we last said so
+        self._stride = 250  # messages that are likely to fit a packet
         self.received = 0
 
     # -- sending ---------------------------------------------------------------------------
@@ -105,8 +107,16 @@ class Link:
             return packets
         start = 0
         while start < len(queue) and self._kept_bytes < WINDOW:
-            end = self._fit(queue, start)
+            # To encode and look costs less than to look at each message, unless it is in vain.
+            end = min(start + self._stride, len(queue))
             payload = _encode(queue[start:end])
+            if len(payload) <= MAX_BYTES:
+                if 2 * len(payload) <= MAX_BYTES and end - start == self._stride:
+                    self._stride = min(2 * self._stride, MAX_ITEMS)
+            else:
+                end = self._fit(queue, start)
+                self._stride = end - start
+                payload = _encode(queue[start:end])
             while len(payload) > MAX_PACKET and end - start > 1:
                 # What is large about these is not their data: text, or lists of keys.
                 end = start + (end - start) // 2

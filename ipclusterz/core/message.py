@@ -605,6 +605,9 @@ class Tally(Message, tag=65):
 
 
 Begun = tuple[int, int, int, bytes | None, float, str | None, bytes | None]
+End = tuple[
+    int, int, int, float | None, float | None, float, str | None, str | None, bytes | None
+]
 Ended = tuple[
     int, int, int, int, float | None, float | None, float, str | None, str | None, bytes | None
 ]
@@ -626,6 +629,7 @@ Whole = tuple[
     str | None,
     bytes | None,
 ]
+Pair = tuple[Submit, float, Result, float]
 
 
 class Records(Part):
@@ -636,6 +640,9 @@ class Records(Part):
     payload), ``whole`` are both of one task, with one key.  ``functions`` are (digest, pickle),
     ``outputs`` are (key, stream, text).  Times are seconds since the epoch; what is not known
     or not kept is None.  ``size`` counts the bytes of payloads and text.
+
+    ``pairs`` are the two messages of tasks on ``channel`` that came and went meanwhile, each
+    with its time (seconds, to which ``clock`` is to be added): see recorder.unfold.
     """
 
     begun: list[Begun] = []
@@ -644,12 +651,16 @@ class Records(Part):
     functions: list[tuple[bytes, bytes]] = []
     outputs: list[tuple[int, int, str]] = []
     size: int = 0
+    pairs: list[Pair] = []
+    channel: int = 0
+    clock: float = 0.0
 
     @property
     def count(self) -> int:
         """How many records these are."""
         return (
-            len(self.begun)
+            len(self.pairs)
+            + len(self.begun)
             + len(self.ended)
             + len(self.whole)
             + len(self.functions)

@@ -1,10 +1,12 @@
 """What a scheduler notes for the task database, until it is shipped to the hub.
 
-Notes are plain tuples (:class:`~ipclusterz.core.message.Records`), because a task costs two
-of them.  Small payloads are kept with every task; larger ones, up to what rides in a batch,
-as long as not too many bytes have come since the last shipping: the database must not become
-the bottleneck of a cluster whose tasks are mostly data.  Still larger ones lie in files of
-their owners, and a reference to one is worth nothing to who reads it later.
+Most tasks begin and end between two shippings: of these the messages themselves are shipped,
+and :func:`unfold` makes records of them when somebody asks.  Of all others there are plain
+tuples (:class:`~ipclusterz.core.message.Records`).  Small payloads are kept with every task;
+larger ones, up to what rides in a batch, as long as not too many bytes have come since the last
+shipping: the database must not become the bottleneck of a cluster whose tasks are mostly data.
+Still larger ones lie in files of their owners, and a reference to one is worth nothing to who
+reads it later.
 """
 
 from __future__ import annotations
@@ -26,11 +28,18 @@ _failure = msgspec.msgpack.Decoder(m.Failure)
 
 
 class Recorder:
-    """Notes of one scheduler; ``clock`` is the time since the epoch when ``now`` was 0."""
+    """Notes of one scheduler; ``clock`` is the time since the epoch when ``now`` was 0.
+
+    The way of every task writes into two of them directly: ``arrived`` has small messages
+    that brought tasks without options, by key, and when they came; ``pairs`` those of tasks
+    that have ended, with the end.
+    """
 
     def __init__(self, channel: int, clock: float) -> None:
         self._channel = channel
         self._clock = clock
+        self.arrived: dict[int, tuple[m.Submit, float]] = {}
+        self.pairs: list[m.Pair] = []
         self._begun: dict[int, m.Begun] = {}
         self._ended: list[m.Ended] = []
         self._whole: list[m.Whole] = []
@@ -44,7 +53,13 @@ class Recorder:
     def waiting(self) -> bool:
         """Whether there is something to ship."""
         return bool(
-            self._whole or self._begun or self._ended or self._outputs or self._functions
+            self.pairs
+            or self.arrived
+            or self._whole
+            or self._begun
+            or self._ended
+            or self._outputs
+            or self._functions
         )
 
     def begun(self, key: int, op: int, fn: bytes, label: str, data: bytes, now: float) -> None:
@@ -64,35 +79,22 @@ class Recorder:
 
     def ended(self, result: m.Result, now: float) -> None:
         """A task has ended, in whatever way."""
-        name: str | None = None
-        text: str | None = None
         data = result.data
-        if result.status and data:
-            try:
-                failure = _failure.decode(data)
-                name, text = failure.name, failure.text[:TEXT]
-            except m.UNDECODABLE:
-                name = "unreadable"
+        begun = self._begun.pop(result.key, None)
+        if begun is None and (arrived := self.arrived.pop(result.key, None)):
+            begun = self._record(*arrived)
         if len(data) > SMALL:
             data = self._afford(data)
         self._size += len(data)
-        end = (
-            result.attempt,
-            result.engine,
-            result.status,
-            result.started or None,
-            result.finished or None,
-            self._clock + now,
-            name,
-            text,
-            data or None,
-        )
-        # Most tasks begin and end between two shippings, and cost one note instead of two.
-        begun = self._begun.pop(result.key, None)
+        end = _end(result, data, self._clock + now)
         if begun is not None:
             self._whole.append(begun + end)
         else:
             self._ended.append((result.key, *end))
+
+    def _record(self, work: m.Submit, now: float) -> m.Begun:
+        self._size += len(work.data)
+        return _begin(work, self._channel, self._clock + now)
 
     def function(self, digest: bytes, data: bytes) -> None:
         """A function that tasks name, once."""
@@ -120,16 +122,59 @@ class Recorder:
 
     def take(self) -> m.Records:
         """Return everything noted since the last time."""
+        begun = list(self._begun.values())
+        begun += [self._record(*arrived) for arrived in self.arrived.values()]
+        self.arrived.clear()
         taken = m.Records(
-            list(self._begun.values()),
+            begun,
             self._ended,
             self._whole,
             self._functions,
             self._outputs,
             self._size,
         )
+        if self.pairs:
+            taken.pairs, taken.channel, taken.clock = self.pairs, self._channel, self._clock
+            self.pairs = []
         self._begun.clear()
         self._ended, self._whole, self._functions, self._outputs = [], [], [], []
         self._size = 0
         self._left = BUDGET
         return taken
+
+
+def unfold(records: m.Records) -> m.Records:
+    """Make records of the messages that were shipped as they were."""
+    clock = records.clock
+    for work, begun, result, ended in records.pairs:
+        start = _begin(work, records.channel, clock + begun)
+        records.whole.append(start + _end(result, result.data, clock + ended))
+        records.size += len(work.data) + len(result.data)
+    records.pairs = []
+    return records
+
+
+def _begin(work: m.Submit, channel: int, submitted: float) -> m.Begun:
+    return (work.key, channel, work.op, work.fn or None, submitted, None, work.data or None)
+
+
+def _end(result: m.Result, data: bytes, received: float) -> m.End:
+    name: str | None = None
+    text: str | None = None
+    if result.status and result.data:
+        try:
+            failure = _failure.decode(result.data)
+            name, text = failure.name, failure.text[:TEXT]
+        except m.UNDECODABLE:
+            name = "unreadable"
+    return (
+        result.attempt,
+        result.engine,
+        result.status,
+        result.started or None,
+        result.finished or None,
+        received,
+        name,
+        text,
+        data or None,
+    )

@@ -6,11 +6,12 @@ fans it out.  Every target answers for itself: target ``i`` under ``key + i``.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable
 from typing import Any
 
 from ipclusterz.core import message as m
-from ipclusterz.core.broker import Agent, Broker, Task
+from ipclusterz.core.broker import Agent, Broker, Out, Task
 from ipclusterz.core.recorder import Recorder
 
 _TEXT = (1, 2)
@@ -97,18 +98,15 @@ class Relay(Broker):
         for task in tasks:
             task.attempt = top
             attempt = self._hand(task, agent, task.engine)
-        self.out.append(
-            (
-                agent.peer,
-                m.Fan(
-                    [t.key for t in tasks],
-                    attempt,
-                    [t.engine for t in tasks],
-                    work.op,
-                    work.fn,
-                    work.data,
-                    work.body,
-                ),
+        self.out[agent.peer].append(
+            m.Fan(
+                [t.key for t in tasks],
+                attempt,
+                [t.engine for t in tasks],
+                work.op,
+                work.fn,
+                work.data,
+                work.body,
             )
         )
 
@@ -117,7 +115,7 @@ class StreamRelay:
     """Brings the output of tasks to the clients that asked for them."""
 
     def __init__(self) -> None:
-        self.out: list[tuple[bytes, Any]] = []
+        self.out: Out = defaultdict(list)
         self.clients: dict[bytes, int] = {}
         self.numbers: dict[int, bytes] = {}
         self.recorder: Recorder | None = None
@@ -143,4 +141,4 @@ class StreamRelay:
                 recorder.output(message.key, message.name, message.text)
             client = numbers.get(message.key >> m.COUNTER_BITS)
             if client is not None:
-                self.out.append((client, message))
+                self.out[client].append(message)

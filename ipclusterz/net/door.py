@@ -179,9 +179,13 @@ class Door:
 
     def send(self, peer: bytes, message: Any) -> None:
         """Queue a message; it leaves at the end of this turn, or when the peer is back."""
+        self.send_all(peer, [message])
+
+    def send_all(self, peer: bytes, messages: list[Any]) -> None:
+        """Queue several messages."""
         member = self.members.get(peer)
         if member is not None:
-            member.link.put(message)
+            member.link.extend(messages)
             if not member.dirty:
                 member.dirty = True
                 self._dirty.append(member)

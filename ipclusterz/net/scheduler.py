@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import signal
 import time
+from collections import defaultdict
 from typing import Any, Union
 
 import msgspec
@@ -171,10 +172,9 @@ class Scheduler:
     def _carry(self) -> None:
         core = self.core
         if core.out:
-            out, core.out = core.out, []
-            send = self.door.send
-            for peer, message in out:
-                send(peer, message)
+            out, core.out = core.out, defaultdict(list)
+            for peer, messages in out.items():
+                self.door.send_all(peer, messages)
             if not self._tallying and self.broker is not None:
                 self._tallying = True
                 self.loop.after(TALLY_SECONDS, self._tally)

@@ -17,6 +17,7 @@ import msgspec
 
 from ipclusterz.core.message import COUNTER_BITS, UNDECODABLE, Records, Status
 from ipclusterz.core.naming import function_name
+from ipclusterz.core.recorder import unfold
 from ipclusterz.store import place, schema
 from ipclusterz.store.keys import COUNTER
 from ipclusterz.store.opening import Say, is_damage, open_file, open_memory
@@ -57,7 +58,7 @@ _decode_records = msgspec.msgpack.Decoder(Records).decode
 
 def notes_of(data: bytes) -> Notes:
     """Return what a scheduler shipped, decoded."""
-    records = _decode_records(data)
+    records = unfold(_decode_records(data))
     return Notes(
         begun=records.begun,
         ended=records.ended,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from typing import Any
 
 import msgspec
@@ -79,15 +80,14 @@ class Bench:
         self.core.expel(peer, reason, self.now)
 
     def out(self, *kinds: type[Any]) -> list[tuple[bytes, Any]]:
-        out, self.core.out = self.core.out, []
-        return [(peer, x) for peer, x in out if not kinds or isinstance(x, kinds)]
+        out, self.core.out = self.core.out, defaultdict(list)
+        said = [(peer, x) for peer, messages in out.items() for x in messages]
+        return [(peer, x) for peer, x in said if not kinds or isinstance(x, kinds)]
 
     def to(self, peer: bytes, *kinds: type[Any]) -> list[Any]:
         """Return what was said to one peer; what others were told stays."""
-        out, self.core.out = self.core.out, []
-        mine = [x for p, x in out if p == peer and (not kinds or isinstance(x, kinds))]
-        self.core.out = [(p, x) for p, x in out if p != peer]
-        return mine
+        said = self.core.out.pop(peer, [])
+        return [x for x in said if not kinds or isinstance(x, kinds)]
 
     def assigned(self, peer: bytes = b"agent") -> list[m.Assign]:
         return self.to(peer, m.Assign)

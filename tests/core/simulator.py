@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import heapq
 import random
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable
 from typing import Any
 
@@ -492,11 +492,11 @@ class SchedulerNode:
 
     def carry(self) -> None:
         if self.core.out:
-            out, self.core.out = self.core.out, []
-            for peer, message in out:
+            out, self.core.out = self.core.out, defaultdict(list)
+            for peer, messages in out.items():
                 member = self.members.get(peer)
-                if member is not None:
-                    member.link.put(message)
+                if member is not None and messages:
+                    member.link.extend(messages)
                     self.queued[peer] = member
         if self.queued:
             self._send()

@@ -47,7 +47,7 @@ def test_an_unknown_engine_gets_one_task_at_first() -> None:
     cluster = bench(0, 1)
     cluster.say(b"client", *[submit(i) for i in range(1, 11)])
     assert sorted(a.engine for a in cluster.assigned()) == [0, 1]
-    assert len(core(cluster).queue) == 8
+    assert core(cluster).queued == 8
 
 
 def test_credit_doubles_each_round_while_tasks_are_short() -> None:
@@ -483,7 +483,7 @@ def heaped(seconds: float = 1e-5) -> Bench:
     cluster.say(b"client", *[submit(i) for i in range(1, 60)])
     cluster.work(rounds=5, seconds=seconds)
     cluster.out()
-    assert not core(cluster).queue
+    assert not core(cluster).queued
     assert load(cluster, 0) > 5
     cluster.agent(b"idle", 1)
     cluster.out()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from ipclusterz.core import message as m
 from ipclusterz.core.broker import Broker
 from ipclusterz.core.message import Channel, Op, Status
-from ipclusterz.core.recorder import BUDGET, SMALL, Recorder
+from ipclusterz.core.recorder import BUDGET, SMALL, Recorder, unfold
 
 
 def result(key: int, data: bytes, status: Status = Status.OK) -> m.Result:
@@ -88,3 +90,32 @@ def test_long_answers_come_in_pieces() -> None:
     assert [piece.more for piece in pieces] == [True, True, False]
     assert all(len(piece.piece) <= m.CHUNK and piece.id == 7 for piece in pieces)
     assert b"".join(piece.piece for piece in pieces) == m.encode(value)
+
+
+def test_the_messages_of_quick_tasks_become_the_same_records() -> None:
+    usual, quick = Recorder(Channel.TASK, 1000.0), Recorder(Channel.TASK, 1000.0)
+    failed = result(7, m.encode(m.Failure("ValueError", "no", "")), Status.ERROR)
+    for key, end in ((5, result(5, b"value")), (6, result(6, b"")), (7, failed)):
+        usual.begun(key, Op.APPLY, b"f", "", b"arguments", 2.0)
+        usual.ended(end, 3.0)
+        work = m.Submit(key, Op.APPLY, b"f", b"arguments")
+        quick.pairs.append((work, 2.0, end, 3.0))
+    assert quick.waiting
+    encoded = m.encode(quick.take())
+    shipped = msgspec.msgpack.decode(encoded, type=m.Records)
+    assert shipped.count == 3
+    unfolded, taken = unfold(shipped), usual.take()
+    assert unfolded.whole == taken.whole and unfolded.size == taken.size
+    assert unfolded.pairs == [] and not quick.waiting
+
+
+def test_a_quick_task_that_takes_longer_is_told_of_twice() -> None:
+    recorder = Recorder(Channel.TASK, 1000.0)
+    for key in (5, 6):
+        recorder.arrived[key] = (m.Submit(key, Op.PULL, b"", b""), 2.0)
+    recorder.ended(result(6, bytes(SMALL + 1)), 3.0)  # too large for its message to be kept
+    taken = recorder.take()
+    assert taken.begun == [(5, Channel.TASK, Op.PULL, None, 1002.0, None, None)]
+    assert [whole[0] for whole in taken.whole] == [6]
+    recorder.ended(result(5, b"value"), 3.0)
+    assert [ended[0] for ended in recorder.take().ended] == [5]
