@@ -6,6 +6,7 @@ code and takes time.  Pure but for the session's ``load`` and ``release``.
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, cast
 
@@ -48,8 +49,11 @@ _failure = msgspec.msgpack.Decoder(Failure)
 
 def value_of(session: Session, raw: Result) -> Any:
     """Return the value of a task that ended well; raises SerializationError."""
-    parts = session.connection.load(raw)
+    data = raw.data
     try:
+        if raw.body is None and serialize.is_small(data):
+            return pickle.loads(data)
+        parts = session.connection.load(raw)
         value = serialize.loads(parts[0], parts[1:])
     except SerializationError:
         raise

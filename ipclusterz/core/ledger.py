@@ -7,9 +7,11 @@ are acknowledged and dropped.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
+from msgspec import Struct
 from msgspec.structs import replace
 
 from ipclusterz.core import message as m
@@ -30,20 +32,18 @@ class Packed(Protocol):
     data: bytes
 
 
-class Entry:
+class Entry(Struct, eq=False):
     """One request, shared by the keys of its targets; ``left`` counts those not answered."""
 
-    __slots__ = ("channel", "fn", "left", "message", "sink")
+    message: Any
+    channel: int
+    fn: Packed | None
+    sink: Sink
+    left: int
 
-    def __init__(
-        self, message: Any, channel: int, fn: Packed | None, sink: Sink, left: int
-    ) -> None:
-        self.message = message
-        self.channel = channel
-        self.fn = fn
-        self.sink = sink
-        self.left = left
 
+Out = defaultdict[int, list[Any]]
+"""What is to be said, by channel."""
 
 _TASK = int(Channel.TASK)
 
@@ -52,7 +52,7 @@ CANCEL_PART = 50_000
 
 
 class Ledger:
-    """Outstanding work of one client; ``out`` collects (channel, message) pairs.
+    """Outstanding work of one client; ``out`` collects what is to be said.
 
     Keys are given by :meth:`reserve` ahead of time, so that a caller knows them before the
     task is entered.  ``claim`` is asked about each result with a body and may
@@ -63,7 +63,7 @@ class Ledger:
 
     def __init__(self, number: int = 0) -> None:
         self.number = number
-        self.out: list[tuple[int, Any]] = []
+        self.out: Out = defaultdict(list)
         self.pending: dict[int, Entry] = {}
         self.waiting: dict[int, str] = {}  # channel -> why nothing progresses there
         self.dropped: list[m.Body] = []
@@ -106,19 +106,23 @@ class Ledger:
         sink: Sink,
     ) -> None:
         """Enter a task for any engine."""
-        digest = b""
-        out = self.out
-        if fn is not None:
-            digest = fn.digest
-            known = self._sent_functions[_TASK]
-            if digest not in known:
-                known.add(digest)
-                out.append((_TASK, m.Function(digest, fn.data)))
-        if opt is not None and (opt.after is not None or opt.follow is not None):
-            self._depends(opt)
-        message = m.Submit(key, op, digest, data, body, opt)
-        self.pending[key] = Entry(message, _TASK, fn, sink, 1)
-        out.append((_TASK, message))
+        self.enter((task(key, op, fn, data, body, opt, sink),))
+
+    def enter(self, entries: Iterable[Entry]) -> None:
+        """Enter what :func:`task` made."""
+        pending = self.pending
+        known = self._sent_functions[_TASK]
+        tell = self.out[_TASK].append
+        for entry in entries:
+            message = entry.message
+            if message.fn not in known:
+                known.add(message.fn)
+                if entry.fn is not None:
+                    tell(m.Function(message.fn, entry.fn.data))
+            if message.opt is not None and _depends(message):
+                self._depends(message.opt)
+            pending[message.key] = entry
+            tell(message)
 
     def request(
         self,
@@ -141,13 +145,13 @@ class Ledger:
         entry = Entry(message, channel, fn, sink, len(targets))
         for index in range(len(targets)):
             self.pending[key + index] = entry
-        self.out.append((channel, message))
+        self.out[channel].append(message)
 
     def _send_function(self, channel: int, fn: Packed) -> None:
         known = self._sent_functions[channel]
         if fn.digest not in known:
             known.add(fn.digest)
-            self.out.append((channel, m.Function(fn.digest, fn.data)))
+            self.out[channel].append(m.Function(fn.digest, fn.data))
 
     def cancel(self, keys: Iterable[int]) -> None:
         """Say that these are no longer wanted; their outcome is still delivered."""
@@ -160,7 +164,7 @@ class Ledger:
         for channel, chosen in by_channel.items():
             for start in range(0, len(chosen), CANCEL_PART):
                 part = chosen[start : start + CANCEL_PART]
-                self.out.append((channel, m.Cancel(part)))
+                self.out[channel].append(m.Cancel(part))
 
     # -- hearing ---------------------------------------------------------------------------
 
@@ -207,13 +211,13 @@ class Ledger:
             return
         keys = self.received.pop(channel, None)
         if keys:
-            self.out.append((channel, m.Received(keys)))
+            self.out[channel].append(m.Received(keys))
 
     def deliver(self, channel: int, result: m.Result) -> None:
         """Deliver a result that was postponed."""
         self._postponed.discard(result.key)
         entry = self.pending.pop(result.key, None)
-        self.out.append((channel, m.Received([result.key])))
+        self.out[channel].append(m.Received([result.key]))
         if entry is not None:
             if result.key in self._ends:
                 self._ends[result.key] = (not result.status, result.engine)
@@ -262,7 +266,7 @@ class Ledger:
         if isinstance(message, m.NeedFunction):
             for entry in self.pending.values():
                 if entry.fn is not None and entry.fn.digest == message.digest:
-                    self.out.append((channel, m.Function(message.digest, entry.fn.data)))
+                    self.out[channel].append(m.Function(message.digest, entry.fn.data))
                     return
         elif isinstance(message, m.Retried):
             self._retried(message.key, message.left)
@@ -288,8 +292,8 @@ class Ledger:
         self.waiting.pop(channel, None)
         self._sent_functions[channel].clear()
         self.received.pop(channel, None)  # who is to know no longer does
-        self.out = [(c, message) for c, message in self.out if c != channel]
-        self.out.append((channel, m.Resumed(self._counter)))
+        self.out.pop(channel, None)
+        self.out[channel].append(m.Resumed(self._counter))
         runs: list[tuple[Entry, list[int]]] = []
         for key, entry in self.pending.items():
             if entry.channel != channel:
@@ -301,7 +305,7 @@ class Ledger:
         for entry, keys in runs:
             if entry.fn is not None:
                 self._send_function(channel, entry.fn)
-            self.out.append((channel, self._narrowed(self._told(entry.message), keys)))
+            self.out[channel].append(self._narrowed(self._told(entry.message), keys))
         self.cancel([key for key in self._cancelled if self._on(key, channel)])
 
     def _on(self, key: int, channel: int) -> bool:
@@ -332,6 +336,20 @@ class Ledger:
             result = m.Result(key, 0, -1, int(m.Status.LOST), data, None, 0.0, 0.0, 0)
             self._done(key, entry)
             entry.sink.deliver(key, result)
+
+
+def task(
+    key: int,
+    op: int,
+    fn: Packed | None,
+    data: bytes,
+    body: m.Body | None,
+    opt: m.Options | None,
+    sink: Sink,
+) -> Entry:
+    """Return a task for any engine, to be entered; in any thread."""
+    digest = b"" if fn is None else fn.digest
+    return Entry(m.Submit(key, op, digest, data, body, opt), _TASK, fn, sink, 1)
 
 
 def _depends(message: Any) -> bool:

@@ -41,6 +41,7 @@ FUNCTIONS = 4096
 _PLAIN_END = b"\0plain\0"  # after a stream's last opcode, where unpicklers do not look
 _FRAME = 1 << 17  # no frame of a pickle stream is longer; longer pieces are the user's data
 _PICKLE = 0x80  # the first byte of every pickle stream since protocol 2
+_PICKLED = bytes((_PICKLE,))
 _FRAMED = b"\x01"
 _ALIGN = 16
 _PLAIN = frozenset({type(None), bool, int, float, str, complex})
@@ -221,6 +222,11 @@ def join(parts: Sequence[Part]) -> bytes:
         pieces.append(part)
         at += gap + len(part)
     return b"".join(pieces)
+
+
+def is_small(data: bytes) -> bool:
+    """Tell whether a payload is one short pickle that needs nothing of :func:`loads`."""
+    return len(data) < LARGE and data[:1] == _PICKLED and custom.DILL not in data
 
 
 def split(data: Buffer) -> list[Buffer]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import threading
 import uuid
+from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
 
@@ -17,7 +18,7 @@ import msgspec
 from ipclusterz._version import __version__
 from ipclusterz.core import message as m
 from ipclusterz.core.connector import Connector
-from ipclusterz.core.ledger import Ledger, Sink
+from ipclusterz.core.ledger import Ledger, Sink, task
 from ipclusterz.core.message import Channel, Options, Role
 from ipclusterz.engine import bodies
 from ipclusterz.error import (
@@ -109,13 +110,13 @@ class Connection:
         self._lost_since = -1.0
         self._pid = os.getpid()
         self._payloads = Payloads(
-            lambda channel, message: self.ledger.out.append((channel, message)),
+            lambda channel, message: self.ledger.out[channel].append(message),
             lambda channel, result: self.ledger.deliver(channel, result),
         )
         self.facts: dict[str, Any] = {}
         self.ledger = Ledger()
         self._loop = loop = Loop()
-        self._driver = Driver(loop, self._tell_engines)
+        self._driver = Driver(loop, self._tell_engines, lambda tasks: self.ledger.enter(tasks))
         self._inbox = self._driver.inbox
         self._context = sockets.context()
         self._registered: m.Registered | None = None
@@ -409,10 +410,9 @@ class Connection:
             data = parts[0]
         else:
             data, body = self._payloads.pack(parts)
-        ledger = self.ledger
         with self._keys:
-            key = ledger.reserve()
-        self._inbox.append((ledger.submit, (key, op, fn, data, body, options, sink)))
+            key = self.ledger.reserve()
+        self._inbox.append(task(key, op, fn, data, body, options, sink))
         if not self._driver.woken:
             self._leave()
         return key
@@ -473,10 +473,9 @@ class Connection:
         if ledger.received:
             self._ride(ledger)
         if ledger.out:
-            out, ledger.out = ledger.out, []
-            dials = self._dials
-            for channel, message in out:
-                dials[channel].link.put(message)  # type: ignore[index]
+            out, ledger.out = ledger.out, defaultdict(list)
+            for channel, messages in out.items():
+                self._dials[channel].link.extend(messages)  # type: ignore[index]
         if ledger.dropped:
             dropped, ledger.dropped = ledger.dropped, []
             for body in dropped:
@@ -484,7 +483,7 @@ class Connection:
 
     def _ride(self, ledger: Ledger) -> None:
         """Let acknowledgements go with what goes anyway; alone only when many or late."""
-        going = {channel for channel, _ in ledger.out}
+        going = set(ledger.out)
         for channel, keys in list(ledger.received.items()):
             if channel in going or len(keys) >= ACK_KEYS:
                 ledger.acknowledge(channel)

@@ -37,23 +37,31 @@ _get_handler: Callable[[int], Any] = getattr(signal.getsignal, "__wrapped__", si
 _SIGINT = int(signal.SIGINT)
 
 Call = tuple[Callable[..., Any], tuple[Any, ...]]
+"""What may lie in the inbox, besides tasks."""
 
 
 class Driver:
     """Drives ``loop`` for any number of threads.
 
+    ``enter`` is given the tasks that were left in the inbox, as many as there are in a row;
     ``after_turn`` is called with nothing held after a turn in which ``restless`` was set.
     Once ``ended`` is set, waits return.
     """
 
-    def __init__(self, loop: Loop, after_turn: Callable[[], None]) -> None:
-        self.inbox: deque[Call] = deque()
+    def __init__(
+        self,
+        loop: Loop,
+        after_turn: Callable[[], None],
+        enter: Callable[[list[Any]], None] = lambda tasks: None,
+    ) -> None:
+        self.inbox: deque[Any] = deque()
         self.lock = threading.Lock()
         self.woken = False  # somebody has been told of what is in the inbox
         self.ended = False
         self.restless = False  # somebody is to act with nothing held
         self._loop = loop
         self._after_turn = after_turn
+        self._enter = enter
         self._progress = threading.Condition(threading.Lock())
         self._followers = 0
         self._drivers = 0
@@ -102,9 +110,19 @@ class Driver:
         if inbox:
             self.woken = False
             pop = inbox.popleft
+            tasks: list[Any] = []
             while inbox:
-                call, arguments = pop()
+                item = pop()
+                if type(item) is not tuple:
+                    tasks.append(item)
+                    continue
+                if tasks:
+                    self._enter(tasks)
+                    tasks = []
+                call, arguments = item
                 call(*arguments)
+            if tasks:
+                self._enter(tasks)
 
     def wake(self) -> None:
         """Bring whoever waits back into the loop."""

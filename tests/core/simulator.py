@@ -796,9 +796,10 @@ class ClientNode:
             else:
                 self.owes = True
                 self.world.later(0.02, self._acknowledge)
-        out, self.ledger.out = self.ledger.out, []
-        for channel, message in out:
-            self.pipes[channel].put(message)
+        out, self.ledger.out = self.ledger.out, defaultdict(list)
+        for channel, messages in out.items():
+            for message in messages:
+                self.pipes[channel].put(message)
         for pipe in self.pipes.values():
             if pipe.queued:
                 pipe.pump()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from typing import Any
 
 import msgspec
@@ -41,8 +42,8 @@ class Client:
         self.got.append((key, result))
 
     def out(self) -> list[tuple[int, Any]]:
-        out, self.ledger.out = self.ledger.out, []
-        return out
+        out, self.ledger.out = self.ledger.out, defaultdict(list)
+        return [(channel, x) for channel, messages in out.items() for x in messages]
 
     def submit(self, fn: Packed | None = None, body: m.Body | None = None) -> int:
         key = self.ledger.reserve()
