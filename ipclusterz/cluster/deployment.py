@@ -232,17 +232,31 @@ class Deployment:
 
     def remember_engines(self, name: str, process: states.Process | None) -> None:
         """Note in the state file which process holds a set of engines (None: no more)."""
-        if self.state is None:
-            return
-        with states.lock(self.plan.profile):
-            # Others add engines to the file as well: read, change, write.
-            state = states.read(self.state.path) or self.state
+
+        def note(state: states.State) -> None:
             if process is None:
                 state.engine_sets.pop(name, None)
                 state.jobs.pop(name, None)
                 state.away.pop(name, None)
             else:
                 state.engine_sets[name] = process
+
+        self._note(note)
+
+    def _note(self, change: Callable[[states.State], None]) -> None:
+        """Change the state file: read, change, write, since others add engines to it as well.
+
+        That of a cluster which something else started is left alone when it has gone, or is
+        another one's by now: the cluster was stopped, and would seem to be back.
+        """
+        mine = self.state
+        if mine is None:
+            return
+        with states.lock(self.plan.profile):
+            state = states.read(mine.path) or mine
+            if self._foreign and (state is mine or state.token != mine.token):
+                return
+            change(state)
             self.state = state
             states.write(state)
 
@@ -488,18 +502,19 @@ class Deployment:
 
     def _note_folders(self, event: Event) -> None:
         """Remember folders that must be removed should their owner be killed."""
-        state = self.state
         bodies = event.get("bodies") or []
         runtime = event.get("runtime")
-        if state is None or not (bodies or runtime):
+        if not (bodies or runtime):
             return
-        with states.lock(self.plan.profile):
+
+        def note(state: states.State) -> None:
             state.runtime = state.runtime or str(runtime or "")
             state.bodies += [bodies] if isinstance(bodies, str) else bodies
-            try:
-                states.write(state)
-            except KernelError:
-                pass  # it was written a moment ago; only clean-up after a crash needs more
+
+        try:
+            self._note(note)
+        except KernelError:
+            pass  # it was written a moment ago; only clean-up after a crash needs more
 
     def _note_away(self, job: Job, event: Event) -> None:
         """Remember a place on another host, for who stops it should this process be killed."""
