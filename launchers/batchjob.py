@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import threading
 import time
 from collections import deque
@@ -26,9 +27,11 @@ from ipclusterz.launchers.systems import (
     ENDED,
     PENDING,
     RUNNING,
+    Interrupted,
     News,
     Silent,
     System,
+    Unended,
     command,
     place,
     signal_name,
@@ -48,6 +51,11 @@ RUNNING_SECONDS = 20.0
 _SLOWER = 1.4
 _PATIENCE = 3  # answers without a new job before it counts as unknown
 _TELL_SECONDS = 30.0
+_LAST_WORDS_SECONDS = 5.0  # for a submission to name its job when Ctrl-C comes
+_UNNAMED = (
+    "if its job was accepted all the same it ends as soon as it starts, since nothing is left"
+    " that it could read"
+)
 _LOST = News(ENDED, "the system does not know it any more; how it ended was not kept")
 
 
@@ -186,7 +194,16 @@ class BatchJob:
             write_private(path, text.encode())
             os.chmod(path, 0o700)
         cwd = self._spec.log_dir or self._spec.folder
-        answer = command(made.words, cwd, made.stdin)
+        try:
+            answer = command(made.words, cwd, made.stdin, _LAST_WORDS_SECONDS)
+        except (Interrupted, Unended) as error:
+            # It may have been accepted all the same; then it is cancelled with the others.
+            if id := self.system.parse_id(error.answer):
+                self.ids.append(id)
+            elif error.answer.code < 0:
+                words = made.shown()
+                print(f"ipclusterz: {words} was killed; {_UNNAMED}", file=sys.stderr)
+            raise
         id = "" if answer.code else self.system.parse_id(answer)
         if not id:
             why = f"exit code {answer.code}" if answer.code else "it printed no job id"

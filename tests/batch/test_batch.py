@@ -247,6 +247,30 @@ def test_a_submission_that_hangs_is_ended(batch: Path, monkeypatch: pytest.Monke
     assert not cluster.running
 
 
+def test_a_job_whose_submission_was_killed_is_cancelled(
+    batch: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ipclusterz.launchers import systems
+
+    monkeypatch.setattr(systems, "SECONDS", 1.0)
+    (batch / "hold").touch()
+    (batch / "lingers").touch()
+    cluster = ipp.Cluster(2, engines="slurm", options={"allow_loopback": True})
+    with pytest.raises(LaunchError, match="it was killed after 1 s; it said: 1"):
+        cluster.start_cluster_sync()
+    assert cancelled(batch) == ["1"]
+
+
+def test_ctrl_c_while_a_job_is_submitted(batch: Path) -> None:
+    """The job is accepted already, and its name is on the way."""
+    (batch / "hold").touch()
+    (batch / "late").touch()
+    start = Running(f"{START} -n 2 --engines=slurm --foreground")
+    eventually((batch / "1.job").exists)
+    assert start.end(signal.SIGINT) == 130
+    assert cancelled(batch) == ["1"]
+
+
 def test_a_command_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     started = run(f"{START} -n 2 --engines=htcondor")
     assert started.returncode == 1
