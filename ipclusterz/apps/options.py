@@ -52,7 +52,7 @@ ENGINE_ALIASES: dict[Any, Any] = {
     "shm-limit": ("EngineApp.shm_limit", "Shared memory for large payloads, like 2GB. [all]"),
     "restart-engines": (
         "EngineApp.restart_engines",
-        "Engines to start for ones that died. [0]",
+        "Engines, and agents, to start for ones that died. [0]",
     ),
 }
 

@@ -58,8 +58,9 @@ class Cluster(Coroutines):
     which ``Client()`` finds.  ``controller`` describes the controller
     (:class:`ControllerSettings`), ``agent`` the engines; other arguments win over both.
     ``restart_engines`` (default 0) is how many engines each agent starts, in all, for ones
-    that died, ``shm_limit`` (bytes, or text like ``2GB``; default: none) how much shared
-    memory each may use for large payloads: more goes to a disk.
+    that died, and how often an agent that died is started again; ``shm_limit`` (bytes, or
+    text like ``2GB``; default: none) how much shared memory each may use for large payloads:
+    more goes to a disk.
     ``engine_timeout`` (seconds, default 60) bounds each wait for a start.  ``notice`` is
     called with each status event, from another thread.
     """

@@ -490,6 +490,8 @@ class Deployment:
         self._note_folders(event)
         self._note_away(job, event)
         self._note_job(job, event)
+        if event["event"] == "agent_again":
+            self._tell_again(job, int(event.get("pid", 0)))
         self._say(event)
         with self._changed:
             self._telling = False
@@ -538,10 +540,13 @@ class Deployment:
             self._teller = None
 
     def _note_job(self, job: Job, event: Event) -> None:
-        """Hand news of a batch job to the hub, for clients, and to the state file."""
+        """Hand news of a batch job, or of a death elsewhere, to the hub and the state file."""
         if job is self.controller and self.state is not None:
             self._note_controller(job, event)
             return
+        if event.get("dead") and event.get("ids"):
+            reason = str(event.get("cause") or event["text"])
+            self._hub_teller().tell_lost(event["ids"], reason)
         if event["event"] != "job" or self.state is None:
             return
         for made in [made for made in self.sets.values() if made.job is job]:
@@ -561,15 +566,18 @@ class Deployment:
             self._tell_hub(self._standing)
 
     def _tell_hub(self, event: Event) -> None:
+        self._hub_teller().tell((event["job"], event["state"], event["text"]))
+
+    def _hub_teller(self) -> HubTeller:
         if self._teller is None:
             plan = self.plan
             self._teller = HubTeller(plan.profile.connector("client", plan.cluster_id))
-        self._teller.tell((event["job"], event["state"], event["text"]))
+        return self._teller
 
-    def _tell(self, made: EngineSet) -> None:
-        """Give a set's agent the connector, once."""
+    def _tell(self, made: EngineSet) -> bool:
+        """Give a set's agent the connector, once; tell whether it has it."""
         if made.told:
-            return
+            return True
         made.told = True
         try:
             text = (self.ready or {}).get("engine_connector")
@@ -580,6 +588,29 @@ class Deployment:
             made.job.tell(connector_line(text))
         except (KernelError, OSError) as error:
             made.problem = made.problem or str(error)
+            return False
+        return True
+
+    def _tell_again(self, job: Job, pid: int) -> None:
+        """An agent was started in place of one that died: it needs a connector as well."""
+        made = next((made for made in self.sets.values() if made.job is job), None)
+        if made is None:
+            return
+        made.told = False
+        if pid and self.state is not None:
+            with states.lock(self.plan.profile):
+                state = states.read(self.state.path)
+                if state is not None and made.id in state.engine_sets:
+                    state.engine_sets[made.id] = states.Process.of(pid, made.n)
+                    self.state = state
+                    try:
+                        states.write(state)
+                    except KernelError:
+                        pass  # the same as for folders
+        if self.ready is None or self.controller_end is not None:
+            return  # it waits, as other engines do, and is told by the next controller
+        if not self._tell(made) and pid:
+            job.close()  # it would wait for ever
 
     def _on_end(self, job: Job, state: JobState) -> None:
         with self._changed:

@@ -76,7 +76,8 @@ class AgentConfig(msgspec.Struct):
     which ends in ``ends_in`` seconds (0: unknown); engines begin nothing new in the last
     ``drain`` of them, nor after SIGUSR1 or SIGUSR2, by which batch systems warn.
     ``restart_engines`` is how many engines it starts in all for ones that died;
-    ``shm_limit`` bytes of shared memory may hold large payloads (0: no limit).
+    ``shm_limit`` bytes of shared memory may hold large payloads (0: no limit).  ``origin``
+    says whom it replaces itself.
     """
 
     connector_text: str | None = None
@@ -101,3 +102,4 @@ class AgentConfig(msgspec.Struct):
     drain: float = 60.0
     restart_engines: int = 0
     shm_limit: int = 0
+    origin: str = ""
