@@ -159,7 +159,7 @@ class BatchJob:
         if not self.system.signal:
             raise LaunchError(f"{self.system.name} has no command that signals a job")
         words = [w.format(signal=signal_name(signum)) for w in self.system.signal]
-        for id in self._alive():
+        for id in self.alive():
             answer = command([*words, id])
             if answer.code:
                 raise LaunchError(f"{words[0]} {id}: {answer.text}")
@@ -215,7 +215,7 @@ class BatchJob:
 
     def _cancel(self) -> str:
         """Cancel what has not ended; return what went wrong."""
-        ids = self._alive()
+        ids = self.alive()
         if not ids:
             return ""
         try:
@@ -228,7 +228,8 @@ class BatchJob:
             self._told("warning", f"{self.system.cancel[0]} {' '.join(ids)}: {answer.text}")
         return ""
 
-    def _alive(self) -> list[str]:
+    def alive(self) -> list[str]:
+        """Return the names of its jobs that have not ended."""
         return [id for id in self.ids if not self._ended(id)]
 
     def record(self) -> dict[str, Any]:
@@ -262,7 +263,7 @@ class BatchJob:
 
     def _take(self, news: dict[str, News]) -> None:
         self._silent_since = 0.0
-        for id in self._alive():
+        for id in self.alive():
             told = {key: value for key, value in news.items() if belongs(key, id)}
             if told:
                 self._missed[id] = 0
@@ -271,7 +272,7 @@ class BatchJob:
             elif self._count_miss(id):
                 for key, value in self._last_words(id).items():
                     self._note(key, value)
-        if self.ids and not self._alive() and not self._state.ended:
+        if self.ids and not self.alive() and not self._state.ended:
             self._state = self._certificate()
 
     def _begun(self, job: str, node: str) -> None:
@@ -426,7 +427,7 @@ class Asker:
 
     def _ask(self, jobs: list[BatchJob]) -> bool:
         """Ask once about all; tell whether anything has changed."""
-        ids = [id for job in jobs for id in job._alive()]
+        ids = [id for job in jobs for id in job.alive()]
         before = [dict(job.news) for job in jobs]
         try:
             news = self._system.read(command(self._system.queries(ids)))

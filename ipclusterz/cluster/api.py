@@ -385,6 +385,14 @@ class Cluster(Coroutines):
             states.end(self._attached, grace)
             self._attached = None
 
+    def leave_jobs(self) -> list[str]:
+        """Leave batch jobs alone after a controller with ``reuse_files`` was killed.
+
+        They find the next controller of this cluster.  Returns their names; with none nothing
+        has happened, and :meth:`stop_cluster_sync` is to be called.
+        """
+        return self._deployed.leave_jobs()
+
     def restart_engines_sync(self, engine_set_id: str | None = None) -> None:
         """Stop a set of engines (or all), and start as many anew."""
         sets = self.engine_sets

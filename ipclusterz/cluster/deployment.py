@@ -412,10 +412,31 @@ class Deployment:
             self._watcher.close()
             self._watcher = None
 
+    def leave_jobs(self) -> list[str]:
+        """Let batch jobs go on if a controller with -r was killed: they find the next one.
+
+        Returns their names; with none nothing has happened.  Else this is the end of it
+        here: the state file names them, for the next start and for who stops the cluster.
+        """
+        state, end = self.state, self.controller_end
+        if state is None or not state.reuse or end is None or not end.code:
+            return []
+        with self._changed:
+            jobs: list[Any] = [made.job for made in self.sets.values() if made.patient]
+        left = [f"{job.system.name} {id}" for job in jobs for id in job.alive()]
+        if left:
+            self._told_all()
+            if self._watcher is not None:
+                self._watcher.close()
+            self._watcher = self.state = self.controller = None
+            self.sets.clear()
+        return left
+
     def _new_name(self) -> str:
         self._launched += 1
         name = f"e{self._launched}"
-        taken = self.state.engine_sets if self.state else {}
+        # With -r there may be jobs of the cluster before this one.
+        taken = {*self.state.engine_sets, *self.state.jobs} if self.state else ()
         return self._new_name() if name in taken or name in self.sets else name
 
     def _watch(self, job: Job) -> None:

@@ -315,6 +315,30 @@ def test_a_killed_launchers_jobs_are_cancelled_by_stop(batch: Path, ipython_dir:
     assert cancelled(batch) == ["1"]
 
 
+def test_a_killed_controllers_jobs_find_the_next_one(batch: Path, ipython_dir: Path) -> None:
+    """With ``-r`` a controller's death costs nobody a place in the queue."""
+    assert run(f"{START} -r -n 1 --wait=1 --engines=slurm").returncode == 0
+    state = json.loads((profile(ipython_dir) / "pid" / "cluster-.json").read_text())
+    with ipp.Client() as rc:
+        slow = rc.load_balanced_view().apply_async(__import__("time").sleep, 2)
+        eventually(lambda: rc.queue_status()[0]["tasks"])
+        kill(state["controller"]["pid"])
+        eventually(lambda: not alive(state["launcher"]["pid"]))
+        log = (profile(ipython_dir) / "log" / "ipclusterz.log").read_text()
+        assert "was killed by SIGKILL" in log
+        said = "Slurm 1 will find the next controller: ipcontrollerz -r; or cancel what is left"
+        assert said in log
+        (batch / "hold").touch()
+        assert run(f"{START} -r -n 1 --engines=slurm").returncode == 0
+        rc.wait_for_engines(1, timeout=30)
+        assert slow.get(timeout=30) is None
+        assert rc[:].apply_sync(job_of_engine) == ["1"]
+    assert (submitted(batch), cancelled(batch)) == (["1", "2"], [])
+    assert run("ipclusterz stop").returncode == 0
+    assert sorted(cancelled(batch)) == ["1", "2"]
+    assert list((profile(ipython_dir) / "jobs").iterdir()) == []
+
+
 def test_clean_cancels_what_a_killed_launcher_submitted(batch: Path, ipython_dir: Path) -> None:
     (batch / "hold").touch()
     assert run(f"{START} -n 2 --engines=slurm").returncode == 0
