@@ -34,9 +34,10 @@ class ControllerConfig(msgspec.Struct):
     ``renewed`` has a salt for each role whose key was renewed, which ``key_file`` (empty:
     none) keeps for later starts.
     ``runtime`` is an existing owner-only folder for UNIX sockets; empty: made and removed.
-    ``lease`` and ``heartbeat`` are seconds.  ``hwm`` bounds the tasks given to an engine
-    ahead of time; 0 lets measured durations decide.  ``db`` is the task database's file,
-    ``:memory:``, or empty for none.
+    ``lease`` and ``heartbeat`` are seconds, and so is ``hang_limit``: a part of the controller
+    that did nothing for so long is started again (0: never).  ``hwm`` bounds the tasks given
+    to an engine ahead of time; 0 lets measured durations decide.  ``db`` is the task
+    database's file, ``:memory:``, or empty for none.
     """
 
     client_file: str
@@ -58,6 +59,7 @@ class ControllerConfig(msgspec.Struct):
     cluster_id: str = ""
     lease: float = 600.0
     heartbeat: float = 1.0
+    hang_limit: float = 30.0
     scheme: str = "leastload"
     hwm: int = 0
     db: str = ""
