@@ -30,8 +30,12 @@ and how busy others kept the machine is noted for each round.
     processes     finding, weighing and ending the processes of a peer
     machine       the machine and its load
     work          the tasks that are measured
+    pages         pages of which a part is written by a program
+    cputime       processor time of threads, from /proc
+    profile       a command of its own: where each microsecond of a task goes
+    across        a command of its own: the routes through SSH
     peers/        one program per peer, each driven over the line protocol
     first/        one script per peer: start, print the first result, stop
 
-Only peers/ and first/ import what is measured; the rest knows the peers by name.
+Only peers/, first/ and profile import what is measured; the rest knows the peers by name.
 """

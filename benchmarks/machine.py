@@ -48,7 +48,7 @@ def background(seconds: float) -> float:
     """Share (0 to 1) of all cores that others used during ``seconds`` in which we slept."""
     before = psutil.cpu_times()
     time.sleep(seconds)
-    return _busy(before, psutil.cpu_times())
+    return busy(before, psutil.cpu_times())
 
 
 class Watch:
@@ -124,7 +124,7 @@ def _stolen(before: Any, after: Any) -> float:
     return float(steal / total) if total > 0 else 0.0
 
 
-def _busy(before: Any, after: Any) -> float:
+def busy(before: Any, after: Any) -> float:
     total = sum(after) - sum(before)
     idle = after.idle - before.idle + getattr(after, "iowait", 0) - getattr(before, "iowait", 0)
     return max(0.0, float(1 - idle / total)) if total > 0 else 0.0

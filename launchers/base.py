@@ -67,7 +67,8 @@ class LaunchSpec(Struct, frozen=True):
     What only some launchers need: ``folder`` is a path in the profile that the launcher may
     make, owner-only, for files of this launch, and must remove; ``label`` tells launches of
     one cluster apart; ``profile_dir``, ``cluster_id`` and ``log_dir`` are the cluster's;
-    ``lease`` is for how many seconds engines outlive what they have lost (0: not known).
+    ``lease`` is for how many seconds engines outlive what they have lost (0: not known);
+    ``restarts`` how often their agent may be started again when it has died.
     """
 
     argv: tuple[str, ...]
@@ -83,6 +84,7 @@ class LaunchSpec(Struct, frozen=True):
     cluster_id: str = ""
     log_dir: str = ""
     lease: float = 0.0
+    restarts: int = 0
 
 
 class JobState(Struct, frozen=True):

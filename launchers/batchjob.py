@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import threading
 import time
 from collections import deque
@@ -26,9 +27,11 @@ from ipclusterz.launchers.systems import (
     ENDED,
     PENDING,
     RUNNING,
+    Interrupted,
     News,
     Silent,
     System,
+    Unended,
     command,
     place,
     signal_name,
@@ -48,6 +51,11 @@ RUNNING_SECONDS = 20.0
 _SLOWER = 1.4
 _PATIENCE = 3  # answers without a new job before it counts as unknown
 _TELL_SECONDS = 30.0
+_LAST_WORDS_SECONDS = 5.0  # for a submission to name its job when Ctrl-C comes
+_UNNAMED = (
+    "if its job was accepted all the same it ends as soon as it starts, since nothing is left"
+    " that it could read"
+)
 _LOST = News(ENDED, "the system does not know it any more; how it ended was not kept")
 
 
@@ -151,7 +159,7 @@ class BatchJob:
         if not self.system.signal:
             raise LaunchError(f"{self.system.name} has no command that signals a job")
         words = [w.format(signal=signal_name(signum)) for w in self.system.signal]
-        for id in self._alive():
+        for id in self.alive():
             answer = command([*words, id])
             if answer.code:
                 raise LaunchError(f"{words[0]} {id}: {answer.text}")
@@ -186,7 +194,16 @@ class BatchJob:
             write_private(path, text.encode())
             os.chmod(path, 0o700)
         cwd = self._spec.log_dir or self._spec.folder
-        answer = command(made.words, cwd, made.stdin)
+        try:
+            answer = command(made.words, cwd, made.stdin, _LAST_WORDS_SECONDS)
+        except (Interrupted, Unended) as error:
+            # It may have been accepted all the same; then it is cancelled with the others.
+            if id := self.system.parse_id(error.answer):
+                self.ids.append(id)
+            elif error.answer.code < 0:
+                words = made.shown()
+                print(f"ipclusterz: {words} was killed; {_UNNAMED}", file=sys.stderr)
+            raise
         id = "" if answer.code else self.system.parse_id(answer)
         if not id:
             why = f"exit code {answer.code}" if answer.code else "it printed no job id"
@@ -198,7 +215,7 @@ class BatchJob:
 
     def _cancel(self) -> str:
         """Cancel what has not ended; return what went wrong."""
-        ids = self._alive()
+        ids = self.alive()
         if not ids:
             return ""
         try:
@@ -211,7 +228,8 @@ class BatchJob:
             self._told("warning", f"{self.system.cancel[0]} {' '.join(ids)}: {answer.text}")
         return ""
 
-    def _alive(self) -> list[str]:
+    def alive(self) -> list[str]:
+        """Return the names of its jobs that have not ended."""
         return [id for id in self.ids if not self._ended(id)]
 
     def record(self) -> dict[str, Any]:
@@ -245,7 +263,7 @@ class BatchJob:
 
     def _take(self, news: dict[str, News]) -> None:
         self._silent_since = 0.0
-        for id in self._alive():
+        for id in self.alive():
             told = {key: value for key, value in news.items() if belongs(key, id)}
             if told:
                 self._missed[id] = 0
@@ -254,7 +272,7 @@ class BatchJob:
             elif self._count_miss(id):
                 for key, value in self._last_words(id).items():
                     self._note(key, value)
-        if self.ids and not self._alive() and not self._state.ended:
+        if self.ids and not self.alive() and not self._state.ended:
             self._state = self._certificate()
 
     def _begun(self, job: str, node: str) -> None:
@@ -409,7 +427,7 @@ class Asker:
 
     def _ask(self, jobs: list[BatchJob]) -> bool:
         """Ask once about all; tell whether anything has changed."""
-        ids = [id for job in jobs for id in job._alive()]
+        ids = [id for job in jobs for id in job.alive()]
         before = [dict(job.news) for job in jobs]
         try:
             news = self._system.read(command(self._system.queries(ids)))

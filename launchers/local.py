@@ -18,7 +18,7 @@ from typing import IO
 
 from ipclusterz.error import LaunchError
 from ipclusterz.files import way_out
-from ipclusterz.launchers.base import Event, JobState, LaunchSpec
+from ipclusterz.launchers.base import Event, Job, JobState, LaunchSpec
 
 TAIL_LINES = 20
 """How many last lines of standard error are quoted when a program dies early."""
@@ -31,9 +31,13 @@ _LINE_LIMIT = 1 << 20  # an event without end is no event of ours
 class LocalLauncher:
     """Starts on this host."""
 
-    def start(self, spec: LaunchSpec) -> LocalJob:
+    def start(self, spec: LaunchSpec) -> Job:
         """Start ``spec`` at once; LaunchError names the command when it cannot be run."""
-        return LocalJob(spec)
+        if not spec.restarts:
+            return LocalJob(spec)
+        from ipclusterz.launchers.lasting import LastingJob  # only for those who want it
+
+        return LastingJob(spec, LocalJob)
 
 
 class LocalJob:

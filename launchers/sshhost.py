@@ -4,6 +4,8 @@ A thread for each host does all that waits.  It logs in, has a keeper begin ther
 (``ipclusterz.apps.keeper``), leads the controller's ports there, starts the agent, and then
 passes on events.  When the connection is lost the agent and its engines live on; the thread
 connects again with a growing pause, leads the ports there again and asks what it missed.
+An agent that has died is followed by another one, with a keeper of its own, as often as that
+is allowed.
 
 What others see of it: events, and :attr:`RemoteHost.code` when it is over.
 """
@@ -25,6 +27,7 @@ from msgspec import Struct
 from ipclusterz._version import __version__
 from ipclusterz.core.hosts import Host
 from ipclusterz.core.message import PROTOCOL
+from ipclusterz.core.replacing import CRASHED, Agents
 from ipclusterz.core.ssh import destination, in_sh
 from ipclusterz.error import KernelError, LaunchError, SSHError
 from ipclusterz.launchers import remote, sshfiles
@@ -71,6 +74,14 @@ class Stopped(Exception):
     """It was told to end before it had begun."""
 
 
+class AgentLost(Exception):
+    """The agent has died, and another one is started in ``pause`` seconds."""
+
+    def __init__(self, pause: float) -> None:
+        super().__init__(f"{pause:g}")
+        self.pause = pause
+
+
 class RemoteHost:
     """See the module.  Methods without an underscore may be called from any thread."""
 
@@ -79,7 +90,8 @@ class RemoteHost:
         self.name = destination(host.target).shown
         self.code: int | None = None
         self.text = ""
-        self.ids: list[int] = []
+        config = remote.agent_config(launch.spec.stdin, host, "")
+        self._agents = Agents(int(config.get("restart_engines", 0)))
         self._launch = launch
         self._inbox: deque[str | int] = deque()  # a connector's line, or a signal's number
         self._wake_read, self._wake_write = os.pipe()
@@ -98,6 +110,11 @@ class RemoteHost:
         self._thread = threading.Thread(
             target=self._run, name=f"ipclusterz-ssh-{self.name}", daemon=True
         )
+
+    @property
+    def ids(self) -> list[int]:
+        """Its engines that are there."""
+        return self._agents.ids
 
     def start(self) -> None:
         """Begin."""
@@ -144,9 +161,9 @@ class RemoteHost:
                 self._begin()
             while self.code is None:
                 try:
-                    self._listen()
-                except Lost:
-                    self._again()
+                    self._serve()
+                except AgentLost as lost:
+                    self._another(lost.pause)
         except Stopped:
             self._over(0, "")
         except Lost:
@@ -160,6 +177,52 @@ class RemoteHost:
             self._clear()
             self._drop()
             self._launch.say({"event": "host_ended", "host": self.name})
+
+    def _serve(self) -> None:
+        try:
+            self._listen()
+        except Lost:
+            self._again()
+
+    def _another(self, pause: float) -> None:
+        """Start an agent in place of the one that died; LaunchError when none may be."""
+        while True:
+            self._clear()
+            self._drop()
+            self._way, self._agent, self._folder, self._problem = None, None, "", ""
+            self._started = self._removed = False
+            self._seen = 0
+            self._rest(pause)
+            for item in [item for item in self._inbox if isinstance(item, str)]:
+                self._inbox.remove(item)  # of other hosts' new agents
+            self._launch.say({"event": "agent_again", "host": self.name})
+            try:
+                with self._launch.gate:
+                    self._begin()
+                return
+            except AgentLost as lost:
+                pause = lost.pause
+            except Lost:
+                pause = self._failed(self._why_lost("the connection ended"))
+            except (KernelError, OSError) as error:
+                pause = self._failed(str(error))
+
+    def _failed(self, why: str) -> float:
+        """No agent could be started; return the pause before the next attempt."""
+        text = why if why.startswith(self.name) else f"{self.name}: {why}"
+        event = self._agents.died(1, text)
+        if event is None:
+            raise LaunchError("; ".join(filter(None, (text, self._agents.used_up))))
+        self._launch.say({**event, "host": self.name})
+        return float(event["pause"])
+
+    def _rest(self, seconds: float) -> None:
+        """Wait, but not when it is to end."""
+        until = time.monotonic() + seconds
+        self._check_stop()
+        while (left := until - time.monotonic()) > 0:
+            self._sleep(left)
+            self._check_stop()
 
     def _begin(self) -> None:
         self._check_stop()
@@ -212,6 +275,7 @@ class RemoteHost:
             spec = self._launch.spec
             log_dir = os.path.join(self._folder, "log") if self._launch.logs_to else ""
             config = remote.agent_config(spec.stdin, self.host, log_dir)
+            config["origin"] = self._agents.origin
             lines = [json.dumps({"config": config}), json.dumps({"connector": text})]
             env = {**spec.env, **self.host.env}
             session.say({"do": "start", "lines": [f"{line}\n" for line in lines], "env": env})
@@ -359,14 +423,17 @@ class RemoteHost:
     def _take(self, event: Event) -> None:
         self._seen = max(self._seen, int(event.pop("seq", 0)))
         kind = event["event"]
+        news = self._agents.heard(event)
         if kind == "exit":
             self._exited(event)
         elif kind == "gone":
             self._sweep()
-            raise LaunchError(
+            text = (
                 f"{self.name}: its engines ended while there was no connection"
                 f" ({event.get('text', '')})"
             )
+            self._died(CRASHED, text)
+            raise LaunchError(text)
         elif kind == "error":
             self._problem = str(event.get("text", ""))
             if not self._started:
@@ -377,13 +444,11 @@ class RemoteHost:
         elif kind == "log":
             sshfiles.keep(event, self.name, self._launch.logs_to)
         elif kind not in _QUIET:
-            if kind == "engine":
-                self.ids.append(int(event["id"]))
-            elif kind == "engine_down" and int(event["id"]) in self.ids:
-                self.ids.remove(int(event["id"]))
             if "text" in event:
                 event = {**event, "text": f"{self.name}: {event['text']}"}
             self._launch.say({**event, "host": self.name})
+        if news:
+            self._say("replaced", news if self.name in news else f"{self.name}: {news}")
 
     def _exited(self, event: Event) -> None:
         """The agent has ended: fetch logs, have everything removed, and say how it was."""
@@ -400,15 +465,25 @@ class RemoteHost:
         how = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
         if code == 0 or self._ending:
             self._over(code, "")
-        elif self._problem:
-            self._fail(f"{self.name}: {self._problem}", code)
-        else:
-            words = f"; its last words:\n{text}" if text else ""
-            self._fail(f"{self.name}: the engines' process there {how}{words}", code)
+            return
+        cause = f"{self.name}: the engines' process there {how}"
+        failed = code > 0 and self._problem
+        self._died(code, f"{self.name}: {self._problem}" if failed else cause)
+        words = f"; its last words:\n{text}" if text else ""
+        told = f"{self.name}: {self._problem}" if self._problem else f"{cause}{words}"
+        self._fail("\n".join(filter(None, (told, self._agents.used_up))), code)
+
+    def _died(self, code: int, cause: str) -> None:
+        """Raise AgentLost if another agent takes the place of one that has ended."""
+        event = None if self._ending else self._agents.died(code, cause.partition("\n")[0])
+        if event is not None:
+            self._launch.say({**event, "host": self.name, "dead": True})
+            raise AgentLost(event["pause"])
 
     def _fail(self, text: str, code: int = 1) -> None:
         """It is over, and not as it should: its engines are missing from now on."""
-        self._say("less", text, n=self.host.n, ids=list(self.ids))
+        ids = list(self.ids)
+        self._say("less", text, n=self.host.n, ids=ids, dead=self._removed and bool(ids))
         self._over(code, text)
 
     def _over(self, code: int, text: str) -> None:

@@ -155,9 +155,28 @@ def place(words: Sequence[str], ids: Sequence[str]) -> list[str]:
     return [*words[:at], *ids, *words[at + 1 :]]
 
 
-def command(words: Sequence[str], cwd: str = "", stdin: str = "") -> Answer:
-    """Run a command of a batch system; LaunchError if it is missing or does not end.
+class Unended(LaunchError):
+    """A command that had to be killed; ``answer`` is what it had said by then."""
 
+    def __init__(self, text: str, answer: Answer) -> None:
+        super().__init__(text)
+        self.answer = answer
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C while a command ran; ``answer`` is what it still said."""
+
+    def __init__(self, answer: Answer) -> None:
+        super().__init__()
+        self.answer = answer
+
+
+def command(
+    words: Sequence[str], cwd: str = "", stdin: str = "", patience: float = 0.0
+) -> Answer:
+    """Run a command of a batch system; LaunchError if it is missing, Unended if it hangs.
+
+    Ctrl-C ends it, after ``patience`` seconds in which it may say what it has done already.
     Its output goes to files, not pipes: the first ``qsub`` of OpenPBS leaves a process behind
     that would hold a pipe open.
     """
@@ -186,14 +205,28 @@ def command(words: Sequence[str], cwd: str = "", stdin: str = "") -> Answer:
         try:
             code = process.wait(SECONDS)
         except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-            said = _text(out) + _text(err)
-            raise LaunchError(
+            _kill(process)
+            answer = Answer(process.returncode, _text(out), _text(err))
+            raise Unended(
                 f"{shlex.join(words)} does not end, it was killed after {SECONDS:g} s"
-                + (f"; it said: {said.strip()}" if said.strip() else "")
+                + (f"; it said: {answer.text}" if answer.text else ""),
+                answer,
             ) from None
+        except KeyboardInterrupt:
+            try:
+                process.wait(patience)
+            except subprocess.TimeoutExpired:
+                pass
+            finally:
+                _kill(process)  # it has a session of its own, so no Ctrl-C reaches it
+            raise Interrupted(Answer(process.returncode, _text(out), _text(err))) from None
         return Answer(code, _text(out), _text(err))
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 def _text(file: IO[bytes]) -> str:

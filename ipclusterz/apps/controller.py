@@ -77,6 +77,11 @@ class ControllerApp(BaseApp):
     lease = Float(600.0, help="Seconds that engines outlive a lost controller.").tag(
         config=True
     )
+    hang_limit = Float(
+        30.0,
+        help="Seconds after which a part of the controller that hangs is started again; 0:"
+        " never.",
+    ).tag(config=True)
     ping = Int(1000, help="Milliseconds between heartbeats.").tag(config=True)
     scheme = Unicode(
         "leastload",

@@ -72,7 +72,7 @@ class EngineApp(BaseApp):
         config=True
     )
     restart_engines = Int(
-        0, help="Engines that are started, in all, for ones that died; 0: none."
+        0, help="Engines started, in all, for ones that died, and agents by launchers; 0: none."
     ).tag(config=True)
     shm_limit = Union(
         [Int(), Unicode()],

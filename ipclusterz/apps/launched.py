@@ -189,12 +189,14 @@ def main(role: str, *arguments: str) -> int:
 
         if isinstance(error, SystemExit | KeyboardInterrupt):
             raise
+        from ipclusterz.core.replacing import CRASHED
         from ipclusterz.error import KernelError
 
         streams.status({"event": "error", "text": f"{_described(error)}"})
-        if not isinstance(error, KernelError):  # whose text says it all
-            traceback.print_exc()
-        return 1
+        if isinstance(error, KernelError):  # whose text says it all
+            return 1
+        traceback.print_exc()
+        return CRASHED
 
 
 def _controller(streams: Streams | Folder, first: dict[str, Any]) -> int:

@@ -26,6 +26,10 @@ _CONTROLLER = {
     "enginessh": ("enginessh", "The SSH server for engines, [USER@]HOST[:PORT]."),
     "execkey": ("execkey", "A file with the cluster's key, or - to be asked for it."),
     "lease": ("lease", "Seconds that engines outlive a lost controller. [600]"),
+    "hang-limit": (
+        "hang_limit",
+        "Seconds until a part that hangs is started again; 0: never. [30]",
+    ),
     "ping": ("ping", "Milliseconds between heartbeats. [1000]"),
     "scheme": ("scheme", "How tasks find engines. [leastload]"),
     "hwm": ("hwm", "Tasks given to an engine ahead; 0: decide. [0]"),
@@ -52,7 +56,7 @@ ENGINE_ALIASES: dict[Any, Any] = {
     "shm-limit": ("EngineApp.shm_limit", "Shared memory for large payloads, like 2GB. [all]"),
     "restart-engines": (
         "EngineApp.restart_engines",
-        "Engines to start for ones that died. [0]",
+        "Engines, and agents, to start for ones that died. [0]",
     ),
 }
 

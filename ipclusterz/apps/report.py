@@ -56,7 +56,7 @@ class Report:
             self._say(f"engine {event['id']} has ended: {event.get('reason', '')}")
         elif kind == "less" and not self.stopping:
             self._less(str(event.get("text", "")))
-        elif kind in ("job", "replaced") and not self.stopping:
+        elif kind in ("job", "replaced", "agent_lost") and not self.stopping:
             self._say(str(event.get("text", "")))
         elif kind == "error" and self.up:
             print(event.get("text", ""), file=sys.stderr, flush=True)

@@ -310,7 +310,7 @@ class StartApp(BaseApp):
                 raise
             if not queued:
                 self._told_up(report, ready)
-            return self._stay(ends)
+            return self._stay(ends, cluster)
         except KeyboardInterrupt:
             self.say("stopping")
             return ExitCode.OK if report.up else ExitCode.INTERRUPTED
@@ -362,7 +362,7 @@ class StartApp(BaseApp):
             print("killing", file=sys.stderr, flush=True)
             cluster.stop_cluster_sync(grace=0.0)
 
-    def _stay(self, ends: queue.SimpleQueue[dict[str, Any]]) -> int:
+    def _stay(self, ends: queue.SimpleQueue[dict[str, Any]], cluster: Cluster) -> int:
         """Wait until the controller ends, or a signal comes."""
         while True:
             try:
@@ -376,7 +376,19 @@ class StartApp(BaseApp):
                 return ExitCode.OK
             print(f"{self.name}: {end['text']}", file=sys.stderr, flush=True)
             if end["role"] == "controller":
+                self._tell_left(cluster.leave_jobs())
                 return ExitCode.FAILED
+
+    def _tell_left(self, jobs: list[str]) -> None:
+        """Say what to do about jobs that wait for the next controller."""
+        if jobs:
+            which = self._selection()
+            print(
+                f"{self.name}: {', '.join(jobs)} will find the next controller: ipcontrollerz"
+                f" -r{which}; or cancel what is left: ipclusterz stop{which}",
+                file=sys.stderr,
+                flush=True,
+            )
 
     def _how_to_go_on(self) -> list[str]:
         said = []
@@ -486,7 +498,7 @@ class EnginesApp(StartApp):
         except KeyboardInterrupt:
             cluster.stop_engines_sync()
 
-    def _stay(self, ends: queue.SimpleQueue[dict[str, Any]]) -> int:
+    def _stay(self, ends: queue.SimpleQueue[dict[str, Any]], cluster: Cluster) -> int:
         """Wait until the engines end, or a signal comes."""
         end = ends.get()
         if end["code"] == 0:

@@ -177,7 +177,8 @@ def head(seen: Snapshot) -> list[str]:
     lines += jobs[-_JOBS:]
     for gone in seen["departed"][-_ENDED:]:
         lines.append(f"ended: engine {gone['id']}: {gone['reason'].splitlines()[0]}")
-    lines += [engine["origin"] for engine in seen["engines"] if engine.get("origin")][-_ENDED:]
+    origins = [engine["origin"] for engine in seen["engines"] if engine.get("origin")]
+    lines += list(dict.fromkeys(origins))[-_ENDED:]  # engines of one agent may share it
     return lines
 
 

@@ -58,8 +58,9 @@ class Cluster(Coroutines):
     which ``Client()`` finds.  ``controller`` describes the controller
     (:class:`ControllerSettings`), ``agent`` the engines; other arguments win over both.
     ``restart_engines`` (default 0) is how many engines each agent starts, in all, for ones
-    that died, ``shm_limit`` (bytes, or text like ``2GB``; default: none) how much shared
-    memory each may use for large payloads: more goes to a disk.
+    that died, and how often an agent that died is started again; ``shm_limit`` (bytes, or
+    text like ``2GB``; default: none) how much shared memory each may use for large payloads:
+    more goes to a disk.
     ``engine_timeout`` (seconds, default 60) bounds each wait for a start.  ``notice`` is
     called with each status event, from another thread.
     """
@@ -383,6 +384,14 @@ class Cluster(Coroutines):
         if self._attached is not None:
             states.end(self._attached, grace)
             self._attached = None
+
+    def leave_jobs(self) -> list[str]:
+        """Leave batch jobs alone after a controller with ``reuse_files`` was killed.
+
+        They find the next controller of this cluster.  Returns their names; with none nothing
+        has happened, and :meth:`stop_cluster_sync` is to be called.
+        """
+        return self._deployed.leave_jobs()
 
     def restart_engines_sync(self, engine_set_id: str | None = None) -> None:
         """Stop a set of engines (or all), and start as many anew."""

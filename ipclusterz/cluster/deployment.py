@@ -232,17 +232,31 @@ class Deployment:
 
     def remember_engines(self, name: str, process: states.Process | None) -> None:
         """Note in the state file which process holds a set of engines (None: no more)."""
-        if self.state is None:
-            return
-        with states.lock(self.plan.profile):
-            # Others add engines to the file as well: read, change, write.
-            state = states.read(self.state.path) or self.state
+
+        def note(state: states.State) -> None:
             if process is None:
                 state.engine_sets.pop(name, None)
                 state.jobs.pop(name, None)
                 state.away.pop(name, None)
             else:
                 state.engine_sets[name] = process
+
+        self._note(note)
+
+    def _note(self, change: Callable[[states.State], None]) -> None:
+        """Change the state file: read, change, write, since others add engines to it as well.
+
+        That of a cluster which something else started is left alone when it has gone, or is
+        another one's by now: the cluster was stopped, and would seem to be back.
+        """
+        mine = self.state
+        if mine is None:
+            return
+        with states.lock(self.plan.profile):
+            state = states.read(mine.path) or mine
+            if self._foreign and (state is mine or state.token != mine.token):
+                return
+            change(state)
             self.state = state
             states.write(state)
 
@@ -398,10 +412,31 @@ class Deployment:
             self._watcher.close()
             self._watcher = None
 
+    def leave_jobs(self) -> list[str]:
+        """Let batch jobs go on if a controller with -r was killed: they find the next one.
+
+        Returns their names; with none nothing has happened.  Else this is the end of it
+        here: the state file names them, for the next start and for who stops the cluster.
+        """
+        state, end = self.state, self.controller_end
+        if state is None or not state.reuse or end is None or not end.code:
+            return []
+        with self._changed:
+            jobs: list[Any] = [made.job for made in self.sets.values() if made.patient]
+        left = [f"{job.system.name} {id}" for job in jobs for id in job.alive()]
+        if left:
+            self._told_all()
+            if self._watcher is not None:
+                self._watcher.close()
+            self._watcher = self.state = self.controller = None
+            self.sets.clear()
+        return left
+
     def _new_name(self) -> str:
         self._launched += 1
         name = f"e{self._launched}"
-        taken = self.state.engine_sets if self.state else {}
+        # With -r there may be jobs of the cluster before this one.
+        taken = {*self.state.engine_sets, *self.state.jobs} if self.state else ()
         return self._new_name() if name in taken or name in self.sets else name
 
     def _watch(self, job: Job) -> None:
@@ -476,6 +511,8 @@ class Deployment:
         self._note_folders(event)
         self._note_away(job, event)
         self._note_job(job, event)
+        if event["event"] == "agent_again":
+            self._tell_again(job, int(event.get("pid", 0)))
         self._say(event)
         with self._changed:
             self._telling = False
@@ -488,18 +525,19 @@ class Deployment:
 
     def _note_folders(self, event: Event) -> None:
         """Remember folders that must be removed should their owner be killed."""
-        state = self.state
         bodies = event.get("bodies") or []
         runtime = event.get("runtime")
-        if state is None or not (bodies or runtime):
+        if not (bodies or runtime):
             return
-        with states.lock(self.plan.profile):
+
+        def note(state: states.State) -> None:
             state.runtime = state.runtime or str(runtime or "")
             state.bodies += [bodies] if isinstance(bodies, str) else bodies
-            try:
-                states.write(state)
-            except KernelError:
-                pass  # it was written a moment ago; only clean-up after a crash needs more
+
+        try:
+            self._note(note)
+        except KernelError:
+            pass  # it was written a moment ago; only clean-up after a crash needs more
 
     def _note_away(self, job: Job, event: Event) -> None:
         """Remember a place on another host, for who stops it should this process be killed."""
@@ -523,10 +561,13 @@ class Deployment:
             self._teller = None
 
     def _note_job(self, job: Job, event: Event) -> None:
-        """Hand news of a batch job to the hub, for clients, and to the state file."""
+        """Hand news of a batch job, or of a death elsewhere, to the hub and the state file."""
         if job is self.controller and self.state is not None:
             self._note_controller(job, event)
             return
+        if event.get("dead") and event.get("ids"):
+            reason = str(event.get("cause") or event["text"])
+            self._hub_teller().tell_lost(event["ids"], reason)
         if event["event"] != "job" or self.state is None:
             return
         for made in [made for made in self.sets.values() if made.job is job]:
@@ -546,15 +587,18 @@ class Deployment:
             self._tell_hub(self._standing)
 
     def _tell_hub(self, event: Event) -> None:
+        self._hub_teller().tell((event["job"], event["state"], event["text"]))
+
+    def _hub_teller(self) -> HubTeller:
         if self._teller is None:
             plan = self.plan
             self._teller = HubTeller(plan.profile.connector("client", plan.cluster_id))
-        self._teller.tell((event["job"], event["state"], event["text"]))
+        return self._teller
 
-    def _tell(self, made: EngineSet) -> None:
-        """Give a set's agent the connector, once."""
+    def _tell(self, made: EngineSet) -> bool:
+        """Give a set's agent the connector, once; tell whether it has it."""
         if made.told:
-            return
+            return True
         made.told = True
         try:
             text = (self.ready or {}).get("engine_connector")
@@ -565,6 +609,29 @@ class Deployment:
             made.job.tell(connector_line(text))
         except (KernelError, OSError) as error:
             made.problem = made.problem or str(error)
+            return False
+        return True
+
+    def _tell_again(self, job: Job, pid: int) -> None:
+        """An agent was started in place of one that died: it needs a connector as well."""
+        made = next((made for made in self.sets.values() if made.job is job), None)
+        if made is None:
+            return
+        made.told = False
+        if pid and self.state is not None:
+            with states.lock(self.plan.profile):
+                state = states.read(self.state.path)
+                if state is not None and made.id in state.engine_sets:
+                    state.engine_sets[made.id] = states.Process.of(pid, made.n)
+                    self.state = state
+                    try:
+                        states.write(state)
+                    except KernelError:
+                        pass  # the same as for folders
+        if self.ready is None or self.controller_end is not None:
+            return  # it waits, as other engines do, and is told by the next controller
+        if not self._tell(made) and pid:
+            job.close()  # it would wait for ever
 
     def _on_end(self, job: Job, state: JobState) -> None:
         with self._changed:

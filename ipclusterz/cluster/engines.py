@@ -47,6 +47,11 @@ class EngineSet(Struct):
             self.jobs[event["job"]] = (event["state"], event["text"])
         elif kind == "less":
             self._lose(event)
+        elif kind == "agent_lost":
+            for number in event["ids"]:
+                self.ready.pop(int(number), None)
+            if self.complete:
+                self.problem = ""  # of one that is replaced
         elif kind == "engine_down":
             self.ready.pop(int(event["id"]), None)
             if not self.complete and not event.get("replaced"):

@@ -49,6 +49,7 @@ class ControllerSettings(Struct):
     ``ports`` is seven ports, as ``12345-12351`` or separated by commas, in the order
     registration, heartbeat, query, direct, task, control, iopub; the single ones win over
     it.  ``ping`` is in milliseconds, ``lease`` in seconds, ``execkey`` the user's own key.
+    ``hang_limit`` is in seconds; 0: parts that hang are not started again.
     ``db`` is one of :data:`DATABASES`, ``db_dir`` its folder.
     """
 
@@ -71,6 +72,7 @@ class ControllerSettings(Struct):
     reuse_files: bool = False
     execkey: bytes = b""
     lease: float = 600.0
+    hang_limit: float = 30.0
     ping: int = 1000
     scheme: str = "leastload"
     hwm: int = 0
@@ -134,6 +136,10 @@ def decide(settings: ControllerSettings) -> ControllerConfig:
         raise SettingError(f"ping is {settings.ping}: it must be at least 10 milliseconds")
     if settings.lease <= 0:
         raise SettingError(f"lease is {settings.lease:g}: it must be more than 0 seconds")
+    if settings.hang_limit and settings.hang_limit < 1:
+        raise SettingError(
+            f"hang_limit is {settings.hang_limit:g}: it must be at least 1 second, or 0 (never)"
+        )
     if settings.db not in DATABASES:
         raise SettingError(f"db is {settings.db!r}: choose from {', '.join(DATABASES)}")
     if settings.hwm < 0:
@@ -150,6 +156,7 @@ def decide(settings: ControllerSettings) -> ControllerConfig:
         enginessh=settings.enginessh,
         reuse=settings.reuse_files,
         lease=settings.lease,
+        hang_limit=settings.hang_limit,
         heartbeat=settings.ping / 1000,
         scheme=settings.scheme,
         hwm=settings.hwm,

@@ -73,6 +73,7 @@ def agent_spec(
         profile_dir=profile.path if profile else "",
         cluster_id=config.cluster_id,
         log_dir=config.log_dir,
+        restarts=config.restart_engines,
     )
 
 

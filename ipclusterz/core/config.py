@@ -34,9 +34,10 @@ class ControllerConfig(msgspec.Struct):
     ``renewed`` has a salt for each role whose key was renewed, which ``key_file`` (empty:
     none) keeps for later starts.
     ``runtime`` is an existing owner-only folder for UNIX sockets; empty: made and removed.
-    ``lease`` and ``heartbeat`` are seconds.  ``hwm`` bounds the tasks given to an engine
-    ahead of time; 0 lets measured durations decide.  ``db`` is the task database's file,
-    ``:memory:``, or empty for none.
+    ``lease`` and ``heartbeat`` are seconds, and so is ``hang_limit``: a part of the controller
+    that did nothing for so long is started again (0: never).  ``hwm`` bounds the tasks given
+    to an engine ahead of time; 0 lets measured durations decide.  ``db`` is the task
+    database's file, ``:memory:``, or empty for none.
     """
 
     client_file: str
@@ -58,6 +59,7 @@ class ControllerConfig(msgspec.Struct):
     cluster_id: str = ""
     lease: float = 600.0
     heartbeat: float = 1.0
+    hang_limit: float = 30.0
     scheme: str = "leastload"
     hwm: int = 0
     db: str = ""
@@ -76,7 +78,8 @@ class AgentConfig(msgspec.Struct):
     which ends in ``ends_in`` seconds (0: unknown); engines begin nothing new in the last
     ``drain`` of them, nor after SIGUSR1 or SIGUSR2, by which batch systems warn.
     ``restart_engines`` is how many engines it starts in all for ones that died;
-    ``shm_limit`` bytes of shared memory may hold large payloads (0: no limit).
+    ``shm_limit`` bytes of shared memory may hold large payloads (0: no limit).  ``origin``
+    says whom it replaces itself.
     """
 
     connector_text: str | None = None
@@ -101,3 +104,4 @@ class AgentConfig(msgspec.Struct):
     drain: float = 60.0
     restart_engines: int = 0
     shm_limit: int = 0
+    origin: str = ""

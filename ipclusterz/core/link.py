@@ -191,9 +191,13 @@ class Link:
         self._owed = 0
         return [_NUMBERS.pack(number, head) + packet[_HEAD:] for number, packet in self._kept]
 
-    def reset(self) -> None:
-        """Forget both directions: the other side is a new incarnation and starts at 1."""
-        self._queue = []
+    def reset(self, unsent: bool = False) -> None:
+        """Forget both directions: the other side is a new incarnation and starts at 1.
+
+        What is ``unsent`` may be meant for it as well.
+        """
+        if not unsent:
+            self._queue = []
         self._kept.clear()
         self._kept_bytes = 0
         self._next = 1

@@ -504,6 +504,13 @@ class Registry:
         while len(self.jobs) > MOST_JOBS:
             del self.jobs[next(iter(self.jobs))]
 
+    def note_lost(self, told: Iterable[tuple[int, str]]) -> None:
+        """A launcher knows of these engines that their agent has died, and how."""
+        for engine, reason in told:
+            peer = self.engine_peer.get(engine)
+            if peer is not None:
+                self.gone(peer.id, reason)
+
     def collect(self) -> int:
         """Ask schedulers for what they gathered; return the revision they acknowledge."""
         return self._announce(lambda r: m.Ship(r))
@@ -604,6 +611,9 @@ class Registry:
             return {name: list(told) for name, told in self.jobs.items()}
         if what == "note_jobs":
             self.note_jobs([(str(a), str(b), str(c)) for a, b, c in arg])
+            return None
+        if what == "note_lost":
+            self.note_lost([(int(a), str(b)) for a, b in arg])
             return None
         raise ValueError(f"the hub does not know the question {what!r}")
 

@@ -1,16 +1,108 @@
-"""Which engines are started for others that died, how many of them, and how soon.
+"""What is started for what died, how often, and how soon: engines, and whole agents.
 
 Lives here: the count, the pauses between attempts that fail, and what is said.  Knows
-neither processes nor clocks: the agent tells it of deaths, of the ids that the hub gave, and
-of engines that are ready.
+neither processes nor clocks: the agent tells :class:`Replacing` of deaths, of the ids that
+the hub gave, and of engines that are ready; launchers tell :class:`Agents` of agents.
 """
 
 from __future__ import annotations
 
 from collections import deque
+from typing import Any
 
 FIRST_SECONDS, LONGEST_SECONDS = 1.0, 30.0
 """The pause before an attempt that follows one which died at its start, and its limit."""
+
+
+CRASHED = 70
+"""The exit code of an agent that ended by a mistake in it, and not in order."""
+
+
+_NAMED = 8  # so many engines are named; more are counted
+
+
+class Restarts:
+    """How often something may be started again: ``left`` of the ``allowed`` times."""
+
+    def __init__(self, allowed: int) -> None:
+        self.allowed = self.left = allowed
+        self._failures = 0  # at the start, in a row
+
+    def pause(self, ready: bool, free: bool = False) -> float | None:
+        """Count a death; return after how many seconds the next one starts, None for never.
+
+        ``ready`` says that what died had come up; ``free`` that it takes nothing of the count.
+        """
+        if not (free or self.left > 0):
+            return None
+        if not free:
+            self.left -= 1
+        self._failures = 0 if ready else self._failures + 1
+        if not self._failures:
+            return 0.0
+        return min(FIRST_SECONDS * 2.0 ** (self._failures - 1), LONGEST_SECONDS)
+
+    def remaining(self) -> str:
+        """Return how many restarts are left, in words."""
+        return f"{self.left} of {_restarts(self.allowed)} left"
+
+
+class Agents(Restarts):
+    """The agents that a launcher starts one after the other, in place of one that died.
+
+    ``ids`` are the engines of the present one; ``origin`` says whom it replaces, '' for the
+    first.  One is replaced if it dies when its engines were all ready, and not if it ends in
+    order; a successor also if it cannot start.  ``used_up`` says in the end why one was not.
+    """
+
+    def __init__(self, allowed: int) -> None:
+        super().__init__(allowed)
+        self.ids: list[int] = []
+        self.origin = self.used_up = ""
+        self._cause = ""
+        self._lost: list[int] = []
+        self._ready = False
+
+    def heard(self, event: dict[str, Any]) -> str:
+        """Note a status event of the present agent; return what is news by it, or ''."""
+        kind = event["event"]
+        if kind == "engine":
+            self.ids.append(int(event["id"]))
+        elif kind == "engine_down" and int(event["id"]) in self.ids:
+            self.ids.remove(int(event["id"]))
+        elif kind == "engines" and not self._ready:
+            self._ready = True
+            lost, self._lost = self._lost, []
+            if self.origin:
+                ours = f"{_engines(self.ids)} {'replaces' if len(self.ids) == 1 else 'replace'}"
+                return f"{ours} {_engines(lost)}: {self._cause}; {self.remaining()}"
+        return ""
+
+    def died(self, code: int, cause: str) -> dict[str, Any] | None:
+        """An agent ended with ``code``; return the event of its loss, if another one follows.
+
+        That event has the engines' ``ids``, ``pause`` in seconds, and words.
+        """
+        dead = code < 0 or code == CRASHED
+        failed = bool(self.origin) and not self._ready and code != 0
+        if not (failed or (dead and self._ready)):
+            return None
+        pause = self.pause(self._ready)
+        if pause is None:
+            are = "is" if self.allowed == 1 else "are"
+            used = f"its {_restarts(self.allowed)} (--restart-engines) {are} used up"
+            self.used_up = f"it is not replaced: {used}" if self.allowed else ""
+            return None
+        ids, self.ids = self.ids, []
+        self._lost += ids
+        self._ready = False
+        self._cause = cause
+        self.origin = f"its agent replaces one that was lost: {cause}; {self.remaining()}"
+        when = f" in {pause:.0f} s" if pause else ""
+        with_it = f"; {_engines(ids)} ended with it" if ids else ""
+        text = f"{cause}{with_it}; another one is started{when}, {self.remaining()}"
+        told = {"event": "agent_lost", "ids": ids, "pause": pause, "cause": cause}
+        return {**told, "text": text}
 
 
 class Lost:
@@ -23,7 +115,7 @@ class Lost:
         self.cause = cause
 
 
-class Replacing:
+class Replacing(Restarts):
     """The replacements of one agent: ``left`` of the ``allowed`` ones may still be started.
 
     ``asked`` are the dead whose successors have no id yet, the first to die first; ``pausing``
@@ -31,10 +123,9 @@ class Replacing:
     """
 
     def __init__(self, allowed: int) -> None:
-        self.allowed = self.left = allowed
+        super().__init__(allowed)
         self.asked: deque[Lost] = deque()
         self.pausing = 0
-        self._failures = 0  # at the start, in a row
         self._successors: dict[int, Lost] = {}
         self._told = False
 
@@ -54,15 +145,10 @@ class Replacing:
         death certificate, of which the first line is kept.
         """
         self._successors.pop(number, None)
-        if not self.may(free):
-            return None
-        if not free:
-            self.left -= 1
-        self._failures = 0 if ready else self._failures + 1
-        self.pausing += 1
-        if not self._failures:
-            return 0.0
-        return min(FIRST_SECONDS * 2.0 ** (self._failures - 1), LONGEST_SECONDS)
+        pause = self.pause(ready, free)
+        if pause is not None:
+            self.pausing += 1
+        return pause
 
     def due(self, number: int, cause: str) -> None:
         """The pause is over: the next id is for the successor of this one."""
@@ -88,10 +174,6 @@ class Replacing:
         text = f"engine {number} replaces engine {lost.number}, which was lost: {lost.cause}"
         return f"{text}; {self.remaining()}" if self.allowed else text
 
-    def remaining(self) -> str:
-        """Return how many restarts are left, in words."""
-        return f"{self.left} of {_restarts(self.allowed)} left"
-
     def used_up(self, number: int) -> str:
         """Return what to say of an engine that is not replaced: once, and '' after that."""
         if self._told or not self.allowed:
@@ -102,6 +184,14 @@ class Replacing:
             f" {_restarts(self.allowed)} (--restart-engines) "
             f"{'is' if self.allowed == 1 else 'are'} used up"
         )
+
+
+def _engines(ids: list[int]) -> str:
+    """Return engines in words: ``engine 3``, ``engines 0, 1``, ``8 engines``."""
+    if len(ids) > _NAMED:
+        return f"{len(ids)} engines"
+    named = ", ".join(map(str, sorted(ids))) or "(none)"
+    return f"engine {named}" if len(ids) == 1 else f"engines {named}"
 
 
 def _restarts(n: int) -> str:

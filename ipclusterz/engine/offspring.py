@@ -24,8 +24,12 @@ _ROUNDS = 5  # they may fork while we look
 
 
 def engine_name(number: int) -> str:
-    """Return what an engine is called in lists of processes."""
-    return f"ipenginez {number}"
+    """Return what an engine is called in lists of processes.
+
+    Without a space: there are programs that take ``/proc/PID/stat`` apart at spaces.  Slurm's
+    ``proctrack/linuxproc`` is one, and counts no memory of a process that it cannot read.
+    """
+    return f"ipenginez-{number}"
 
 
 class Processes:

@@ -85,6 +85,8 @@ def run(
         raise LaunchError(UNREPLACED)
     prefix = f"ipenginez-{config.cluster_id}" if config.cluster_id else "ipenginez"
     log = open_log(config.log_dir, f"{prefix}-agent-{os.getpid()}", config.log_level)
+    if config.origin:
+        log.info("%s", config.origin)
     host.raise_file_limit()
     engines = "1 engine" if config.n == 1 else f"{config.n} engines"
     host.check_files(
@@ -579,7 +581,7 @@ class Agent:
         if engine is None or engine.closed:
             return {}
         seen: dict[str, Any] = {**host.vitals(engine.pid), "running": engine.page.running}
-        if origin := self._replacing.origin(number):
+        if origin := self._replacing.origin(number) or self.config.origin:
             seen["origin"] = origin
         return seen
 

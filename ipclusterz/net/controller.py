@@ -1,9 +1,10 @@
 """The controller: a supervisor that makes the listening sockets and forks the five.
 
 The supervisor owns no ZeroMQ context and no thread, so it can fork at any time: the hub and
-four schedulers at the start, and any of them again when it dies.  It made and keeps the
-listening descriptors; a part that was restarted listens where it listened before, and
-connections made meanwhile wait in the backlog.
+four schedulers at the start, and any of them again when it dies, or hangs
+(:mod:`ipclusterz.net.beats`).  It made and keeps the listening descriptors; a part that was
+restarted listens where it listened before, and connections made meanwhile wait in the
+backlog.
 
 Connector files are written when everything listens, and removed at a clean end unless they
 are to be reused.
@@ -31,8 +32,10 @@ from ipclusterz.core.connector import Connector, dump
 from ipclusterz.core.message import Channel
 from ipclusterz.error import LaunchError
 from ipclusterz.net import host, hub, journal, scheduler
+from ipclusterz.net.beats import Beats, Watch
 from ipclusterz.net.listening import Listening
 from ipclusterz.net.log import open_log
+from ipclusterz.net.loop import Loop
 from ipclusterz.net.renewal import Desk
 from ipclusterz.net.seal import ClusterKeys
 
@@ -92,6 +95,9 @@ class Supervisor:
         # must not be taken for those of the time before.
         self._journal = journal.path_of(config.key_file)
         self._era = 1 + secrets.randbits(30) if journal.is_there(self._journal) else 0
+        self._beats = Beats(PARTS, config.hang_limit)
+        self._hangs = Watch(self._beats, config.hang_limit)
+        self._ended: dict[int, str] = {}  # process id -> why we ended it
         self._deaths: dict[str, list[float]] = {part: [] for part in PARTS}
         self._stopping = ""
         self._asked_twice = False
@@ -178,6 +184,7 @@ class Supervisor:
                 shutdown=lambda reason: os.kill(supervisor, signal.SIGTERM),
             )
             self._forget()
+            self._beat(part, made.loop)
             os.write(ready, b"1")
             os.close(ready)
             hub.run(made)
@@ -189,9 +196,14 @@ class Supervisor:
         core = scheduler.make_core(channel, era, config.scheme, config.hwm, seed)
         record = bool(config.db)
         relay = scheduler.Scheduler(self.listening, channel, core, generation, log, record)
+        self._beat(part, relay.loop)
         os.write(ready, b"1")
         os.close(ready)
         scheduler.run(relay)
+
+    def _beat(self, part: str, loop: Loop) -> None:
+        if self.config.hang_limit:
+            self._beats.keep(part, loop)
 
     def _forget(self) -> None:
         """Let go of keys that only the supervisor needs."""
@@ -243,7 +255,7 @@ class Supervisor:
             self._poll.register(stop_fd, select.POLLIN | select.POLLHUP)
         self._poll.register(wake, select.POLLIN)
         while not self._stopping:
-            for fd, _ in self._poll.poll():
+            for fd, _ in self._poll.poll(self._hangs.timeout(time.monotonic())):
                 if fd == wake:
                     os.read(wake, 64)
                 elif fd == stop_fd:
@@ -256,6 +268,17 @@ class Supervisor:
                     self._part_serves(fd)
                 elif fd in self._pidfds:
                     self._part_ended(fd)
+            self._look()
+
+    def _look(self) -> None:
+        """See whether all parts do something; end one that hangs."""
+        for found in self._hangs.look(time.monotonic(), self._pids):
+            if found.hangs:
+                self._ended[found.pid] = found.text
+                os.kill(found.pid, signal.SIGKILL)  # its end is noticed as any other
+            else:
+                self.log.warning("%s", found.text)
+                self.status({"event": "warning", "text": found.text})
 
     def _part_ended(self, fd: int) -> None:
         """A part died: start it again, unless that happens all the time."""
@@ -274,6 +297,8 @@ class Supervisor:
             )
             return
         how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+        if pid in self._ended:
+            how = f"{how}, as {self._ended.pop(pid)}"
         now = time.monotonic()
         recent = [t for t in self._deaths[part] if now - t < RESTART_WINDOW] + [now]
         self._deaths[part] = recent

@@ -308,7 +308,8 @@ class Dial:
                 return
         else:
             if self._link_id:
-                self.link.reset()
+                # Work is said again by those who keep it; output only lies in the link.
+                self.link.reset(unsent=self.channel == Channel.IOPUB)
             self._link_id = welcome.link
         self.up = True
         self.problem = ""

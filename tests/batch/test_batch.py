@@ -247,6 +247,30 @@ def test_a_submission_that_hangs_is_ended(batch: Path, monkeypatch: pytest.Monke
     assert not cluster.running
 
 
+def test_a_job_whose_submission_was_killed_is_cancelled(
+    batch: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ipclusterz.launchers import systems
+
+    monkeypatch.setattr(systems, "SECONDS", 1.0)
+    (batch / "hold").touch()
+    (batch / "lingers").touch()
+    cluster = ipp.Cluster(2, engines="slurm", options={"allow_loopback": True})
+    with pytest.raises(LaunchError, match="it was killed after 1 s; it said: 1"):
+        cluster.start_cluster_sync()
+    assert cancelled(batch) == ["1"]
+
+
+def test_ctrl_c_while_a_job_is_submitted(batch: Path) -> None:
+    """The job is accepted already, and its name is on the way."""
+    (batch / "hold").touch()
+    (batch / "late").touch()
+    start = Running(f"{START} -n 2 --engines=slurm --foreground")
+    eventually((batch / "1.job").exists)
+    assert start.end(signal.SIGINT) == 130
+    assert cancelled(batch) == ["1"]
+
+
 def test_a_command_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     started = run(f"{START} -n 2 --engines=htcondor")
     assert started.returncode == 1
@@ -289,6 +313,30 @@ def test_a_killed_launchers_jobs_are_cancelled_by_stop(batch: Path, ipython_dir:
     kill(state["launcher"]["pid"])
     run("ipclusterz stop")
     assert cancelled(batch) == ["1"]
+
+
+def test_a_killed_controllers_jobs_find_the_next_one(batch: Path, ipython_dir: Path) -> None:
+    """With ``-r`` a controller's death costs nobody a place in the queue."""
+    assert run(f"{START} -r -n 1 --wait=1 --engines=slurm").returncode == 0
+    state = json.loads((profile(ipython_dir) / "pid" / "cluster-.json").read_text())
+    with ipp.Client() as rc:
+        slow = rc.load_balanced_view().apply_async(__import__("time").sleep, 2)
+        eventually(lambda: rc.queue_status()[0]["tasks"])
+        kill(state["controller"]["pid"])
+        eventually(lambda: not alive(state["launcher"]["pid"]))
+        log = (profile(ipython_dir) / "log" / "ipclusterz.log").read_text()
+        assert "was killed by SIGKILL" in log
+        said = "Slurm 1 will find the next controller: ipcontrollerz -r; or cancel what is left"
+        assert said in log
+        (batch / "hold").touch()
+        assert run(f"{START} -r -n 1 --engines=slurm").returncode == 0
+        rc.wait_for_engines(1, timeout=30)
+        assert slow.get(timeout=30) is None
+        assert rc[:].apply_sync(job_of_engine) == ["1"]
+    assert (submitted(batch), cancelled(batch)) == (["1", "2"], [])
+    assert run("ipclusterz stop").returncode == 0
+    assert sorted(cancelled(batch)) == ["1", "2"]
+    assert list((profile(ipython_dir) / "jobs").iterdir()) == []
 
 
 def test_clean_cancels_what_a_killed_launcher_submitted(batch: Path, ipython_dir: Path) -> None:

@@ -22,7 +22,7 @@ def printed(page: str) -> list[str]:
 
 def test_engines_that_come_by_a_batch_system(batch: Path) -> None:
     """The first minutes with a batch system, with its profile."""
-    example, _ = printed("batch.md")
+    example, *_ = printed("batch.md")
     assert run("ipclusterz create --profile=slurm").returncode == 0
     started = run("ipclusterz start --profile=slurm -n 2 --ip=127.0.0.1 --allow-loopback")
     assert started.returncode == 0, started.stderr
@@ -36,9 +36,27 @@ def test_engines_that_come_by_a_batch_system(batch: Path) -> None:
     assert submitted(batch) == ["1"]
 
 
+def test_a_controller_in_a_job(batch: Path) -> None:
+    """The client of a controller that is queued first waits for it."""
+    example, waits, _ = printed("batch.md")
+    line = "ipclusterz start --profile=slurm --controller=slurm -n 1 --ip=127.0.0.1"
+    assert run("ipclusterz create --profile=slurm").returncode == 0
+    started = run(f"{line} --allow-loopback --controller-queue=long --controller-walltime=2d")
+    assert started.returncode == 0, started.stderr
+    names = {"__name__": "__main__"}
+    try:
+        run_python(example.partition("rc =")[0] + waits, names)
+        assert names["rc"].ids == [0]  # type: ignore[attr-defined]
+    finally:
+        if isinstance(rc := names.get("rc"), ipp.Client):
+            rc.close()
+        assert run("ipclusterz stop --profile=slurm").returncode == 0
+    assert submitted(batch) == ["1", "2"]
+
+
 def test_a_batch_system_of_ones_own(batch: Path, ipython_dir: Path) -> None:
     """The declaration in a profile's folder is enough to submit to it."""
-    _, example = printed("batch.md")
+    *_, example = printed("batch.md")
     folder = ipython_dir / "cluster_default"
     folder.mkdir(parents=True)
     (folder / "launcher_mine.py").write_text(example)

@@ -140,6 +140,25 @@ def test_a_job_over_the_nodes_memory_is_rejected(slurm: Slurm) -> None:
     assert slurm.queue() == {}
 
 
+def hog() -> None:
+    import time
+
+    kept = bytearray(900 << 20)
+    time.sleep(600 + len(kept) * 0)
+
+
+def test_a_job_over_its_memory_is_ended_with_its_engines(slurm: Slurm) -> None:
+    """Slurm counts what engines use, and not only what the job's first process does."""
+    assert run(f"{START} -n 2 --engines=slurm --directive=--mem=300M --wait=2").returncode == 0
+    (job,) = slurm.queue()
+    with ipp.Client() as rc:
+        with pytest.raises(EngineError, match=f"job {job}"):
+            rc[0].apply_async(hog).get(timeout=60)
+        eventually(lambda: rc.ids == [], timeout=30)
+    eventually(lambda: f"Slurm job {job} has ended: FAILED" in status(), timeout=30)
+    assert run("ipclusterz stop").returncode == 0
+
+
 def test_a_slurm_that_is_down_for_a_while_ends_nothing(slurm: Slurm) -> None:
     assert run(f"{START} -n 1 --engines=slurm --wait=1").returncode == 0
     with ipp.Client() as rc:

@@ -135,6 +135,45 @@ def test_what_is_left_of_a_killed_controller_is_removed() -> None:
     assert_nothing_is_left(cluster)
 
 
+def test_who_adds_engines_does_not_bring_a_stopped_cluster_back() -> None:
+    cluster = Cluster(1)
+    cluster.start_controller_sync()
+    other = Cluster.from_file(cluster.cluster_file, n=1)
+    added = other.start_engines_sync()
+    cluster.stop_cluster_sync()
+    other.stop_engines_sync(added)
+    assert_nothing_is_left(cluster)
+    cluster.start_cluster_sync()
+    try:
+        late = Cluster.from_file(cluster.cluster_file, n=1)
+        name = late.start_engines_sync()
+        cluster.stop_cluster_sync()
+        cluster.start_cluster_sync()
+        before = states.read(cluster.cluster_file)
+        late.stop_engines_sync(name)
+        assert before is not None and states.read(cluster.cluster_file) == before
+    finally:
+        cluster.stop_cluster_sync()
+    assert_nothing_is_left(cluster)
+
+
+def test_engines_that_others_added_stay_in_the_state_file() -> None:
+    """Whatever comes late from an agent of the first launcher: a job array's last part."""
+    cluster = Cluster(1)
+    cluster.start_cluster_sync()
+    try:
+        other = Cluster.from_file(cluster.cluster_file, n=1)
+        added = other.start_engines_sync()
+        cluster._deployed._note_folders({"event": "x", "bodies": "/dev/shm/ipclusterz-none"})
+        state = states.read(cluster.cluster_file)
+        assert state is not None and added in state.engine_sets
+        assert "/dev/shm/ipclusterz-none" in state.bodies
+        other.stop_engines_sync(added)
+    finally:
+        cluster.stop_cluster_sync()
+    assert_nothing_is_left(cluster)
+
+
 def test_an_unknown_argument_names_the_nearest() -> None:
     for name, nearest in (("enignes", "engines"), ("cluster_idd", "cluster_id")):
         said = rf"^Cluster\(\) has no argument '{name}'; the nearest is {nearest}$"

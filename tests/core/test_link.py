@@ -218,6 +218,15 @@ def test_reset_forgets_both_directions() -> None:
     assert numbers(send(one, 5)[0]) == (1, 0)
 
 
+def test_reset_may_keep_what_has_not_left() -> None:
+    one, two = pair()
+    send(one, 3)
+    one.put(m.Beat(4))
+    one.reset(unsent=True)
+    assert (one.waiting, one.unacknowledged, one.received) == (1, 0, 0)
+    assert two.feed(one.take()[0]) == [m.Beat(4)]
+
+
 # -- splitting -----------------------------------------------------------------------------
 
 

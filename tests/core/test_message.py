@@ -191,3 +191,30 @@ def test_what_engines_do_and_what_agents_do_is_told_apart() -> None:
     assert [op.name for op in m.Op if op < 32] == engines
     assert len(m.CHANNELS) == 7
     assert [int(channel) for channel in m.CHANNELS] == list(range(7))
+
+
+# -- long answers --------------------------------------------------------------------------
+
+
+@given(st.integers(0, 3 * m.CHUNK), st.text(max_size=10))
+@settings(max_examples=20, deadline=None)
+def test_an_answer_of_any_length_comes_whole_in_pieces_that_fit(size: int, error: str) -> None:
+    value = ["x" * size]
+    pieces = m.answers(7, value, error)
+    assert all(each.id == 7 and each.error == error for each in pieces)
+    assert [each.more for each in pieces] == [True] * (len(pieces) - 1) + [False]
+    assert all(len(m.encode(each)) < m.CHUNK + 200 for each in pieces)
+    if len(pieces) == 1 and not pieces[0].piece:
+        assert pieces[0].value == value
+    else:
+        assert size > m.CHUNK - 10
+        whole = b"".join(each.piece for each in pieces)
+        assert msgspec.msgpack.decode(whole) == value
+
+
+def test_records_are_counted_whatever_they_are() -> None:
+    begun = (1, 4, 0, None, 0.0, None, None)
+    ended = (1, 1, 0, 0, None, None, 0.0, None, None, None)
+    whole = (*begun, 1, 0, 0, None, None, 0.0, None, None, None)
+    made = m.Records([begun], [ended], [whole], [(b"d", b"f")] * 2, [(1, 1, "out")] * 3)
+    assert made.count == 8 and m.Records().count == 0

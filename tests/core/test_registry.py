@@ -824,6 +824,21 @@ def test_engines_of_a_batch_job_that_has_ended_are_gone_at_once_with_its_reason(
     }
 
 
+def test_engines_whose_agent_died_elsewhere_are_gone_when_its_launcher_says_so() -> None:
+    hub = Hub()
+    ours, other, client = hub.agent(n=2), hub.agent(n=1), hub.client()
+    for number, peer in ((0, ours), (1, ours), (2, other)):
+        hub.up(peer, number)
+    hub.out()
+    lost = [(0, "killed by signal 9"), (1, "killed by signal 9"), (7, "never there")]
+    hub.registry.query(client.id, m.Query(1, "note_lost", lost), 1.0)
+    assert set(hub.registry.engine_peer) == {2}
+    assert list(hub.registry.departed) == [(0, "killed by signal 9"), (1, "killed by signal 9")]
+    hub.out()
+    hub.registry.query(client.id, m.Query(2, "note_lost", [("x", "y")]), 2.0)
+    assert set(hub.registry.engine_peer) == {2}
+
+
 def test_an_agent_that_drains_gets_nothing_more_even_after_a_silence() -> None:
     hub = Hub()
     agent = hub.agent(n=1)

@@ -1,8 +1,10 @@
-"""The count of engines that replace others: who is replaced, when, and what is said."""
+"""The count of engines and agents that replace others: who, when, and what is said."""
 
 from __future__ import annotations
 
-from ipclusterz.core.replacing import LONGEST_SECONDS, Replacing
+import pytest
+
+from ipclusterz.core.replacing import CRASHED, LONGEST_SECONDS, Agents, Replacing
 
 
 def test_none_are_allowed_and_nothing_is_said() -> None:
@@ -63,3 +65,69 @@ def test_a_pause_that_is_given_up_leaves_nothing_to_wait_for() -> None:
     assert made.died(0, "exited", ready=False) == 1.0 and made.pending
     made.give_up()
     assert not made.pending
+
+
+# -- agents --------------------------------------------------------------------------------
+
+
+def came(made: Agents, *ids: int) -> str:
+    """All engines of the present agent are ready; what is news by it."""
+    for number in ids:
+        assert made.heard({"event": "engine", "id": number}) == ""
+    return made.heard({"event": "engines", "n": len(ids)})
+
+
+def test_an_agent_is_followed_by_others_as_often_as_allowed() -> None:
+    made = Agents(2)
+    assert came(made, 1, 0) == "" and made.origin == ""
+    made.heard({"event": "engine_down", "id": 1})
+    event = made.died(-9, "killed")
+    assert event == {
+        "event": "agent_lost",
+        "ids": [0],
+        "pause": 0.0,
+        "cause": "killed",
+        "text": "killed; engine 0 ended with it; another one is started, 1 of 2 restarts left",
+    }
+    assert made.ids == []
+    assert came(made, 3, 2) == "engines 2, 3 replace engine 0: killed; 1 of 2 restarts left"
+    assert made.died(CRASHED, "a mistake") is not None
+    assert made.origin == (
+        "its agent replaces one that was lost: a mistake; 0 of 2 restarts left"
+    )
+    assert came(made, *range(10, 20)).startswith("10 engines replace engines 2, 3: a mistake")
+    assert made.used_up == ""
+    assert made.died(-9, "killed") is None
+    assert made.used_up == "it is not replaced: its 2 restarts (--restart-engines) are used up"
+
+
+@pytest.mark.parametrize("code", [0, 1, 2])
+def test_an_agent_that_ends_in_order_has_no_successor(code: int) -> None:
+    made = Agents(5)
+    came(made, 0)
+    assert made.died(code, "its lease is over") is None and made.used_up == ""
+
+
+@pytest.mark.parametrize("code", [-9, 1, CRASHED])
+def test_the_first_start_is_not_tried_again(code: int) -> None:
+    made = Agents(5)
+    made.heard({"event": "engine", "id": 0})
+    assert made.died(code, "no such module") is None and made.left == 5
+
+
+def test_a_successor_that_cannot_start_is_tried_ever_more_slowly() -> None:
+    made = Agents(5)
+    came(made, 0)
+    events = [made.died(-9, "killed")] + [made.died(1, f"no {i}") for i in range(3)]
+    assert [event and event["pause"] for event in events] == [0.0, 1.0, 2.0, 4.0]
+    assert events[3] is not None
+    assert events[3]["text"] == "no 2; another one is started in 4 s, 1 of 5 restarts left"
+    assert came(made, 9) == "engine 9 replaces engine 0: no 2; 1 of 5 restarts left"
+    again = made.died(-11, "crashed")
+    assert again is not None and again["pause"] == 0.0
+
+
+def test_no_restarts_are_no_words() -> None:
+    made = Agents(0)
+    came(made, 0)
+    assert made.died(-9, "killed") is None and made.used_up == ""

@@ -216,7 +216,7 @@ def test_what_user_code_finds(make: Make, tmp_path: Path) -> None:
         True,
         True,
         "",
-        "ipenginez 5",
+        "ipenginez-5",
     )
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -218,3 +220,15 @@ def test_output_of_processes_that_a_task_started(rc: ipp.Client) -> None:
     result = rc[0].apply_async(many)
     result.get(timeout=20)
     assert sorted(result.stdout.splitlines()) == [f"child {i}" for i in range(5)]
+
+
+def test_output_while_its_scheduler_is_started_again() -> None:
+    """What had not left its host yet arrives; what was on the way just then may be lost."""
+    heard: list[dict[str, Any]] = []
+    with ipp.Cluster(n=2, notice=heard.append) as rc:
+        [ready] = [event for event in heard if event["event"] == "ready"]
+        os.kill(ready["parts"]["iopub"], signal.SIGKILL)
+        until(lambda: any(event["event"] == "restarted" for event in heard), "its end")
+        result = rc[:].apply_async(print, "hello")
+        result.get(timeout=20)
+        until(lambda: result.stdout == ["hello\n", "hello\n"], "the output")

@@ -3,7 +3,8 @@
 
 Called by the name of a command; ``$FAKE_BATCH`` is the folder of its jobs.  Files in there
 make it misbehave: ``hold`` (jobs stay in the queue), ``reject``, ``hang``, ``silent`` (the
-query fails), ``mute`` (no id is printed).
+query fails), ``mute`` (no id is printed), ``late`` (it is printed after some seconds),
+``lingers`` (the command does not end after it).
 """
 
 from __future__ import annotations
@@ -129,8 +130,12 @@ def sbatch(words: list[str]) -> None:
     }
     ids["SLURM_ARRAY_JOB_ID"] = "{id}"
     number = submit(words[-1], "#SBATCH", ids, "--array")
+    if misbehaves("late"):
+        time.sleep(2)
     if not misbehaves("mute"):
-        print(number)
+        print(number, flush=True)
+    if misbehaves("lingers"):
+        time.sleep(600)
 
 
 def squeue(words: list[str]) -> None:

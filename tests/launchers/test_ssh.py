@@ -394,7 +394,51 @@ def test_an_agent_is_killed(lab: Lab, laptop: Host) -> None:
     told(laptop, "node1: the engines' process there was killed by signal 9")
     nothing_on(lab.nodes[0])
     other = names.index("node2")
+    # Only the launcher knows that it is not just the network, and tells the hub.
+    body = "rc.session.wait(lambda: len(rc.ids) == 1, 20)\nprint(json.dumps(rc.ids))"
+    assert ask(laptop, body) == [other]
     assert ask(laptop, f"print(json.dumps(rc[{other}].apply_sync(abs, -5)))") == 5
+
+
+@pytest.mark.timeout(200)
+def test_an_agent_is_replaced_where_that_is_allowed(lab: Lab, laptop: Host) -> None:
+    """On one host twice, by its own setting; the other host's agent is not touched."""
+    engines = "{'node1': {'n': 2, 'args': ['--restart-engines=2']}, 'node2': 1}"
+    laptop.write(CONFIG, f"c = get_config()\nc.SSHLauncher.engines = {engines}\n")
+    assert start(laptop, hosts="").returncode == 0
+    node, other = lab.nodes[0], agents(lab.nodes[1])
+    for left in (1, 0):
+        (agent,) = agents(node)
+        agent.kill()
+        told(laptop, f"another one is started, {left} of 2 restarts left")
+        told(laptop, f"was killed by signal 9; {left} of 2 restarts left")
+        assert ask(laptop, "rc.wait_for_engines(3, timeout=30)\nprint(len(rc.ids))") == 3
+        body = "print(json.dumps(sorted(rc[:].apply_sync(socket.gethostname))))"
+        assert ask(laptop, body) == ["node1", "node1", "node2"]
+        assert len(keepers(node)) == 1
+    shown = laptop.run(["ipclusterz", "status"]).stdout
+    assert shown.count("its agent replaces one that was lost: node1: the engines' process") == 1
+    agents(node)[0].kill()
+    told(laptop, "it is not replaced: its 2 restarts (--restart-engines) are used up")
+    nothing_on(node)
+    assert agents(lab.nodes[1]) == other
+    assert ask(laptop, "print(json.dumps(v.apply_sync(socket.gethostname)))") == ["node2"]
+
+
+@pytest.mark.timeout(200)
+def test_a_keeper_and_its_agent_are_replaced(lab: Lab, laptop: Host) -> None:
+    """Also where the host cannot be reached at first."""
+    done = start(laptop, "--restart-engines=3", hosts="node1")
+    assert done.returncode == 0, done.stderr
+    lab.nodes[0].sshd.stop()
+    for process in (*keepers(lab.nodes[0]), *agents(lab.nodes[0])):
+        process.kill()
+    told(laptop, "lost: node1 with 1 engine: ")
+    lab.nodes[0].sshd.start()
+    told(laptop, "another one is started")
+    told(laptop, "replaces engine 0: ")
+    assert ask(laptop, "rc.wait_for_engines(1, timeout=30)\nprint(len(rc.ids))") == 1
+    assert ask(laptop, "print(json.dumps(v.apply_sync(socket.gethostname)))") == ["node1"]
 
 
 def test_an_agent_that_does_not_answer_is_ended_by_force(lab: Lab, laptop: Host) -> None:

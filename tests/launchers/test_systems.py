@@ -9,6 +9,7 @@ by others.
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,7 @@ from ipclusterz.launchers.systems import (
     PENDING,
     RUNNING,
     Answer,
+    Interrupted,
     News,
     Request,
     Silent,
@@ -457,6 +459,31 @@ def test_a_command_that_does_not_end_is_killed_with_what_it_said(
     monkeypatch.setattr(systems, "SECONDS", 0.3)
     with pytest.raises(LaunchError, match=r"does not end, it was killed after 0.3 s; .*busy"):
         command(["/bin/sh", "-c", "echo busy; sleep 600"])
+
+
+@pytest.mark.parametrize(
+    ("patience", "answer"), [(30.0, Answer(0, "7\n")), (0.0, Answer(-9, ""))]
+)
+def test_a_command_that_is_interrupted_may_say_what_it_did(
+    patience: float, answer: Answer, tmp_path: Path
+) -> None:
+    """As long as nobody insists; then nothing of it is left."""
+    go = tmp_path / "go"
+
+    def ctrl_c(*_: object) -> None:
+        go.touch()
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, ctrl_c)
+    signal.setitimer(signal.ITIMER_REAL, 0.2)
+    script = f"until [ -e {go} ]; do sleep 0.02; done; sleep {0 if patience else 600}; echo 7"
+    try:
+        with pytest.raises(Interrupted) as caught:
+            command(["/bin/sh", "-c", script], patience=patience)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert caught.value.answer == answer
 
 
 def test_a_command_may_leave_a_process_behind(tmp_path: Path) -> None:

@@ -102,6 +102,8 @@ def test_the_keys_of_a_cluster_follow_from_its_one_key() -> None:
     assert first.server_secret == again.server_secret
     secrets = {first.server_secret, first.client_secret, first.engine_secret}
     assert len(secrets) == 3 and not secrets & {first.server_public, first.client_public}
+    assert first.secret("client") == first.client_secret
+    assert first.secret("engine") == first.engine_secret
     assert ClusterKeys(b"j" * 32).client_secret != first.client_secret
     with pytest.raises(ValueError, match="15 bytes; 16 is the least"):
         ClusterKeys(b"k" * 15)

@@ -56,7 +56,7 @@ def test_the_page_tells_of_every_file_of_a_profile(started: None, ipython_dir: P
     profile = ipython_dir / "cluster_default"
     eventually((profile / "tasks.db").exists)
     patterns = FILE.findall(PAGE)
-    assert len(patterns) == 6
+    assert len(patterns) == 7
     for path in profile.rglob("*"):
         mode = stat.S_IMODE(path.stat().st_mode)
         assert mode == (0o700 if path.is_dir() else 0o600), path
