@@ -3,7 +3,8 @@
 Run from a checkout::
 
     ./dev bench --quick
-    ./dev bench --write-docs --json figures.json
+    ./dev bench --write-docs            # docs/benchmarks.md and .json, docs/plots
+    ./dev bench --write-docs --only queue,hosts --rounds 3      # the other rows are kept
 
 What is measured, always with four engines (workers, processes), stands in rows; how each
 peer is used, in choices, which are the footnotes of every report.
@@ -15,6 +16,7 @@ and how busy others kept the machine is noted for each round.
     __main__      the command line
     rows          what is measured, in which unit
     plan          how much of it
+    cases         what figures are called that belong to no peer
     bench         the rounds: whose turn it is
     turns         one peer's turn: how each row is measured
     books         values, failures, giving up
@@ -23,6 +25,7 @@ and how busy others kept the machine is noted for each round.
     choices       the footnotes
     report        the text for a terminal
     markdown      the tables for a page
+    plots         a picture for each row, by matplotlib
     progress      the line on a terminal while it runs
     environment   the environment for the peers, .bench-venv
     fresh         timing a whole fresh process
@@ -30,6 +33,8 @@ and how busy others kept the machine is noted for each round.
     processes     finding, weighing and ending the processes of a peer
     machine       the machine and its load
     work          the tasks that are measured
+    alone/        one module per row in which ipclusterz has no peer beside it
+    simulated     the cores under a simulated clock, for two of these rows
     pages         pages of which a part is written by a program
     cputime       processor time of threads, from /proc
     profile       a command of its own: where each microsecond of a task goes
@@ -37,5 +42,6 @@ and how busy others kept the machine is noted for each round.
     peers/        one program per peer, each driven over the line protocol
     first/        one script per peer: start, print the first result, stop
 
-Only peers/, first/ and profile import what is measured; the rest knows the peers by name.
+Only peers/, first/, simulated and profile import what is measured; the rest knows the peers by
+name.
 """

@@ -16,7 +16,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from benchmarks import bars, machine, markdown, report, rows
+from benchmarks import bars, machine, markdown, pages, plots, report, rows
 from benchmarks.bench import Bench
 from benchmarks.environment import ROOT, compile_checkout, numpy_beside, peers_environment
 from benchmarks.figures import Results
@@ -25,6 +25,7 @@ from benchmarks.plan import Plan
 from benchmarks.progress import Progress
 
 LARGE = 1000
+DOCS = ROOT / "docs"
 
 
 def main(argv: list[str] | None = None, plan: Plan | None = None) -> int:
@@ -32,11 +33,18 @@ def main(argv: list[str] | None = None, plan: Plan | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     parser = _parser()
     options = parser.parse_args(argv)
-    page = ROOT / "docs" / "benchmarks.md" if options.write_docs else options.markdown
-    if page and (reason := markdown.why_not(page)):
+    page = DOCS / "benchmarks.md" if options.write_docs else options.markdown
+    if page and (reason := pages.why_not(page, markdown.COMMAND)):
+        parser.error(reason)
+    if options.write_docs and (reason := plots.why_not()):
         parser.error(reason)
     if options.json and not options.json.parent.is_dir():
         parser.error(f"there is no folder {options.json.parent}")
+    keep = options.keep or (DOCS / "benchmarks.json" if options.write_docs else None)
+    try:
+        old = _kept(keep, must=bool(options.keep))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        parser.error(f"{keep} is no result of an earlier run: {error!r}")
     plan = _planned(options, plan)
     bench = _prepare(options, plan, Progress())
     bench.results.run = _facts(plan, _command(options))
@@ -49,16 +57,19 @@ def main(argv: list[str] | None = None, plan: Plan | None = None) -> int:
         return 130
     finally:
         signal.signal(signal.SIGTERM, before)
-    _publish(bench, options.json, page)
+    complete = not _incomplete(bench.results)
+    if old:
+        bench.results.keep(old, plan.rows)
+    _publish(bench, options.json, page, options.write_docs)
     chosen = options.peers is None or OURS.key in options.peers
-    return 1 if chosen and _incomplete(bench.results) else 0
+    return 1 if chosen and not complete else 0
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="./dev bench",
         description="Measure ipclusterz beside its peers, each alone on the machine in turns,"
-        " 4 engines each. All rows and peers take about a quarter of an hour.",
+        " 4 engines each. All rows and peers take about half an hour.",
         epilog=f"Rows: {', '.join(rows.BY_NAME)}. Peers and floors: {', '.join(KEYS)}."
         " A peer that cannot be installed or started is named, and the run goes on.",
     )
@@ -66,12 +77,21 @@ def _parser() -> argparse.ArgumentParser:
         "--quick", action="store_true", help="about 75 s: fewer rows, peers and rounds"
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write every figure")
+    parser.add_argument(
+        "--keep",
+        type=Path,
+        metavar="FILE",
+        help="take the rows that are not measured now from this JSON of an earlier run",
+    )
     pages = parser.add_mutually_exclusive_group()
     pages.add_argument(
         "--markdown", type=Path, metavar="FILE", help="also write the tables into this page"
     )
     pages.add_argument(
-        "--write-docs", action="store_true", help="also write them into docs/benchmarks.md"
+        "--write-docs",
+        action="store_true",
+        help="also write docs/benchmarks.md, .json and docs/plots (needs matplotlib); rows"
+        " that are not measured now are kept from the .json",
     )
     parser.add_argument(
         "--only",
@@ -126,7 +146,7 @@ def _prepare(options: argparse.Namespace, plan: Plan, progress: Progress) -> Ben
     """Find the interpreter of each chosen peer; name those that cannot be had."""
     keys = options.peers or (QUICK if options.quick else KEYS)
     chosen = [peer for peer in ALL if peer.key in keys and set(peer.rows) & set(plan.rows)]
-    arrays = "array" in plan.rows
+    arrays = bool({"array", "hosts"} & set(plan.rows))
 
     def wanted(peer: Peer) -> list[str]:
         return [name for name in peer.packages if arrays or name != "numpy"]
@@ -164,6 +184,13 @@ def _command(options: argparse.Namespace) -> str:
     return " ".join([*words, *([f"--rounds {options.rounds}"] if options.rounds else [])])
 
 
+def _kept(path: Path | None, must: bool) -> Results | None:
+    """The results of an earlier run; None when there are none, unless there must be."""
+    if path is None or not (must or path.exists()):
+        return None
+    return Results.from_json(json.loads(path.read_text("utf-8")))
+
+
 def _facts(plan: Plan, command: str) -> dict[str, Any]:
     return {
         "command": command,
@@ -171,30 +198,39 @@ def _facts(plan: Plan, command: str) -> dict[str, Any]:
         "machine": machine.describe(),
         "workers": plan.workers,
         "rounds": plan.rounds,
+        "rows": list(plan.rows),
         "plan": asdict(plan),
     }
 
 
-def _publish(bench: Bench, target: Path | None, page: Path | None) -> None:
+def _publish(bench: Bench, target: Path | None, page: Path | None, docs: bool) -> None:
     results = bench.results
     if results.trouble:  # then the logs are of use, and the report names them
         bench.progress.note(f"logs: {bench.folder}")
     else:
         shutil.rmtree(bench.folder, ignore_errors=True)
-    print(report.text(results, bench.plan))
-    if target:
-        document = results.as_json()
-        document["bars"] = [asdict(verdict) for verdict in bars.verdicts(results)]
-        target.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
-        print(f"\nwritten: {target}")
+    print(report.text(results))
+    document = results.as_json()
+    document["bars"] = [asdict(verdict) for verdict in bars.verdicts(results)]
+    written = [path for path in (target, DOCS / "benchmarks.json" if docs else None) if path]
+    for path in written:
+        path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    drawn = plots.write(DOCS / "plots", results) if docs else {}
     if page:
-        markdown.write(page, results, bench.plan)
-        print(f"written: {page}")
+        markdown.write(page, results, drawn)
+        written.append(page)
+    for path in [*written, *drawn.values()]:
+        print(f"written: {path}")
 
 
 def _incomplete(results: Results) -> bool:
     """Whether anything of ours is absent."""
-    mine = [f for f in results.figures if f.peer.split(",")[0] == OURS.name]
+    alone = {quantity.key for name in rows.ALONE for quantity in rows.BY_NAME[name].quantities}
+    mine = [
+        figure
+        for figure in results.figures
+        if figure.peer.split(",")[0] == OURS.name or figure.quantity in alone
+    ]
     return not mine or any(None in figure.rounds or not figure.rounds for figure in mine)
 
 

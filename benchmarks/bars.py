@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from benchmarks import rows
+from benchmarks.cases import PAIR, SEALED, engines_name, queue_name
 from benchmarks.figures import Results, ratio
 from benchmarks.peers import COPY, ECHO_IPC, IMPORTS, IPYPARALLEL, LOKY, OURS, POOL, RAY, Peer
 from benchmarks.rows import Quantity
@@ -17,7 +18,8 @@ from benchmarks.rows import Quantity
 class Bar:
     """Ours divided by ``beside`` (or ours itself): what must hold, and what is wished for.
 
-    ``unit`` scales a fixed size for people; ``n`` names a wide cluster.
+    ``unit`` scales a fixed size for people; ``n`` names a wide cluster; ``case`` is another
+    name of a figure of ours, and ``than`` the case it is divided by.
     """
 
     quantity: Quantity
@@ -26,10 +28,18 @@ class Bar:
     wish: float | None = None
     unit: tuple[float, str] = (1.0, "x")
     n: int = 0
+    case: str = ""
+    than: str = ""
 
     @property
     def ours(self) -> str:
-        return wide_name(self.n) if self.n else OURS.name
+        """The name of our figure."""
+        return self.case or (wide_name(self.n) if self.n else OURS.name)
+
+    @property
+    def other(self) -> str:
+        """The name of the figure that ours is divided by, or ''."""
+        return self.than or (self.beside.name if self.beside else "")
 
 
 def wide_name(n: int) -> str:
@@ -38,6 +48,8 @@ def wide_name(n: int) -> str:
 
 
 MB = (1e6, " MB")
+FLAT = 1 / 1.2
+"""What counts as flat: a fifth more time a task at most."""
 
 BARS = (
     Bar(rows.TASKS, POOL, must=5, wish=10),
@@ -55,6 +67,32 @@ BARS = (
     Bar(rows.PULL, RAY, wish=1),
     Bar(rows.WIDE_READY, wish=12, unit=(1.0, " s"), n=1000),
     Bar(rows.WIDE_MEMORY, wish=5e6, unit=MB, n=1000),
+    *(
+        Bar(rows.GROWTH, wish=FLAT, case=engines_name(n), than=engines_name(4))
+        for n in (64, 256, 1000)
+    ),
+    *(
+        Bar(quantity, wish=1.2, case=queue_name(n))
+        for n in (1_000, 10_000, 100_000, 1_000_000)
+        for quantity in (rows.QUEUE_OUT, rows.QUEUE_IN)
+    ),
+    *(
+        Bar(rows.QUEUE_CLIENT, wish=3000, unit=(1.0, " bytes"), case=queue_name(n))
+        for n in (100_000, 1_000_000)
+    ),
+    Bar(rows.QUEUE_ALL, wish=300e6, unit=MB, case=queue_name(1_000_000)),
+    Bar(rows.HOSTS_THERE, wish=0.5, case=SEALED, than=PAIR),
+    Bar(rows.HOSTS_BACK, wish=0.5, case=SEALED, than=PAIR),
+    Bar(rows.HOSTS_CROSSED, wish=1.1, case=SEALED),
+    *(
+        Bar(rows.MIXED_BOUND, wish=1.1, case=order)
+        for order in ("shuffled", "long ones first", "long ones last")
+    ),
+    *(
+        # Half the tasks a second is twice the cost of each.
+        Bar(rows.DECISIONS, wish=0.5, case=engines_name(n), than=engines_name(100))
+        for n in (10_000, 100_000)
+    ),
 )
 
 
@@ -82,9 +120,10 @@ def _verdict(results: Results, bar: Bar) -> Verdict:
         "" if limit is None else f"{word} {limit / scale:g}{unit}"
         for limit in (bar.must, bar.wish)
     )
-    what = bar.quantity.title + (f" ({bar.n:,})" if bar.n else "")
-    if bar.beside is not None:
-        what += f" / {bar.beside.name}"
+    case = bar.case or (f"{bar.n:,}" if bar.n else "")
+    what = bar.quantity.title + (f" ({case})" if case else "")
+    if bar.other:
+        what += f" / {bar.other}"
     value = _value(results, bar)
     if isinstance(value, str):
         return Verdict(what, must, wish, value)
@@ -104,11 +143,11 @@ def _value(results: Results, bar: Bar) -> float | str:
     ours = results.get(bar.ours, bar.quantity)
     if ours is None:
         return f"not measured: {bar.ours}"
-    if bar.beside is None:
+    if not bar.other:
         return ours.median
-    other = results.get(bar.beside.name, bar.quantity)
+    other = results.get(bar.other, bar.quantity)
     if other is None:
-        return f"not measured: {bar.beside.name}"
+        return f"not measured: {bar.other}"
     value = ratio(ours, other)
     return "not measured: no round with both" if value is None else value
 

@@ -8,6 +8,7 @@ up for that peer, and so is a peer that cannot be started twice; the rest goes o
 
 from __future__ import annotations
 
+import importlib
 import os
 import tempfile
 import time
@@ -15,10 +16,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from subprocess import SubprocessError
 
 import psutil
 
 from benchmarks import machine, processes, rows
+from benchmarks.alone import Setting, Unavailable
 from benchmarks.bars import wide_name
 from benchmarks.books import Books, Measured
 from benchmarks.environment import ROOT, variables
@@ -30,7 +33,7 @@ from benchmarks.progress import Progress
 from benchmarks.protocol import PeerError, PeerGone, PeerProcess
 from benchmarks.turns import Counts, Turn
 
-APART = ("start", "wide")
+APART = ("start", "wide", *rows.ALONE)
 """Rows with processes of their own, outside of the turns."""
 
 STARTING = "starting it"
@@ -73,22 +76,25 @@ class Bench:
             self.progress.round(number + 1, self.plan.rounds)
             watch = machine.Watch(self._is_ours, self.plan.settle)
             for place, peer in enumerate(peers if number % 2 == 0 else peers[::-1], 1):
-                self._round(peer, first=number == 0)
+                self._round(peer, number)
                 self.progress.part(place / len(peers))
             self.results.load.append(watch.stop())
         self.progress.done()
 
-    def _round(self, peer: Peer, first: bool) -> None:
-        """All that is measured of ``peer`` in a round."""
+    def _round(self, peer: Peer, number: int) -> None:
+        """All that is measured of ``peer`` in round ``number``, from 0."""
         turn_rows = [row for row in self.plan.rows if row in peer.rows and row not in APART]
         if turn_rows:
             self._turn(peer, turn_rows)
         if "start" in self.plan.rows and "start" in peer.rows:
             # A turn before has read all files from the disk; else the first start does.
-            self._start(peer, warm_up=first and not turn_rows)
+            self._start(peer, warm_up=number == 0 and not turn_rows)
         if "wide" in self.plan.rows and "wide" in peer.rows:
             for n in self.plan.wide:
                 self._wide(peer, n)
+        for row in rows.ALONE:
+            if number < self.plan.alone and row in self.plan.rows and row in peer.rows:
+                self._alone(peer, row)
 
     # ------------------------------------------------------------------- turns
 
@@ -222,6 +228,35 @@ class Bench:
             Measured(rows.WIDE_MEMORY, weight / n, {"total": weight}),
         ]
         books.add(many, found)
+
+    # ------------------------------------------------------------------- alone
+
+    def _alone(self, peer: Peer, row: str) -> None:
+        """A row of :mod:`benchmarks.alone`."""
+        books = self._books
+        if row in self.results.missing:
+            return
+        if books.given_up(peer, row):
+            books.absent_alone(peer, row)
+            return
+
+        def step(text: str) -> None:
+            self.progress.step(f"{peer.name}, {text}")
+
+        beside = (str(self._beside),) if self._beside else ()
+        setting = Setting(self.plan, lambda n: self._running(peer, n), step, beside)
+        measure = importlib.import_module(f"benchmarks.alone.{row}").measure
+        # Not every one of these rows has a process that could be asked.
+        ours = importlib.import_module(peer.program)
+        self.results.versions.setdefault(peer.name, ours.versions())
+        step(row)
+        try:
+            books.add_found(measure(setting))
+        except Unavailable as error:
+            self.results.missing[row] = str(error)
+        except (PeerError, OSError, RuntimeError, ValueError, SubprocessError) as error:
+            books.failed(peer, row, error)
+            books.absent_alone(peer, row, str(error))
 
     # --------------------------------------------------------------- processes
 

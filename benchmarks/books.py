@@ -42,15 +42,12 @@ class Books:
         """Make the figures at once, so that tables are in the order people look for."""
         for peer in sorted(peers, key=TABLE_ORDER.index):
             for row in chosen:
-                if row in peer.rows and row != "wide":
+                if row in peer.rows and row not in ("wide", *rows.ALONE):
                     for quantity in quantities(peer, row):
                         self.results.figure(peer.name, quantity)
 
     def add(self, peer: Peer, measured: Iterable[Measured]) -> None:
-        for one in measured:
-            figure = self.results.figure(peer.name, one.quantity)
-            figure.rounds.append(one.value)
-            figure.details.update(one.details)
+        self.add_found((peer.name, one) for one in measured)
 
     def absent(self, peer: Peer, row: str, why: str = "") -> None:
         """Note a round without a value for each quantity of ``row``."""
@@ -58,6 +55,22 @@ class Books:
             figure = self.results.figure(peer.name, quantity)
             figure.rounds.append(None)
             figure.why = why or figure.why
+
+    def add_found(self, found: Iterable[tuple[str, Measured]]) -> None:
+        """Values of cases, which are called something else than the peer."""
+        for name, one in found:
+            figure = self.results.figure(name, one.quantity)
+            figure.rounds.append(one.value)
+            figure.details.update(one.details)
+
+    def absent_alone(self, peer: Peer, row: str, why: str = "") -> None:
+        """Note a round without a value for each case of ``row`` that is known by now."""
+        for quantity in rows.BY_NAME[row].quantities:
+            for figure in self.results.of(quantity) or [
+                self.results.figure(peer.name, quantity)
+            ]:
+                figure.rounds.append(None)
+                figure.why = why or figure.why
 
     def failed(self, peer: Peer, row: str, error: Exception) -> None:
         """A row went wrong (or the start of a peer's process, by whatever name)."""

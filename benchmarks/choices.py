@@ -11,7 +11,7 @@ from benchmarks import peers
 from benchmarks.figures import Results
 from benchmarks.peers import Peer
 from benchmarks.plan import Plan
-from benchmarks.rows import QUANTITIES, Quantity
+from benchmarks.rows import QUANTITIES, Quantity, row_of
 
 OF_PEERS: dict[Peer, str] = {
     peers.OURS: "`Cluster(n=4)` as it is by default: every message sealed, every task in the"
@@ -59,15 +59,43 @@ OF_ROWS: dict[str, str] = {
     "memory of an engine": "the mean of the four, their shared pages counted in parts.",
     "wide ready": "from a fresh process until as many different processes have answered.",
     "wide memory": "all processes of the cluster, divided by the engines.",
+    "growth by engines": "each size a fresh cluster on this machine, each engine used before;"
+    " then as the row of no-op tasks. Flat is what is looked for: more engines than cores do"
+    " no more work.",
+    "queue rate": "all engines are kept busy until every task has been submitted, one by one,"
+    " and has reached the task scheduler; then they are let go.",
+    "queue out": "how many times as long the last tenth of the tasks took as the first; in"
+    " each, 1/100 at a time is noted.",
+    "queue in": "the same while they were submitted, nobody working on them.",
+    "queue client": "growth of the client's proportional set size, what the script itself"
+    " keeps of a task (its AsyncResult) included, divided by the tasks.",
+    "queue all": "the hub and all four schedulers; shared pages counted in parts.",
+    "hosts there": "two hosts in network namespaces of this machine (the lab of the tests): a"
+    " client and the controller on one, 8 engines on the other. {gigabyte:,} bytes of float64,"
+    " sealed; the bare pair sends as many, unsealed, in pieces of 1 MiB, in the same round.",
+    "hosts crossed": "an array of {megabytes:g} MB to all 8 engines of the other host: bytes"
+    " that left by the network interface, divided by the size of the array.",
+    "mixed bound": "{long:,} tasks of 10 s and {short:,} of 1 ms, submitted at once to"
+    " {simulated} simulated engines on 4 hosts, after short tasks only; the cores of client,"
+    " scheduler and agents under a simulated clock. No schedule beats the bound.",
+    "mixed list": "compared with giving each task in turn to the first free engine, at no"
+    " cost and with no delay.",
+    "mixed idle": "the longest time in which an engine did nothing while a task that had been"
+    " submitted had not begun, wherever that task was.",
+    "decisions": "processor time of the core of the task scheduler alone: tasks in, decisions"
+    " out, results back, confirmed; agents of 100 engines each, twice as many tasks under way"
+    " as engines.",
+    "decisions tick": "with nothing to do.",
 }
 
 
-def notes(results: Results, plan: Plan) -> Iterator[tuple[str, str]]:
+def notes(results: Results) -> Iterator[tuple[str, str]]:
     """What was measured or used, and what is to be said of it; only what this run had."""
     shown = {figure.quantity for figure in results.figures}
     for quantity in QUANTITIES:
         if quantity.key in shown and quantity.key in OF_ROWS:
             text = OF_ROWS[quantity.key]
+            plan = Plan.of(results.run_of(row_of(quantity))["plan"])
             facts = {**vars(plan), "chunksize": plan.chunksize}
             yield quantity.title, text.format(**facts, counts=_counts(results, quantity))
     names = {figure.peer for figure in results.figures}

@@ -6,10 +6,11 @@ Pure: takes numbers, gives numbers.  What they should be stands in bars.
 from __future__ import annotations
 
 import statistics
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-from benchmarks.rows import Quantity
+from benchmarks.rows import ROWS, Quantity
 
 
 @dataclass
@@ -64,6 +65,8 @@ class Results:
     versions: dict[str, dict[str, str]] = field(default_factory=dict)
     load: list[dict[str, float]] = field(default_factory=list)
     run: dict[str, Any] = field(default_factory=dict)
+    kept: list[dict[str, Any]] = field(default_factory=list)
+    """Earlier runs of which rows are kept: as ``run``, with their ``load`` and ``rows``."""
 
     def figure(self, peer: str, quantity: Quantity) -> Figure:
         """The figure of ``peer``, made if there is none yet."""
@@ -83,6 +86,37 @@ class Results:
     def of(self, quantity: Quantity) -> list[Figure]:
         """Every peer's figure of ``quantity``, in the order they were first measured."""
         return [figure for figure in self.figures if figure.quantity == quantity.key]
+
+    def keep(self, old: Results, measured: Iterable[str]) -> None:
+        """Take over the rows of ``old`` that are not among those ``measured`` now.
+
+        Whole rows only: a ratio is never taken between figures of two runs.
+        """
+        now = set(measured)
+        rows_of = {q.key: row.name for row in ROWS for q in row.quantities}
+        self.figures += [f for f in old.figures if rows_of.get(f.quantity, "") not in now]
+        left = {rows_of[f.quantity] for f in old.figures if f.quantity in rows_of} - now
+        latest = {**old.run, "load": old.load}
+        for run in [*old.kept, latest]:
+            rows = [name for name in run.get("rows", ()) if name in left]
+            if rows:
+                self.kept.append({**run, "rows": rows})
+        self.versions = {**old.versions, **self.versions}
+
+    def run_of(self, row: str) -> dict[str, Any]:
+        """The run in which a row was measured, this one unless it was kept."""
+        return next((run for run in self.kept if row in run["rows"]), self.run)
+
+    @classmethod
+    def from_json(cls, document: dict[str, Any]) -> Results:
+        """What :meth:`as_json` gave."""
+        known = {f.name for f in fields(Figure)}
+        figures = [
+            Figure(**{key: value for key, value in entry.items() if key in known})
+            for entry in document["figures"]
+        ]
+        names = ("missing", "trouble", "versions", "load", "run", "kept")
+        return cls(figures, **{name: document[name] for name in names if name in document})
 
     def as_json(self) -> dict[str, Any]:
         """Everything, in types JSON knows."""

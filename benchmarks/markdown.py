@@ -8,65 +8,59 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from benchmarks import rows
+from benchmarks import pages, rows
+from benchmarks.bars import verdicts
 from benchmarks.choices import notes
 from benchmarks.figures import Figure, Results
 from benchmarks.peers import FLOORS, OURS, TABLE_ORDER
-from benchmarks.plan import Plan
 from benchmarks.report import beside, machine_line, not_quiet
 from benchmarks.rows import Quantity, shown
 
-BEGIN = "<!-- written by ./dev bench --write-docs: begin -->"
-END = "<!-- written by ./dev bench --write-docs: end -->"
+COMMAND = "./dev bench --write-docs"
+"""Stands in the marks of the page; see benchmarks.pages."""
 
-Cell = Callable[[Figure], str]
-
-
-def why_not(page: Path) -> str:
-    """Why ``page`` cannot take a table, or ''; a page that is not there yet can."""
-    if not page.exists():
-        return "" if page.parent.is_dir() else f"there is no folder {page.parent}"
-    try:
-        text = page.read_text("utf-8")
-    except (OSError, UnicodeError) as error:
-        return f"{page} cannot be read: {error}"
-    if text.count(BEGIN) == text.count(END) == 1 and text.index(BEGIN) < text.index(END):
-        return ""
-    return f"{page} must have these two lines once, in this order: {BEGIN} {END}"
+HEADINGS = {
+    "engines": "As engines grow",
+    "queue": "As the queue grows",
+    "hosts": "Between two hosts",
+    "mixed": "Long and short tasks, simulated",
+    "decisions": "The scheduler's decisions, as engines grow",
+}
 
 
-def write(page: Path, results: Results, plan: Plan) -> None:
-    """Put the tables between the marks of ``page``, or into a new page."""
-    table = f"{BEGIN}\n\n{text(results, plan)}\n\n{END}"
-    if not page.exists():
-        page.write_text(f"# Benchmarks\n\n{table}\n", encoding="utf-8")
-        return
-    old = page.read_text("utf-8")
-    head, tail = old[: old.index(BEGIN)], old[old.index(END) + len(END) :]
-    page.write_text(head + table + tail, encoding="utf-8")
+def write(page: Path, results: Results, plots: dict[str, Path] | None = None) -> None:
+    """Put the tables between the marks of ``page``, or into a new page.
+
+    ``plots`` are pictures by row, in a folder beside the page.
+    """
+    pages.write(page, COMMAND, text(results, plots), title="Benchmarks")
 
 
-def text(results: Results, plan: Plan) -> str:
+def text(results: Results, plots: dict[str, Path] | None = None) -> str:
     """The tables with date, machine, load, versions and footnotes, in Markdown."""
-    return "\n".join(_lines(results, plan))
+    return "\n".join(_lines(results, plots or {}))
 
 
-def _lines(results: Results, plan: Plan) -> Iterator[str]:
+def _lines(results: Results, plots: dict[str, Path]) -> Iterator[str]:
     run = results.run
-    yield f"`{run['command']}` on {run['date'][:10]}: {machine_line(results)}."
+    yield f"`{run['command']}` on {run['date'][:10]}: {machine_line(run)}."
     yield (
         f"{run['workers']} engines or workers each, {run['rounds']} interleaved rounds, each"
         " after a warm-up. Absolute figures belong to that machine; ratios travel better."
     )
     yield ""
-    yield _load(results)
+    yield _load(results.load)
+    yield from _kept(results)
     yield from _tables(results)
     yield from _wide(results)
+    yield from _alone(results)
+    yield from _bars(results)
     yield from _missing(results)
+    yield from _plots(plots)
     yield ""
     yield "How it was measured:"
     yield ""
-    for name, note in notes(results, plan):
+    for name, note in notes(results):
         yield f"- **{name}**: {note}"
     yield ""
     yield "Versions:"
@@ -76,15 +70,65 @@ def _lines(results: Results, plan: Plan) -> Iterator[str]:
         yield f"- {peer}: {listed}"
 
 
-def _load(results: Results) -> str:
-    before = max(load["others before"] for load in results.load)
-    during = max(load["others during"] for load in results.load)
-    stolen = max(load["stolen"] for load in results.load)
+def _kept(results: Results) -> Iterator[str]:
+    """What comes from earlier runs, and how quiet the machine was then."""
+    for run in results.kept:
+        yield ""
+        yield (
+            f"From `{run['command']}` on {run['date'][:10]} ({machine_line(run)},"
+            f" {run['rounds']} rounds): {', '.join(run['rows'])}. {_load(run['load'])}"
+        )
+
+
+def _alone(results: Results) -> Iterator[str]:
+    """A table for each row in which ours has no peer: a line for each case."""
+    for name in rows.ALONE:
+        quantities = [q for q in rows.BY_NAME[name].quantities if results.of(q)]
+        cases = list(dict.fromkeys(f.peer for q in quantities for f in results.of(q)))
+        if not cases:
+            continue
+        yield from ("", f"{HEADINGS[name]} (medians):", "")
+        yield f"| case | {' | '.join(f'{q.title}, {q.unit}' for q in quantities)} |"
+        yield "|---" * (len(quantities) + 1) + "|"
+        for case in cases:
+            figures = [results.get(case, quantity) for quantity in quantities]
+            cells = [
+                shown(q, figure.median) if figure else ""
+                for q, figure in zip(quantities, figures, strict=True)
+            ]
+            yield f"| {case} | {' | '.join(cells)} |"
+
+
+def _bars(results: Results) -> Iterator[str]:
+    """What is aimed at, and whether it is reached."""
+    known = [v for v in verdicts(results) if not v.measured.startswith("not measured")]
+    judged = [v for v in known if v.reached is not None or v.wished is not None]
+    if not judged:
+        return
+    yield from ("", "What is aimed at:", "", "| what | measured | aim | |", "|---|---|---|---|")
+    for verdict in judged:
+        aims = [(verdict.must, verdict.reached), (verdict.wish, verdict.wished)]
+        for aim, reached in aims:
+            if reached is not None:
+                word = "reached" if reached else "**not reached**"
+                yield f"| {verdict.what} | {verdict.measured} | {aim} | {word} |"
+
+
+def _plots(plots: dict[str, Path]) -> Iterator[str]:
+    for row, path in plots.items():
+        yield ""
+        yield f"![The row {row}]({path.parent.name}/{path.name})"
+
+
+def _load(loads: list[dict[str, float]]) -> str:
+    before = max(load["others before"] for load in loads)
+    during = max(load["others during"] for load in loads)
+    stolen = max(load["stolen"] for load in loads)
     said = (
         f"Others used at most {before:.0%} of the cores before a round and {during:.0%} during"
         f" one; the hypervisor took at most {stolen:.1%}."
     )
-    warning = not_quiet(results)
+    warning = not_quiet(loads)
     return f"{said} **Warning**: {warning}." if warning else said
 
 
@@ -106,11 +150,11 @@ def _tables(results: Results) -> Iterator[str]:
 def _table(
     results: Results, title: str, cell: Callable[[Figure, Quantity], str]
 ) -> Iterator[str]:
-    apart = (rows.WIDE_READY, rows.WIDE_APPLY, rows.WIDE_MEMORY)
+    apart = [q for name in ("wide", *rows.ALONE) for q in rows.BY_NAME[name].quantities]
     quantities = [q for q in rows.QUANTITIES if q not in apart and results.of(q)]
     names = {figure.peer for quantity in quantities for figure in results.of(quantity)}
     columns = [peer.name for peer in TABLE_ORDER if peer.name in names and peer not in FLOORS]
-    if not columns and not names:
+    if not names:
         return
     yield from ("", f"{title}:", "")
     yield f"| what | {' | '.join([*columns, 'floor'])} |"

@@ -39,6 +39,7 @@ import ipclusterz as ipp
 from benchmarks import cputime, machine, pages
 from benchmarks.cputime import Spent
 from benchmarks.environment import ROOT, compile_checkout
+from benchmarks.peers.parts import roles
 from benchmarks.work import noop, same
 
 PAGE = ROOT / "docs" / "performance.md"
@@ -119,28 +120,6 @@ def works(rc: Any) -> dict[str, tuple[int, Work]]:
 
 
 ROWS = ("tasks", "map", "balanced", "direct", "apply")
-
-
-def roles(rc: Any) -> dict[int, str]:
-    """What each process of the cluster of ``rc`` is, and this one."""
-    found = {psutil.Process().pid: "client"}
-    # Only the controller's own first words say which of its processes is which part.
-    ready = rc.cluster._deployed.ready
-    parts = {int(pid): part for part, pid in ready["parts"].items()}
-    for process in psutil.Process().children(recursive=True):
-        name = process.name()
-        if process.pid in parts:
-            part = parts[process.pid]
-            found[process.pid] = part if part == "hub" else f"{part} scheduler"
-        elif process.pid == ready["pid"]:
-            found[process.pid] = "supervisor"
-        elif name.startswith("ipenginez"):
-            found[process.pid] = "engines"
-        elif name == "ipzygote":
-            found[process.pid] = "zygote"
-        elif process.ppid() == psutil.Process().pid:
-            found[process.pid] = "agent"
-    return found
 
 
 def measure(row: str, count: int, work: Work, pids: dict[int, str]) -> Profile:

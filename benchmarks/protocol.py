@@ -23,6 +23,7 @@ from typing import IO, Any
 CALLS = (
     *("start", "versions", "everyone", "stop"),
     *("tasks", "map", "direct", "balanced", "apply", "push", "pull"),
+    *("parts", "shut", "queue", "drain"),
 )
 """What a driver may ask for; a peer's object has a method for each one it supports."""
 

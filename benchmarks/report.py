@@ -7,25 +7,25 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterator
+from typing import Any
 
 from benchmarks import rows
 from benchmarks.bars import verdicts
 from benchmarks.choices import notes
 from benchmarks.figures import Figure, Results, ratio
 from benchmarks.peers import OURS
-from benchmarks.plan import Plan
 from benchmarks.rows import Quantity, shown
 
 QUIET = 0.1
 """Share of the cores that others may use before figures are to be doubted."""
 
 
-def text(results: Results, plan: Plan) -> str:
+def text(results: Results) -> str:
     """The whole report: machine, load, a table per quantity, bars, trouble, footnotes."""
-    return "\n".join(_lines(results, plan))
+    return "\n".join(_lines(results))
 
 
-def _lines(results: Results, plan: Plan) -> Iterator[str]:
+def _lines(results: Results) -> Iterator[str]:
     yield from _header(results)
     for quantity in rows.QUANTITIES:
         figures = results.of(quantity)
@@ -38,13 +38,13 @@ def _lines(results: Results, plan: Plan) -> Iterator[str]:
     yield from _trouble(results)
     yield ""
     yield "How it was measured"
-    for name, note in notes(results, plan):
+    for name, note in notes(results):
         yield from _wrapped(f"{name}: {note}".replace("`", ""))
 
 
 def _header(results: Results) -> Iterator[str]:
     run = results.run
-    yield f"{run['date']}  {machine_line(results)}"
+    yield f"{run['date']}  {machine_line(run)}"
     yield (
         f"{run['workers']} engines, workers or processes each; {run['rounds']} interleaved"
         f" rounds, each after a warm-up; medians and quartiles of the rounds"
@@ -56,29 +56,34 @@ def _header(results: Results) -> Iterator[str]:
             f" cores before and {load['others during']:.0%} during it; the hypervisor took"
             f" {load['stolen']:.1%}; {load['seconds']:.0f} s"
         )
-    warning = not_quiet(results)
+    warning = not_quiet(results.load)
     if warning:
         yield f"WARNING: {warning}"
+    for kept in results.kept:
+        yield (
+            f"kept from {kept['date']} ({kept['command']}): {', '.join(kept['rows'])}"
+            + (f"; {not_quiet(kept['load'])}" if not_quiet(kept["load"]) else "")
+        )
     for peer, versions in results.versions.items():
         yield f"  {peer}: " + ", ".join(f"{name} {value}" for name, value in versions.items())
 
 
-def machine_line(results: Results) -> str:
-    """The machine in one line."""
-    machine = results.run["machine"]
+def machine_line(run: dict[str, Any]) -> str:
+    """The machine of a run in one line."""
+    machine = run["machine"]
     return (
         f"{machine['processor']}, {machine['cores']} usable cores,"
         f" {machine['memory'] / 2**30:.0f} GiB, {machine['system']}, {machine['python']}"
     )
 
 
-def not_quiet(results: Results) -> str:
-    """Why the machine was not quiet, or ''."""
+def not_quiet(loads: list[dict[str, float]]) -> str:
+    """Why the machine was not quiet in the rounds of these loads, or ''."""
     keys = ("others before", "others during", "stolen")
-    busy = [n for n, load in enumerate(results.load, 1) if any(load[k] > QUIET for k in keys)]
+    busy = [n for n, load in enumerate(loads, 1) if any(load[k] > QUIET for k in keys)]
     if not busy:
         return ""
-    worst = max(load[key] for load in results.load for key in keys)
+    worst = max(load[key] for load in loads for key in keys)
     which = f"round{'s' if len(busy) > 1 else ''} {', '.join(map(str, busy))}"
     return (
         f"the machine was not quiet in {which} (others took up to {worst:.0%} of its cores):"

@@ -43,3 +43,12 @@ def meet(folder: str, n: int, patience: float = 30.0) -> int:
             raise TimeoutError(f"fewer than {n} workers within {patience:.0f} s")
         time.sleep(0.001)
     return os.getpid()
+
+
+def wait_for(path: str, patience: float = 900.0) -> None:
+    """Wait until there is a file ``path``; raises TimeoutError after ``patience`` seconds."""
+    deadline = time.monotonic() + patience
+    while not os.path.exists(path):
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"there was no {path} within {patience:.0f} s")
+        time.sleep(0.01)

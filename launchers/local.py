@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from typing import IO
 
 from ipclusterz.error import LaunchError
@@ -43,16 +44,9 @@ class LocalLauncher:
 class LocalJob:
     """A process on this host, its status pipe and the end of its standard error."""
 
-    def __init__(self, spec: LaunchSpec) -> None:
-        self.name = spec.name
-        self._log = spec.log
-        self._stderr = _open_log(spec.log)
-        self._log_start = os.fstat(self._stderr).st_size
-        self._pidfd = -1
-        self._partial = b""
-        self._eof = False
-        self._said = ""
-        self._state = JobState()
+    def __init__(self, spec: LaunchSpec, fds: Sequence[int] = ()) -> None:
+        """Start ``spec``, which inherits the descriptors ``fds``."""
+        self._open(spec)
         try:
             self._process = subprocess.Popen(
                 spec.argv,
@@ -63,6 +57,7 @@ class LocalJob:
                 env={**os.environ, **spec.env},
                 start_new_session=True,
                 bufsize=0,
+                pass_fds=fds,
             )
         except OSError as error:
             self._close_log()
@@ -73,12 +68,29 @@ class LocalJob:
             ) from None
         self.pid = self._process.pid
         self._pidfd = _pidfd(self.pid)
-        self._stdin: IO[bytes] | None = self._process.stdin
-        assert self._process.stdout is not None
-        self._stdout = self._process.stdout
-        os.set_blocking(self._stdout.fileno(), False)
-        if spec.stdin:
-            self.tell(spec.stdin)
+        assert self._process.stdin is not None and self._process.stdout is not None
+        self._attach(self._process.stdin, self._process.stdout, spec.stdin)
+
+    def _open(self, spec: LaunchSpec) -> None:
+        """Set up what there is before the process."""
+        self.name = spec.name
+        self.pid = 0
+        self._log = spec.log
+        self._stderr: int = _open_log(spec.log)
+        self._log_start = os.fstat(self._stderr).st_size
+        self._pidfd = -1
+        self._partial = b""
+        self._eof = False
+        self._said = ""
+        self._state = JobState()
+
+    def _attach(self, stdin: IO[bytes], stdout: IO[bytes], text: str) -> None:
+        """Take our ends of its pipes, and say the first word."""
+        self._stdin: IO[bytes] | None = stdin
+        self._stdout = stdout
+        os.set_blocking(stdout.fileno(), False)
+        if text:
+            self.tell(text)
 
     def watched(self) -> tuple[int, ...]:
         """Return the status pipe until it has ended, and the process as a descriptor.
@@ -176,12 +188,14 @@ class LocalJob:
     def _certificate(self, code: int) -> str:
         if not self._eof and not self._stdout.closed:
             self.events()
-        how = f"was killed by {_signal_name(-code)}" if code < 0 else f"ended with code {code}"
-        text = f"{self.name} (process {self.pid}) {how}"
+        text = f"{self.name} (process {self.pid}) {self._how(code)}"
         if tail := self._tail():
             place = f" (all of it in {self._log})" if self._log else ""
             text = f"{text}; its last words{place}:\n{tail}"
         return f"{self._said}\n{text}" if self._said else text
+
+    def _how(self, code: int) -> str:
+        return f"was killed by {_signal_name(-code)}" if code < 0 else f"ended with code {code}"
 
     def _tail(self) -> str:
         """Return the last lines this process wrote to standard error."""
@@ -212,7 +226,7 @@ class LocalJob:
                 os.close(getattr(self, name))
 
     def __repr__(self) -> str:
-        return f"<LocalJob {self.name} pid={self.pid} code={self._process.returncode}>"
+        return f"<{type(self).__name__} {self.name} pid={self.pid} code={self._state.code}>"
 
 
 def _open_log(path: str) -> int:

@@ -12,16 +12,17 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import psutil
 import pytest
 
 from benchmarks import __main__ as command
-from benchmarks import machine, markdown, peers, processes, report, rows
+from benchmarks import machine, markdown, pages, peers, plots, processes, report, rows
 from benchmarks.bars import BARS, Verdict, verdicts, wide_name
 from benchmarks.bench import Bench
+from benchmarks.cases import PAIR, SEALED
 from benchmarks.choices import OF_PEERS
 from benchmarks.environment import ROOT, PeersEnvironment
 from benchmarks.figures import Figure, Results, ratio
@@ -31,8 +32,12 @@ from benchmarks.plan import Plan
 from benchmarks.progress import Progress
 from benchmarks.protocol import PeerError, PeerGone, PeerProcess
 from benchmarks.turns import enough
+from tests.lab.lab import Lab
+
+BEGIN, END = pages.marks(markdown.COMMAND)
 
 TINY = Plan(
+    rows=tuple(name for name in rows.BY_NAME if name != "hosts"),
     rounds=1,
     seconds=0.05,
     items=400,
@@ -42,6 +47,13 @@ TINY = Plan(
     wide=(6,),
     weighed_after=20,
     settle=0.0,
+    growth=(2, 3),
+    queued=(200,),
+    decided=(10, 40),
+    simulated=8,
+    long=16,
+    short=200,
+    gigabyte=20_000_000,
 )
 
 PEER = """
@@ -80,8 +92,8 @@ def all_reached() -> Results:
     for bar in BARS:
         better = 1000.0 if bar.quantity.more_is_better else 0.001
         found.figure(bar.ours, bar.quantity).rounds = [better]
-        if bar.beside:
-            found.figure(bar.beside.name, bar.quantity).rounds = [1.0]
+        if bar.other:
+            found.figure(bar.other, bar.quantity).rounds = [1.0]
     return found
 
 
@@ -215,13 +227,14 @@ def found() -> Results:
         "machine": machine.describe(),
         "workers": 4,
         "rounds": 1,
-        "plan": {},
+        "rows": list(rows.BY_NAME),
+        "plan": asdict(TINY),
     }
     return found
 
 
 def test_the_report_names_what_failed_and_why(found: Results) -> None:
-    text = report.text(found, TINY)
+    text = report.text(found)
     assert "ray is missing: no network" in text
     assert "failed: too slow: no answer; last words: a | MemoryError" in text
     assert "loky, tasks: too slow" in text
@@ -233,13 +246,13 @@ def test_the_report_names_what_failed_and_why(found: Results) -> None:
 def test_a_busy_machine_is_warned_of(found: Results, key: str) -> None:
     found.load.append({**found.load[0], key: 0.3})
     assert "WARNING: the machine was not quiet in round 2 (others took up to 30%" in (
-        report.text(found, TINY)
+        report.text(found)
     )
-    assert "**Warning**" in markdown.text(found, TINY)
+    assert "**Warning**" in markdown.text(found)
 
 
 def test_markdown_tables_are_well_formed(found: Results) -> None:
-    text = markdown.text(found, TINY)
+    text = markdown.text(found)
     for table in re.findall(r"(?:^\|.*\n)+", text + "\n", re.MULTILINE):
         lines = table.splitlines()
         assert len({line.count("|") for line in lines}) == 1
@@ -253,13 +266,13 @@ def test_markdown_tables_are_well_formed(found: Results) -> None:
 
 def test_a_page_keeps_what_stands_around_its_marks(found: Results, tmp_path: Path) -> None:
     page = tmp_path / "page.md"
-    page.write_text(f"before\n\n{markdown.BEGIN}\nold\n{markdown.END}\n\nafter\n")
-    assert markdown.why_not(page) == ""
+    page.write_text(f"before\n\n{BEGIN}\nold\n{END}\n\nafter\n")
+    assert pages.why_not(page, markdown.COMMAND) == ""
     for _ in range(2):
-        markdown.write(page, found, TINY)
+        markdown.write(page, found)
         text = page.read_text()
-        assert text.startswith(f"before\n\n{markdown.BEGIN}\n")
-        assert text.endswith(f"{markdown.END}\n\nafter\n")
+        assert text.startswith(f"before\n\n{BEGIN}\n")
+        assert text.endswith(f"{END}\n\nafter\n")
         assert "old" not in text
         assert text.count("Medians:") == 1
 
@@ -268,7 +281,7 @@ def test_a_page_without_marks_is_refused_before_anything_is_measured(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     page = tmp_path / "page.md"
-    page.write_text(f"{markdown.END} the wrong way round {markdown.BEGIN}")
+    page.write_text(f"{END} the wrong way round {BEGIN}")
     with pytest.raises(SystemExit) as stopped:
         command.main(["--markdown", str(page)])
     assert stopped.value.code == 2
@@ -276,7 +289,7 @@ def test_a_page_without_marks_is_refused_before_anything_is_measured(
 
 
 def test_the_page_of_the_documentation_has_its_marks() -> None:
-    assert markdown.why_not(ROOT / "docs" / "benchmarks.md") == ""
+    assert pages.why_not(ROOT / "docs" / "benchmarks.md", markdown.COMMAND) == ""
 
 
 def test_each_peer_has_its_program_and_its_footnote() -> None:
@@ -300,6 +313,55 @@ def test_wrong_usage(argv: list[str], capsys: pytest.CaptureFixture[str]) -> Non
         command.main(argv)
     assert stopped.value.code == 2
     assert "usage" in capsys.readouterr().err
+
+
+def test_rows_that_are_not_measured_are_kept_whole(found: Results) -> None:
+    """Those of an earlier run stay with its date and load; what is measured again goes."""
+    old = Results.from_json(json.loads(json.dumps(found.as_json())))
+    assert [f.rounds for f in old.figures] == [f.rounds for f in found.figures]
+    new = Results(run={**found.run, "date": "2026-02-02T00:00:00+00:00", "rows": ["tasks"]})
+    new.load = found.load
+    new.figure(OURS.name, rows.TASKS).rounds = [3.0]
+    new.keep(old, ("tasks",))
+    assert [f.peer for f in new.of(rows.TASKS)] == [OURS.name]
+    assert [f.rounds for f in new.of(rows.MAP)] == [f.rounds for f in found.of(rows.MAP)]
+    assert new.run_of("map")["date"] == "2026-01-02T03:04:05+00:00"
+    assert new.run_of("tasks")["date"] == "2026-02-02T00:00:00+00:00"
+    text = markdown.text(new)
+    assert "on 2026-02-02" in text
+    assert re.search(r"^From `./dev bench` on 2026-01-02 .*: start, memory, map", text, re.M)
+    # Kept once more: what came from the first run still does.
+    third = Results(run={**found.run, "rows": ["map"]}, load=found.load)
+    third.keep(Results.from_json(json.loads(json.dumps(new.as_json()))), ("map",))
+    assert third.run_of("tasks")["date"] == "2026-02-02T00:00:00+00:00"
+    assert third.run_of("start")["date"] == "2026-01-02T03:04:05+00:00"
+    assert not third.of(rows.MAP)
+
+
+def test_what_is_no_earlier_run_is_refused_before_anything_is_measured(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "old.json").write_text('{"figures": [{"peer": 1}]}')
+    for name in ("old.json", "absent.json"):
+        with pytest.raises(SystemExit) as stopped:
+            command.main(["--keep", str(tmp_path / name)])
+        assert stopped.value.code == 2
+        assert "is no result of an earlier run" in capsys.readouterr().err
+
+
+def test_each_row_is_drawn_the_same_each_time(found: Results, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    drawn = plots.write(tmp_path / "plots", found)
+    assert set(drawn) == {rows.row_of(q) for q in rows.QUANTITIES if found.of(q)}
+    before = {path: path.read_text() for path in drawn.values()}
+    assert plots.write(tmp_path / "plots", found) == drawn
+    for path, text in before.items():
+        assert path.read_text() == text
+        assert text.startswith("<?xml") and len(text) < 60_000
+    assert OURS.name in before[drawn["tasks"]]
+    page = tmp_path / "page.md"
+    markdown.write(page, found, drawn)
+    assert "![The row tasks](plots/tasks.svg)" in page.read_text()
 
 
 # -- peers that misbehave --------------------------------------------------------------------
@@ -432,7 +494,7 @@ def run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Run:
         document = json.loads(target.read_text())
         figures = {}
         for entry in document["figures"]:
-            assert entry["median"] > 0
+            assert entry["median"] >= 0
             assert entry["quartiles"][0] <= entry["median"] <= entry["quartiles"][1]
             del entry["median"], entry["quartiles"]
             figure = Figure(**entry)
@@ -454,6 +516,12 @@ TRIPS = (rows.DIRECT, rows.BALANCED, rows.APPLY)
 STARTS = (rows.START, rows.START_ALL, rows.STOP)
 WORK = (rows.TASKS, rows.MAP, rows.MAP_CHUNKS)
 WIDE = (rows.WIDE_READY, rows.WIDE_APPLY, rows.WIDE_MEMORY)
+CASES = {
+    "engines": ["2 engines", "3 engines"],
+    "queue": ["200 waiting"],
+    "mixed": ["shuffled", "long ones first", "long ones last"],
+    "decisions": ["10 engines", "40 engines"],
+}
 
 
 @pytest.mark.slow
@@ -462,11 +530,27 @@ def test_a_tiny_run_of_ours_gives_every_row(run: Run) -> None:
     figures = run("--peers", "ours")
     arrays_and_memory = (rows.PUSH, rows.PULL, rows.MEMORY, rows.MEMORY_ENGINE)
     expected = keys(OURS, *WORK, *TRIPS, *STARTS, *arrays_and_memory)
-    assert set(figures) == expected | {(wide_name(6), quantity.key) for quantity in WIDE}
+    expected |= {(wide_name(6), quantity.key) for quantity in WIDE}
+    for name, cases in CASES.items():
+        quantities = rows.BY_NAME[name].quantities
+        expected |= {(case, quantity.key) for case in cases for quantity in quantities}
+    assert set(figures) == expected
+    assert figures["3 engines", "growth by engines"].details["answered"] == 3
+    assert len(figures["200 waiting", "queue rate"].details["finished"]) == 100
     assert figures[OURS.name, "map"].details["count"] == TINY.items
     assert figures[OURS.name, "map in chunks"].details["chunksize"] == 13
     assert len(figures[OURS.name, "memory"].details["processes"]) > 4
     assert figures[wide_name(6), "wide ready"].details["answered"] == [6]
+
+
+@pytest.mark.slow
+def test_between_two_hosts_an_array_crosses_once(lab: Lab, run: Run) -> None:
+    """The fixture is asked for so that it says whether a lab is possible here."""
+    pytest.importorskip("numpy", reason="else the benchmarks would install it")
+    figures = run("--peers", "ours", plan=replace(TINY, rows=("hosts",), megabytes=4.0))
+    assert {peer for peer, _ in figures} == {SEALED, PAIR}
+    (crossed,) = figures[SEALED, "hosts crossed"].rounds
+    assert crossed is not None and 1.0 <= crossed < 1.5
 
 
 @pytest.mark.slow

@@ -31,7 +31,7 @@ def test_what_was_preloaded_is_there_and_engines_are_forked(rc: ipp.Client) -> N
 
     for loaded, threads, command in rc[:].apply_sync(look):
         assert loaded and threads == 1
-        assert "engine.zygote" in command  # a fork has its parent's command line
+        assert "launched.py" in command  # a fork has its parent's command line
 
 
 def draw() -> tuple[float, float, float]:

@@ -9,6 +9,10 @@ method for each row it takes part in:
   round trip;
 - ``push(megabytes, fill)``, ``pull()``: seconds taken, contents checked afterwards;
 - ``everyone()``: the process ids of its engines, where it can tell.
+
+Ours has some more for the rows in which it is alone.  pair and across_hosts are no peers but
+the programs that benchmarks.alone.hosts runs on two hosts, and parts says which process of
+ours is which.
 """
 
 from __future__ import annotations
@@ -45,7 +49,7 @@ OURS = Peer(
     name="ipclusterz",
     program="benchmarks.peers.ours",
     first="start_ours.py",
-    rows=(*_CLUSTER, "wide"),
+    rows=(*_CLUSTER, "wide", "engines", "queue", "hosts", "mixed", "decisions"),
     everyone=True,
 )
 POOL = Peer(

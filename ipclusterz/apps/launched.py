@@ -19,6 +19,7 @@ import sys
 from typing import Any
 
 _ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+SPACE = "IPCLUSTERZ_EMPTY"  # of ipclusterz.engine.offspring, which is not imported in vain
 _LINE_LIMIT = 1 << 20
 _LAST_SECONDS = 10.0  # of a job's time, for a controller to end in order
 
@@ -50,6 +51,11 @@ class Streams:
         if not isinstance(found, dict):
             raise ValueError("the launcher's line is no JSON object")
         return found
+
+    def close(self) -> None:
+        """Let go of both."""
+        os.close(self.stop)
+        os.close(self._status)
 
     def status(self, event: dict[str, Any]) -> None:
         """Write one event; a launcher that is gone is noticed elsewhere."""
@@ -174,29 +180,116 @@ def _rank(arguments: tuple[str, ...]) -> Any:
 
 
 def main(role: str, *arguments: str) -> int:
-    """Run the ``controller`` or ``engine`` role; return the exit code."""
+    """Run the ``controller`` or ``engine`` role, or both; return the exit code."""
     _find_package()
-    streams = _folder(list(arguments)) or _rank(arguments) or Streams()
+    if role == "both":
+        return _both([int(fd) for fd in arguments[:3]], *arguments[3:])
+    return _run(role, _folder(list(arguments)) or _rank(arguments) or Streams())
+
+
+def _run(role: str, streams: Any, early: Any = None, fostered: Any = None) -> int:
+    """Be the controller or an agent, as the first line says; return the exit code."""
     try:
+        if role == "engine" and early is None:
+            early = _early()
         first = streams.line()
         if first is None:
             return 1
         if role == "controller":
             return _controller(streams, first)
-        return _engine(streams, first)
+        return _engine(streams, first, early, fostered)
     except BaseException as error:
-        import traceback  # only now
+        return _failed(streams, error)
 
-        if isinstance(error, SystemExit | KeyboardInterrupt):
-            raise
-        from ipclusterz.core.replacing import CRASHED
-        from ipclusterz.error import KernelError
 
-        streams.status({"event": "error", "text": f"{_described(error)}"})
-        if isinstance(error, KernelError):  # whose text says it all
-            return 1
-        traceback.print_exc()
-        return CRASHED
+def _failed(streams: Any, error: BaseException) -> int:
+    """Tell the launcher of an error; return the exit code."""
+    import traceback  # only now
+
+    if isinstance(error, SystemExit | KeyboardInterrupt):
+        raise error
+    from ipclusterz.core.replacing import CRASHED
+    from ipclusterz.error import KernelError
+
+    streams.status({"event": "error", "text": f"{_described(error)}"})
+    if isinstance(error, KernelError):  # whose text says it all
+        return 1
+    traceback.print_exception(error)
+    return CRASHED
+
+
+def _both(ends: list[int], folder: str = "") -> int:
+    """Be an agent, and fork the controller before either has read anything.
+
+    ``ends`` are the controller's standard input, output and error, ``folder`` is its working
+    folder if that is not ours.  Both need the same modules, so one import serves both, and
+    they share its memory.  Nothing ties them together afterwards but that the agent is the
+    parent: how the controller ended is told on the controller's own output by whoever can,
+    itself or the agent.
+    """
+    import gc
+
+    streams = Streams()
+    try:
+        gc.disable()
+        early = _early()
+        import ipclusterz.net.agent
+        import ipclusterz.net.controller  # noqa: F401
+
+        gc.freeze()
+        pid = os.fork()
+        if pid == 0:
+            _sibling(streams, early, ends, folder)
+    except BaseException as error:
+        return _failed(streams, error)
+    gc.enable()
+    for fd in (ends[0], ends[2]):
+        os.close(fd)
+    return _run("engine", streams, early, {pid: lambda code: _told_end(ends[1], code)})
+
+
+def _told_end(status: int, code: int) -> None:
+    """Say how a controller ended, for one that could not say it itself."""
+    try:
+        os.write(status, json.dumps({"event": "exit", "code": code}).encode() + b"\n")
+    except OSError:
+        pass
+    os.close(status)
+
+
+def _sibling(agents: Streams, early: Any, ends: list[int], folder: str) -> None:
+    """Be the controller, from the fork to the end."""
+    import gc
+
+    code = 1
+    try:
+        gc.enable()
+        os.setsid()
+        agents.close()
+        if early is not None:
+            early.close()
+        for fd, end in enumerate(ends):
+            os.dup2(end, fd)
+            os.close(end)
+        if folder:
+            os.chdir(folder)
+        _name("ipcontrollerz")
+        streams = Streams()
+        streams.status({"event": "process", "pid": os.getpid()})
+        code = _run("controller", streams)
+        sys.stdout.flush()
+        streams.status({"event": "exit", "code": code})
+    finally:
+        os._exit(code)
+
+
+def _name(name: str) -> None:
+    """Set what this process is called in lists of processes."""
+    try:
+        with open("/proc/self/comm", "w") as comm:
+            comm.write(name)
+    except OSError:
+        pass
 
 
 def _controller(streams: Streams | Folder, first: dict[str, Any]) -> int:
@@ -209,7 +302,16 @@ def _controller(streams: Streams | Folder, first: dict[str, Any]) -> int:
     return controller.run(config, streams.status, streams.stop)
 
 
-def _engine(streams: Streams | Folder, first: dict[str, Any]) -> int:
+def _early() -> Any:
+    """Fork the zygote, before keys are told to us or anything imported that uses them."""
+    if SPACE not in os.environ:
+        return None
+    from ipclusterz.engine.early import bear
+
+    return bear(_ROOT)
+
+
+def _engine(streams: Streams | Folder, first: dict[str, Any], early: Any, fostered: Any) -> int:
     import msgspec
 
     from ipclusterz.core.config import AgentConfig
@@ -224,7 +326,7 @@ def _engine(streams: Streams | Folder, first: dict[str, Any]) -> int:
 
     config = msgspec.convert(first.get("config", {}), AgentConfig)
     late = None if config.connector_file or config.connector_text else connector
-    return agent.run(config, streams.status, streams.stop, late)
+    return agent.run(config, streams.status, streams.stop, late, early, fostered)
 
 
 def _described(error: BaseException) -> str:
@@ -235,10 +337,29 @@ def _described(error: BaseException) -> str:
 
 def _find_package() -> None:
     """Make this very package importable, also when it is not installed."""
-    if _ROOT in sys.path:
+    if _ROOT not in sys.path:
+        sys.path.insert(0, _ROOT)
+    _import_msgspec()
+
+
+def _import_msgspec() -> None:
+    """Import it without what it does not need here.
+
+    If it finds typing_extensions it prefers that to typing, from which those functions come
+    since Python 3.11; with what that imports it is half of msgspec's import.
+    """
+    if "typing_extensions" in sys.modules:
         return
-    sys.path.insert(0, _ROOT)
+    sys.modules["typing_extensions"] = None  # type: ignore[assignment]
+    try:
+        import msgspec  # noqa: F401
+    except ImportError:
+        pass  # said by who needs it, and tells its launcher
+    finally:
+        del sys.modules["typing_extensions"]
 
 
 if __name__ == "__main__":
+    if sys.path[:1] == [os.path.dirname(os.path.abspath(__file__))]:
+        del sys.path[0]  # with -P it is not there
     sys.exit(main(*sys.argv[1:]))

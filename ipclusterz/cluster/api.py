@@ -358,11 +358,14 @@ class Cluster(Coroutines):
     def _launch(self, n: int | None) -> EngineSet:
         if self.problem and self._deployed.plan.controller_launcher != "local":
             raise LaunchError(self.problem)  # its job was submitted before, and has ended
+        later = self.delay or getattr(self._deployed.launcher(), "AFTER_CONTROLLER", False)
         if not self.running:
             self._deployed.check_engines(n or self.n)
-            self._deployed.launch_controller()
             atexit.register(_stop_at_exit, weakref.ref(self))
-        if self.delay or getattr(self._deployed.launcher(), "AFTER_CONTROLLER", False):
+            if not later:
+                return self._deployed.launch_both(n or self.n)
+            self._deployed.launch_controller()
+        if later:
             self._deployed.await_controller()
             self._deployed.pause(self.delay)
         return self._deployed.launch_engines(n or self.n)

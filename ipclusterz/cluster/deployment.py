@@ -9,6 +9,7 @@ state file at once, so that ``ipclusterz stop`` finds it even if this process is
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Callable
 from threading import Condition
@@ -23,7 +24,7 @@ from ipclusterz.cluster.engines import EngineSet
 from ipclusterz.cluster.jobs import HubTeller
 from ipclusterz.cluster.kept import settle
 from ipclusterz.cluster.settings import ControllerSettings, SettingError, usable_cores
-from ipclusterz.cluster.spec import agent_spec, connector_line, controller_spec
+from ipclusterz.cluster.spec import agent_spec, connector_line, controller_spec, forking
 from ipclusterz.cluster.watch import Watcher
 from ipclusterz.core.config import AgentConfig, ControllerConfig
 from ipclusterz.error import ClusterError, KernelError, LaunchError
@@ -37,6 +38,7 @@ from ipclusterz.launchers.base import (
     LaunchSpec,
     get_launcher,
 )
+from ipclusterz.launchers.sibling import start_both
 from ipclusterz.paths import ProfileDir
 
 STOP_SECONDS = 10.0
@@ -112,14 +114,28 @@ class Deployment:
         self.ready = {"event": "ready"}
         self._foreign = True
 
-    def launch_controller(self) -> None:
-        """Start the controller's process; AlreadyRunning if its cluster id is taken."""
+    def launch_both(self, n: int | None = None) -> EngineSet:
+        """Start controller and engines by one process where that can be; return the set."""
+        plan = self.plan
+        alone = plan.agent.python or plan.agent.restart_engines or sys.platform != "linux"
+        if alone or {plan.launcher, plan.controller_launcher} != {"local"}:
+            self.launch_controller()
+            return self.launch_engines(n)
+        made = self.launch_controller(n if n is not None else _default_n(self.launcher()))
+        assert made is not None
+        return made
+
+    def launch_controller(self, engines: int = 0) -> EngineSet | None:
+        """Start the controller's process; AlreadyRunning if its cluster id is taken.
+
+        With ``engines``, together with the process of so many, whose set is returned.
+        """
         plan = self.plan
         if self.running:
             raise AlreadyRunning(f"this cluster ({plan.cluster_id!r}) is started already")
         if plan.controller_launcher != "local":
             self._submit_controller()
-            return
+            return None
         plan.profile.create()
         if plan.log_dir:
             logs.prune(plan.log_dir)
@@ -127,12 +143,24 @@ class Deployment:
             kept = check_free(plan.profile, plan.cluster_id)
             config = settle(plan.controller, plan.profile, plan.cluster_id)
             state = self._new_state(config, kept)
-            job = get_launcher("local").start(controller_spec(config, state.token))
-            state.controller = states.Process.of(job.pid)
-            self.controller, self.controller_end, self.ready = job, None, None
             self.state = state
+            spec = controller_spec(config, state.token)
+            made = None
+            job: Job
+            if engines:
+                name = self._new_name()
+                other, job = start_both(forking(self.engines_spec(engines, name), "both"), spec)
+                made = self.sets[name] = EngineSet(name, other, engines)
+                state.engine_sets[name] = states.Process.of(other.pid, engines)
+            else:
+                job = get_launcher("local").start(spec)
+                state.controller = states.Process.of(job.pid)
+            self.controller, self.controller_end, self.ready = job, None, None
             states.write(state)
         self._watch(job)
+        if made is not None:
+            self._watch(made.job)
+        return made
 
     def _new_state(
         self, config: ControllerConfig, kept: dict[str, states.BatchJobs]
@@ -228,7 +256,10 @@ class Deployment:
         token = self.state.token if self.state else os.urandom(8).hex()
         # Of a controller that something else started it is not known.
         lease = plan.agent.lease or (0.0 if self._foreign else plan.controller.lease)
-        return replace(agent_spec(config, token, name, plan.profile), lease=lease)
+        made = agent_spec(config, token, name, plan.profile)
+        if plan.launcher == "local":
+            made = forking(made)
+        return replace(made, lease=lease)
 
     def remember_engines(self, name: str, process: states.Process | None) -> None:
         """Note in the state file which process holds a set of engines (None: no more)."""
@@ -508,12 +539,14 @@ class Deployment:
                     if made.job is job:
                         made.take(event)
                         event = {**event, "ready": len(made.ready), "of": made.n}
+        self._note_process(job, event)
         self._note_folders(event)
         self._note_away(job, event)
         self._note_job(job, event)
         if event["event"] == "agent_again":
             self._tell_again(job, int(event.get("pid", 0)))
-        self._say(event)
+        if event["event"] != "process":  # which is news to nobody but us
+            self._say(event)
         with self._changed:
             self._telling = False
             self._changed.notify_all()
@@ -522,6 +555,19 @@ class Deployment:
         self.ready = event
         for made in self.sets.values():
             self._tell(made)
+
+    def _note_process(self, job: Job, event: Event) -> None:
+        """Remember which process a controller is that was forked and not started."""
+        if event["event"] != "process" or job is not self.controller:
+            return
+
+        def note(state: states.State) -> None:
+            state.controller = states.Process.of(int(event["pid"]))
+
+        try:
+            self._note(note)
+        except KernelError:
+            pass  # the same as for folders
 
     def _note_folders(self, event: Event) -> None:
         """Remember folders that must be removed should their owner be killed."""

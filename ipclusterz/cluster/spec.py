@@ -11,9 +11,11 @@ import os
 import sys
 
 import msgspec
+from msgspec.structs import replace
 
 from ipclusterz.cluster.state import TOKEN
 from ipclusterz.core.config import AgentConfig, ControllerConfig
+from ipclusterz.engine.offspring import space
 from ipclusterz.launchers.base import LaunchSpec
 from ipclusterz.paths import ProfileDir
 
@@ -75,6 +77,15 @@ def agent_spec(
         log_dir=config.log_dir,
         restarts=config.restart_engines,
     )
+
+
+def forking(engines: LaunchSpec, role: str = "engine") -> LaunchSpec:
+    """Return the launch of engines whose process forks a zygote; ``both``: a controller too.
+
+    For this host.  Without ``-P``, because what is forked imports from where it is.
+    """
+    argv = (sys.executable, _LAUNCHED, role)
+    return replace(engines, argv=argv, env={**engines.env, **space()})
 
 
 def config_line(config: ControllerConfig | AgentConfig) -> str:

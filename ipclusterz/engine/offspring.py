@@ -20,7 +20,22 @@ ENGINE_MARK = "IPCLUSTERZ_ENGINE_ID"
 AGENT_MARK = "IPCLUSTERZ_AGENT"
 """The environment variable by which everything of one agent's engines is known."""
 
+TOKEN_SIZE = 16
+"""Characters of its value."""
+
+SPACE = "IPCLUSTERZ_EMPTY"
+"""A variable as long as that one, whose place it can take.
+
+What the system shows as a process's environment is what it was executed with.  A zygote that
+was only forked (:mod:`ipclusterz.engine.early`) writes its mark over this.
+"""
+
 _ROUNDS = 5  # they may fork while we look
+
+
+def space() -> dict[str, str]:
+    """Return what to add to the environment of a program that is going to fork a zygote."""
+    return {SPACE: "0" * TOKEN_SIZE}
 
 
 def engine_name(number: int) -> str:

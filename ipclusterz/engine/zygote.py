@@ -45,12 +45,17 @@ DESCRIPTORS = 4
 def main(argv: list[str]) -> int:
     """Serve the agent until it closes the socket; returns the exit status."""
     agent = os.getppid()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the agent's to deal with
-    _detach()
     sock = socket.socket(fileno=int(argv[0]))
     sock.setblocking(True)
     sock.set_inheritable(False)
     names = argv[2].split(",") if argv[1:2] == ["--preload"] else []
+    return live(sock, agent, names)
+
+
+def live(sock: socket.socket, agent: int, names: list[str]) -> int:
+    """Import ``names``, then serve the process ``agent`` until it closes the socket."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the agent's to deal with
+    _detach()
     threaded: list[str] = []
     problem = _preload(names, threaded)
     _prepare()

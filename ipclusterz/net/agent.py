@@ -11,7 +11,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -36,6 +36,9 @@ from ipclusterz.net.process import EngineProcess
 from ipclusterz.net.register import Registrar
 from ipclusterz.net.route import DENIED, ENDED, Route, Tunnel
 from ipclusterz.net.transfer import Carrier
+
+if TYPE_CHECKING:
+    from ipclusterz.engine.early import Early
 
 StatusCall = Callable[[dict[str, Any]], None]
 ConnectorCall = Callable[[], str | None]
@@ -68,12 +71,16 @@ def run(
     status: StatusCall,
     stop_fd: int | None,
     connector: ConnectorCall | None = None,
+    early: Early | None = None,
+    fostered: dict[int, Callable[[int], None]] | None = None,
 ) -> int:
     """Be an agent with its engines until stopped; return the process's exit code.
 
     ``connector`` gives the engine connector's JSON, or None when it will never come; it may
     wait, and is called while the interpreter that engines are forked from is starting.
-    Without it ``config`` says where the connector is.
+    Without it ``config`` says where the connector is.  ``early`` is a zygote that waits,
+    ``fostered`` are children that are none of our business, by process id: when one has ended
+    its function is called with the exit code.
 
     ``status`` is told ``bodies`` (folders to remove should we be killed), ``engine`` (one is
     ready), ``engines`` (all asked for are), ``engine_down``, ``replaced`` (another one took
@@ -94,7 +101,9 @@ def run(
     )
     host.no_core_dump()
     host.become_subreaper()
-    nursery = _nursery(config, log, lambda text: status({"event": "warning", "text": text}))
+    nursery = _nursery(
+        config, log, lambda text: status({"event": "warning", "text": text}), early
+    )
     try:
         if connector is not None:
             config.connector_text = connector()
@@ -105,7 +114,9 @@ def run(
             return 0
         tunnel = _tunnel(config, found, log, status)
         try:
-            return Agent(config, found, nursery, status, log, prefix, tunnel).run(stop_fd)
+            made = Agent(config, found, nursery, status, log, prefix, tunnel)
+            made.fostered = fostered or {}
+            return made.run(stop_fd)
         finally:
             if tunnel is not None:
                 tunnel.close()
@@ -113,9 +124,11 @@ def run(
         nursery.close()
 
 
-def _nursery(config: AgentConfig, log: Any, notice: Callable[[str], None]) -> Nursery:
+def _nursery(
+    config: AgentConfig, log: Any, notice: Callable[[str], None], early: Early | None
+) -> Nursery:
     if config.rank is None:
-        return Nursery(config.python, config.preload, log, notice)
+        return Nursery(config.python, config.preload, log, notice, early)
     return RankNursery(config.python, config.preload, config.rank.size, log, notice)
 
 
@@ -197,6 +210,7 @@ class Agent:
         self.loop = loop = Loop()
         self.custody = c.Custody(config.lease or 600.0)
         self.processes: dict[int, EngineProcess] = {}
+        self.fostered: dict[int, Callable[[int], None]] = {}
         self._nursery = nursery
         self._by_pid: dict[int, EngineProcess] = {}
         self._infos: dict[int, m.EngineInfo] = {}
@@ -651,6 +665,8 @@ class Agent:
                 self._bury(engine, pid, wait_status)
             elif pid == self._nursery.pid:
                 self._nursery.ended(wait_status)
+            elif pid in self.fostered:
+                self.fostered.pop(pid)(os.waitstatus_to_exitcode(wait_status))
 
     def _unborn(self, pid: int) -> EngineProcess | None:
         """An engine that ended before it could say anything left its pid in its page."""

@@ -12,6 +12,7 @@ are to be reused.
 
 from __future__ import annotations
 
+import gc
 import os
 import secrets
 import select
@@ -217,6 +218,7 @@ class Supervisor:
         host.raise_file_limit()
         host.check_files(FILES, "a controller", "")
         host.no_core_dump()
+        gc.freeze()  # what all parts share: a collection in one would copy every page of it
         self.listening.open(self.config, self.runtime)
         wake_read, wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)

@@ -1,7 +1,8 @@
 """The zygote from the agent's side: an interpreter that forks engines on request.
 
 It is started first of all, so that it is ready when the controller has answered; it is
-exec'd, so that it never holds a key.  When it must not fork (a module that was preloaded
+exec'd, so that it never holds a key, or was forked before there was one
+(:mod:`ipclusterz.engine.early`).  When it must not fork (a module that was preloaded
 left threads running), each engine is an interpreter of its own; so is, without any zygote,
 the engine of a rank of MPI.
 
@@ -17,14 +18,17 @@ import socket
 import sys
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from ipclusterz.core import message as m
-from ipclusterz.engine.offspring import AGENT_MARK
+from ipclusterz.engine.offspring import AGENT_MARK, TOKEN_SIZE
 from ipclusterz.net.loop import Loop
 from ipclusterz.net.process import EngineProcess, certificate, last_lines, send_with_fds
+
+if TYPE_CHECKING:
+    from ipclusterz.engine.early import Early
 
 _decode = msgspec.msgpack.Decoder(m.ZygoteSay).decode
 _encode = msgspec.msgpack.Encoder().encode
@@ -48,9 +52,18 @@ class Nursery:
     """Starts engines; ``pid`` is the zygote's, ``token`` in the environment of all of them."""
 
     def __init__(
-        self, python: str, preload: list[str], log: Any, notice: Callable[[str], None]
+        self,
+        python: str,
+        preload: list[str],
+        log: Any,
+        notice: Callable[[str], None],
+        early: Early | None = None,
     ) -> None:
-        """``notice`` is told what users should know of how engines are started."""
+        """``notice`` is told what users should know of how engines are started.
+
+        ``early`` is a zygote of this interpreter that waits already; the first one only, for
+        we hold keys from now on.
+        """
         self._log = log
         self._notice = notice
         self._python = python or sys.executable
@@ -63,11 +76,27 @@ class Nursery:
         self._problem = ""
         self._words = b""
         self._tell: Callable[[str], None] = lambda problem: None
-        self.token = os.urandom(8).hex()
+        self.token = os.urandom(TOKEN_SIZE // 2).hex()
         single = dict.fromkeys(THREADS, "1")
         self._environment = {**single, **os.environ, AGENT_MARK: self.token}
         self.pid = -1
+        if early is not None and self._python == sys.executable:
+            self._adopt(early)
+            return
+        if early is not None:
+            early.close()
         self._open()
+
+    def _adopt(self, early: Early) -> None:
+        """Take the zygote that was forked before anything was read."""
+        self.pid, self._socket, self._stderr = early.pid, early.socket, early.stderr
+        os.set_blocking(self._stderr, False)
+        known = os.environ
+        more = {name: said for name, said in self._environment.items() if name not in known}
+        try:
+            early.tell({**more, AGENT_MARK: self.token}, self._preload)
+        except OSError:
+            pass  # it has ended, and waitpid tells how
 
     def _open(self) -> None:
         """Start the zygote."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import time
 
@@ -44,13 +45,48 @@ def engine(config: dict[str, object], fault: str) -> None:
         say(event="engines", n=n)
 
 
-def main() -> None:
+def both(ends: list[int]) -> None:
+    """Fork the controller, as an agent does, and go on as the engines' process."""
+    pid = os.fork()
+    if pid:
+
+        def ended(number: int, frame: object) -> None:
+            code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+            event = json.dumps({"event": "exit", "code": code})
+            os.write(ends[1], event.encode() + b"\n")
+            os.close(ends[1])
+
+        signal.signal(signal.SIGCHLD, ended)
+        os.close(ends[0])
+        os.close(ends[2])
+        return play("engine")
+    os.setsid()
+    for fd, end in enumerate(ends):
+        os.dup2(end, fd)
+        os.close(end)
+    say(event="process", pid=os.getpid())
+    code: object = 0
+    try:
+        play("controller")
+    except SystemExit as end_of_it:
+        code = end_of_it.code
+        if isinstance(code, str):
+            print(code, file=sys.stderr, flush=True)
+            code = 1
+    say(event="exit", code=code)
+    os._exit(int(str(code)))
+
+
+def play(role: str) -> None:
     fault = os.environ.get("FAKE", "")
     config = json.loads(sys.stdin.readline())["config"]
-    {"controller": controller, "engine": engine}[sys.argv[1]](config, fault)
+    {"controller": controller, "engine": engine}[role](config, fault)
     sys.stdin.read()
     while fault == "stubborn":
         time.sleep(1)
 
 
-main()
+if sys.argv[1] == "both":
+    both([int(fd) for fd in sys.argv[2:5]])
+else:
+    play(sys.argv[1])

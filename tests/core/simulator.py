@@ -681,8 +681,13 @@ class SimEngine:
 
 
 def duration_of(work: m.Work, world: World) -> float:
-    """Return how long a task takes: the first byte of its data says in which class."""
+    """Return how long a task takes: the first byte of its data says in which class.
+
+    ``t`` and a number are that many seconds.
+    """
     kind = work.data[:1]
+    if kind == b"t":
+        return float(work.data[1:])
     if kind == b"l":
         return 0.5 + world.random.random()
     if kind == b"m":
@@ -768,6 +773,10 @@ class ClientNode:
         self.balanced.add(key)
         self.ledger.submit(key, int(Op.APPLY), fn, kind, None, opt, self)
         return key
+
+    def submit_lasting(self, seconds: float) -> int:
+        """Submit a task that takes this long."""
+        return self.submit(b"t%r" % seconds)
 
     def request(self, targets: list[int], kind: bytes = b"s") -> int:
         key = self.ledger.reserve(len(targets))

@@ -14,7 +14,7 @@ import pytest
 import ipclusterz as ipp
 from tests.faults.history import History, judge, read
 from tests.faults.seeds import chance
-from tests.faults.watch import agent_of, alive, gone, pids, until
+from tests.faults.watch import agent_of, alive, gone, pids, until, zygote_of
 from tests.running import children, kill
 
 
@@ -169,7 +169,7 @@ def test_engines_outlive_their_zygote() -> None:
     with cluster as rc:
         engines = pids(rc)
         rc[:].push({"kept": 5}, block=True)
-        [zygote] = set(children(agent_of(rc))) - set(engines.values())
+        zygote = zygote_of(agent_of(rc))
         kill(zygote)
         until(gone(zygote), "the end of the zygote")
         assert pids(rc) == engines

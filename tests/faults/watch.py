@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 import ipclusterz as ipp
+from tests.running import children
 
 PATIENCE = 20.0
 
@@ -49,6 +50,13 @@ def agent_of(rc: ipp.Client) -> int:
     """Return the process id of the (first) engine's agent."""
     parent: int = rc[rc.ids[0]].apply_sync(os.getppid)
     return parent
+
+
+def zygote_of(agent: int) -> int:
+    """Return the process id of the zygote that an agent forks engines from."""
+    found = [p for p in children(agent) if Path(f"/proc/{p}/comm").read_text() == "ipzygote\n"]
+    (zygote,) = found
+    return zygote
 
 
 @contextmanager

@@ -28,7 +28,7 @@ TABLE: dict[str, tuple[str, ...]] = {
     "net": (
         *("core", "error", "files", "paths", "_version"),
         *("engine.bodies", "engine.offspring", "engine.page", "engine.serialize"),
-        *("engine.streams", "store"),
+        *("engine.streams", "engine.early", "store"),
     ),
     "store": ("core", "error"),
     "files": ("core", "error"),
@@ -42,7 +42,7 @@ TABLE: dict[str, tuple[str, ...]] = {
     ),
     "cluster": (
         *("launchers", "files", "paths", "core", "client", "error", "_version"),
-        *("engine.bodies", "net.interfaces"),
+        *("engine.bodies", "engine.offspring", "net.interfaces"),
     ),
     "apps": (
         *("net", "core", "error", "paths", "files", "_version", "engine"),
