@@ -227,10 +227,10 @@ class BatchLauncher:
             described = {**names, "directives": "\n".join(marked), "parts": parts or 1}
             submitted = os.path.join(spec.folder, f"{name}.sub")
             files.append((submitted, render(system.description, described, system.name)))
-            files.append((script, self._script({**own, **names}, bool(parts))))
+            files.append((script, self._script(system, {**own, **names}, bool(parts))))
         else:
             submitted = script
-            files.append((script, self._script({**own, **names}, bool(parts))))
+            files.append((script, self._script(system, {**own, **names}, bool(parts))))
         return Submission(
             words=(*system.submit, *(() if system.stdin else (submitted,))),
             stdin=submitted if system.stdin else "",
@@ -269,7 +269,7 @@ class BatchLauncher:
             "engine_command": command,
         }
 
-    def _script(self, names: dict[str, Value], array: bool) -> str:
+    def _script(self, system: System, names: dict[str, Value], array: bool) -> str:
         path = self.options.batch_template
         if not path:
             text = render(TEMPLATE, names)
@@ -283,6 +283,8 @@ class BatchLauncher:
             raise TemplateError(f"cannot read the template {path}: {why}") from None
         text = render(template, names, path)
         self._all_used(used(template), array, path)
+        if system.first_line and not text.startswith("#!"):
+            return f"{system.first_line}\n{text}"
         return text
 
     def _all_used(self, found: set[str], array: bool, path: str) -> None:

@@ -100,6 +100,7 @@ SYSTEM = System(
     mark="",
     directives=directives,
     index="$1",
+    first_line="#!/bin/sh",
     description=DESCRIPTION,
 )
 

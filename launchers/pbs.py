@@ -160,6 +160,7 @@ WRAPPERS = System(
         *([f"-J 0-{r.parts - 1}"] if r.parts else []),
     ],
     index="$SLURM_ARRAY_TASK_ID",
+    first_line="#!/bin/sh",
 )
 
 

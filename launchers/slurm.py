@@ -120,6 +120,7 @@ SYSTEM = System(
     mark="#SBATCH",
     directives=directives,
     index="$SLURM_ARRAY_TASK_ID",
+    first_line="#!/bin/sh",
     spread="srun --export=ALL --kill-on-bad-exit=0",
     node_index="$SLURM_NODEID",
 )

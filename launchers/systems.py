@@ -107,7 +107,8 @@ class System(Struct, frozen=True):
     ``ask_end`` and ``read_end`` do the same for one job that is no longer known.  ``index`` is
     what the shell calls the part of an array, counted from ``first``.  ``spread`` begins a
     command that runs once on each node of a job, with ``node_index`` as its number.
-    ``description`` is a template of a file that names the script, for systems that submit
+    ``first_line`` is what a script must begin with where the system wants one; put there if a
+    template has none.  ``description`` is a template of a file that names the script, for systems that submit
     such a file.
     """
 
@@ -123,6 +124,7 @@ class System(Struct, frozen=True):
     first: int = 0
     join: str = " "
     stdin: bool = False
+    first_line: str = ""
     ask_end: tuple[str, ...] = ()
     read_end: Read | None = None
     signal: tuple[str, ...] = ()

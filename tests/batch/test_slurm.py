@@ -6,7 +6,9 @@ The fixture fails a test that leaves a job in the queue.
 from __future__ import annotations
 
 import os
+import shutil
 import signal
+import sys
 import time
 from pathlib import Path
 
@@ -15,9 +17,11 @@ import pytest
 import ipclusterz as ipp
 from ipclusterz.error import ControllerLost, EngineError
 from tests.batch.conftest import START
+from tests.core.test_template import ORIGINAL
 from tests.lab import slurm as lab
+from tests.lab.fixtures import required
 from tests.lab.slurm import Slurm
-from tests.running import Running, eventually, run
+from tests.running import ROOT, Running, eventually, run
 
 pytestmark = pytest.mark.timeout(120)
 PBS = {"slurm": "", "pbs": "'s PBS"}
@@ -220,6 +224,28 @@ def test_the_ready_made_profile_listens_where_nodes_can_come(slurm: Slurm) -> No
     with ipp.Client(profile="slurm") as rc:
         assert rc[:].apply_sync(int, "4") == [4, 4]
     assert run("ipclusterz stop --profile=slurm").returncode == 0
+    slurm.until(lambda: not slurm.queue(), "an empty queue")
+
+
+def test_the_original_documents_template(slurm: Slurm, tmp_path: Path) -> None:
+    """By its historic command, with the interpreter of these tests and for two ranks a node."""
+    if not shutil.which("mpiexec"):
+        (pytest.fail if required() else pytest.skip)("no mpiexec: apt-get install openmpi-bin")
+    mpiexec = "mpiexec --allow-run-as-root --oversubscribe"
+    text = ORIGINAL.replace("/usr/local/bin/mpiexec", f"cd {ROOT}; {mpiexec}")
+    text = text.replace("ipengine --logfile=$$PBS_O_WORKDIR/ipengine", "ipenginez")
+    text = text.replace("ipenginez", f"{sys.executable} -m ipclusterz.apps.engine")
+    text = text.replace("-q parallel", "-q debug").replace("n/4}:ppn=4", "n/2}:ppn=2")
+    text = text.replace("$$HOME/usr/local/bin", "$$HOME/usr/local/bin:$$PATH")
+    template = tmp_path / "pbs.template"
+    template.write_text(text)
+    started = run(f"ipclusterz pbs -n 2 --pbs-script={template} --ip=auto")
+    assert started.returncode == 0, started.stderr
+    (job,) = slurm.queue()
+    with ipp.Client() as rc:
+        rc.wait_for_engines(2, timeout=60)
+        assert rc[:].apply_sync(os.getenv, "SLURM_JOB_ID") == [job, job]
+    assert run("ipclusterz stop").returncode == 0
     slurm.until(lambda: not slurm.queue(), "an empty queue")
 
 

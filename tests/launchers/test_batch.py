@@ -17,7 +17,7 @@ from ipclusterz.launchers.batch import BatchLauncher, BatchOptions
 from ipclusterz.launchers.batchjob import Asker, BatchJob, check_reachable
 from ipclusterz.launchers.htcondor import HTCondorLauncher
 from ipclusterz.launchers.lsf import LSFLauncher
-from ipclusterz.launchers.pbs import OPENPBS
+from ipclusterz.launchers.pbs import OPENPBS, TORQUE, WRAPPERS
 from ipclusterz.launchers.slurm import SYSTEM, SlurmLauncher
 from ipclusterz.launchers.systems import ENDED, PENDING, RUNNING, Answer, News, Silent
 
@@ -125,6 +125,24 @@ def test_only_a_script_that_becomes_the_agent_is_warned_by_a_signal(tmp_path: Pa
     assert [
         "#SBATCH --signal=B:USR1@60\n" in text for text in scripts(slurm(walltime="1h"))
     ] == [True]
+
+
+@pytest.mark.parametrize(
+    ("launcher", "first"),
+    [(SlurmLauncher, "#!/bin/sh\n"), (HTCondorLauncher, "#!/bin/sh\n"), (LSFLauncher, "")],
+)
+def test_a_template_gets_the_first_line_that_its_system_insists_on(
+    launcher: type[BatchLauncher], first: str, tmp_path: Path
+) -> None:
+    """The original document's has none, and PBS wants none."""
+    template = tmp_path / "t"
+    template.write_text("#PBS -N x\nsleep $n\n")
+    options = BatchOptions(batch_template=str(template))
+    assert scripts(launcher(options)) == [f"{first}#PBS -N x\nsleep 4\n"]
+    assert (OPENPBS.first_line, TORQUE.first_line) == ("", "")
+    assert WRAPPERS.first_line == "#!/bin/sh"
+    template.write_text("#!/bin/bash\nsleep $n\n")
+    assert scripts(launcher(options)) == ["#!/bin/bash\nsleep 4\n"]
 
 
 def test_a_template_that_cannot_be_read(tmp_path: Path) -> None:
