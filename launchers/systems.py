@@ -108,8 +108,8 @@ class System(Struct, frozen=True):
     what the shell calls the part of an array, counted from ``first``.  ``spread`` begins a
     command that runs once on each node of a job, with ``node_index`` as its number.
     ``first_line`` is what a script must begin with where the system wants one; put there if a
-    template has none.  ``description`` is a template of a file that names the script, for systems that submit
-    such a file.
+    template has none.  ``description`` is a template of a file that names the script, for
+    systems that submit such a file.
     """
 
     name: str
