@@ -289,6 +289,8 @@ class Connection:
             self._loop.after(NOTICE_SECONDS, lambda: self._announce(text))
         if kind == ENDED:
             self._give_up(ControllerLost(f"the way to the controller is closed: {text}"))
+        elif kind == DENIED and self._connector.reuse and self._registrar.foreign:
+            pass  # ours, which keeps its key, may come back when the other has gone
         elif kind == DENIED:
             error = "the controller does not accept our key any more: it was replaced"
             self._give_up(AuthenticationError(error))

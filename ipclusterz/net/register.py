@@ -40,6 +40,8 @@ That is what a server with another key looks like; one might be a controller tha
 QUICK_SECONDS = 2.0
 """Later than that a handshake may have failed because the controller was too busy for it."""
 
+_ELSE = "something else listens there, which has not the controller's key"
+
 _WORDLESS = (zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL, zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL)
 
 
@@ -112,6 +114,11 @@ class Registrar:
         self._wire.begin(m.encode(self._make()))
 
     @property
+    def foreign(self) -> bool:
+        """Whether what listens there is not our controller, as far as can be told."""
+        return self._foreign >= FOREIGN
+
+    @property
     def tried(self) -> str:
         """The addresses that failed, each with its cause."""
         told = dict(self._problems)
@@ -154,18 +161,20 @@ class Registrar:
         self.up = False
         if self._closed:
             return
-        text = f"{self.address}: {problem}"
-        self._problems[self.address] = problem
         self._turn += 1
         if event == zmq.EVENT_CLOSED:
             self._refusals += 1
         kind = DOWN
         if event in _WORDLESS and monotonic() - self._began < QUICK_SECONDS:
             self._foreign += 1
+            if self.foreign:
+                problem = _ELSE
         elif event != zmq.EVENT_CLOSED:
             self._foreign = 0
-        if event == zmq.EVENT_HANDSHAKE_FAILED_AUTH or self._foreign >= FOREIGN:
+        if event == zmq.EVENT_HANDSHAKE_FAILED_AUTH or self.foreign:
             kind = DENIED
+        text = f"{self.address}: {problem}"
+        self._problems[self.address] = problem
         pause = 0.0
         if self._turn % len(self._addresses) == 0:
             if self._refusals >= len(self._addresses):
