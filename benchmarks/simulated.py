@@ -13,6 +13,7 @@ from __future__ import annotations
 import heapq
 import random
 import time
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
@@ -159,12 +160,13 @@ class Decider:
         while self.core.out:
             answers: dict[bytes, list[Any]] = {}
             received: list[int] = []
-            out, self.core.out = self.core.out, []
-            for peer, message in out:
-                if isinstance(message, m.Assign):
-                    answers.setdefault(peer, []).append(self._end(message))
-                elif isinstance(message, m.Result):
-                    received.append(message.key)
+            out, self.core.out = self.core.out, defaultdict(list)
+            for peer, messages in out.items():
+                for message in messages:
+                    if isinstance(message, m.Assign):
+                        answers.setdefault(peer, []).append(self._end(message))
+                    elif isinstance(message, m.Result):
+                        received.append(message.key)
             done += len(received)
             for peer, results in answers.items():
                 spent += self._handle(peer, results)
