@@ -38,10 +38,11 @@ and how busy others kept the machine is noted for each round.
     pages         pages of which a part is written by a program
     cputime       processor time of threads, from /proc
     profile       a command of its own: where each microsecond of a task goes
+    scale         a command of its own: what each host and engine more costs the controller
     across        a command of its own: the routes through SSH
     peers/        one program per peer, each driven over the line protocol
     first/        one script per peer: start, print the first result, stop
 
-Only peers/, first/, simulated and profile import what is measured; the rest knows the peers by
-name.
+Only peers/, first/, simulated, profile and scale import what is measured; the rest knows the peers
+by name.
 """

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import cputime, profile
+from benchmarks import cputime, profile, scale
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
@@ -75,3 +75,28 @@ def test_each_process_of_a_cluster_has_its_line(
     for role in ("client", "task scheduler", "agent", "engines"):
         assert parts[role]["user"] + parts[role]["system"] > 0
         assert f"| {role}" in text
+
+
+@pytest.mark.slow
+def test_what_an_agent_more_costs_is_told_of_each_part(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target = tmp_path / "scale.json"
+    argv = ["--agents", "1,2", "--seconds", "0.1", "--engines", "64,128"]
+    assert scale.main([*argv, "--json", str(target)]) == 0
+    found = json.loads(target.read_text())
+    files = {one["part"]: one["files"] for one in found["agents"]}
+    schedulers = {f"{name} scheduler" for name in ("direct", "task", "control", "iopub")}
+    assert set(files) == schedulers | {"hub"}
+    assert all(0 < number < 10 for number in files.values())
+    small, large = found["cores"]
+    assert large["listed"] == pytest.approx(2 * small["listed"], rel=0.1)
+    assert f"| {large['engines']} | 0.01 |" in capsys.readouterr().out
+
+
+def test_sizes_that_say_nothing_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    for words in ("10", "10,10", "20,10"):
+        with pytest.raises(SystemExit) as stopped:
+            scale.main(["--agents", words])
+        assert stopped.value.code == 2
+    assert "a smaller and a larger number" in capsys.readouterr().err
