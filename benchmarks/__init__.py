@@ -43,6 +43,6 @@ and how busy others kept the machine is noted for each round.
     peers/        one program per peer, each driven over the line protocol
     first/        one script per peer: start, print the first result, stop
 
-Only peers/, first/, simulated, profile and scale import what is measured; the rest knows the peers
-by name.
+Only peers/, first/, simulated, profile and scale import what is measured; the rest knows the
+peers by name.
 """
