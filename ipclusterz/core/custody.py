@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable
+from itertools import groupby
 from typing import Any
 
 import msgspec
@@ -62,21 +63,16 @@ _failure = msgspec.msgpack.Decoder(m.Failure)
 _number = msgspec.msgpack.Decoder(int)
 
 
-class Item:
+class Item(msgspec.Struct, eq=False, gc=False):
     """One task in custody."""
 
-    __slots__ = ("attempt", "channel", "engine", "fixed", "key", "ready", "work")
-
-    def __init__(
-        self, key: int, attempt: int, channel: int, engine: int, fixed: bool, work: m.Work
-    ) -> None:
-        self.key = key
-        self.attempt = attempt
-        self.channel = channel
-        self.engine = engine
-        self.fixed = fixed
-        self.ready = True  # its function and its body are here
-        self.work = work
+    key: int
+    attempt: int
+    channel: int
+    engine: int
+    fixed: bool
+    work: m.Work
+    ready: bool = True  # its function and its body are here
 
 
 class Engine:
@@ -168,14 +164,15 @@ class Custody:
 
     def handle(self, channel: int, messages: Iterable[Any], now: float) -> None:
         """Act on messages of a scheduler."""
-        for message in messages:
-            kind = type(message)
+        for kind, run in groupby(messages, type):
             if kind is m.Assign:
-                self._assign(channel, message)
-            elif kind is m.Received:
-                self._received(message.keys)
-            else:
-                self._rare(channel, message, now)
+                self._assigns(channel, run)
+                continue
+            for message in run:
+                if kind is m.Received:
+                    self._received(message.keys)
+                else:
+                    self._rare(channel, message, now)
         self.settle(now)
 
     def _rare(self, channel: int, message: Any, now: float) -> None:
@@ -195,10 +192,25 @@ class Custody:
         else:
             self.out.append((A_PIECE, channel, message))
 
-    def _assign(self, channel: int, a: m.Assign) -> None:
-        key = a.key
-        work = m.Work(key, a.op, a.fn, a.data, a.body)
-        self._accept(Item(key, a.attempt, channel, a.engine, a.fixed, work))
+    def _assigns(self, channel: int, run: Iterable[m.Assign]) -> None:
+        """Take in tasks; flat, for this is the way of every one."""
+        items, engines, idle, pool = self.items, self.engines, self._idle, self.pool
+        known = b""  # the function that the last task named, if it is here
+        for a in run:
+            key, fn = a.key, a.fn
+            work = m.Work(key, a.op, fn, a.data, a.body)
+            item = Item(key, a.attempt, channel, a.engine, a.fixed, work)
+            if fn != known and fn in self.functions:
+                known = fn
+            if fn != known or a.body is not None:
+                self._accept(item)
+                continue
+            items[key] = item
+            engine = engines.get(a.engine)
+            if engine is None or engine.stopping or a.fixed or a.engine in idle:
+                self._queue(item)
+            else:
+                pool.append(item)
 
     def _fan(self, channel: int, fan: m.Fan) -> None:
         for key, engine in zip(fan.keys, fan.engines, strict=False):
@@ -421,12 +433,27 @@ class Custody:
             return
         engine.progress = engine.began = now
         flight = engine.flight
+        items, finished, say = self.items, self.finished, self.out.append
+        rare = bool(self._copies or self._withdrawn or self._unwanted)
         done = 0
         for outcome in outcomes:
             item = flight.pop(outcome.key, None)
-            if item is not None:  # else: told before, from the page
-                done += 1
+            if item is None:  # told before, from the page
+                continue
+            done += 1
+            self._learn(item.work, outcome.finished - outcome.started)
+            if rare or self.printed:
                 self._conclude(item, number, outcome)
+                continue
+            key, channel = item.key, item.channel
+            del items[key]
+            o = outcome
+            began, ended = o.started, o.finished
+            result = m.Result(
+                key, item.attempt, number, o.status, o.data, o.body, began, ended, 0
+            )
+            finished[key] = (channel, result)
+            say((A_SEND, channel, result))
         batches = engine.batches
         while done and batches:
             if batches[0] <= done:
@@ -444,10 +471,9 @@ class Custody:
         if engine.stopping and not flight:
             self.out.append((A_STOP, number, None))
 
-    def _conclude(self, item: Item, number: int, outcome: m.Outcome) -> None:
-        work = item.work
+    def _learn(self, work: m.Work, seconds: float) -> None:
+        """Note how long a task took, for those that are like it."""
         name = work.fn or _OP_NAMES[work.op]
-        seconds = outcome.finished - outcome.started
         pace = self._pace.get(name)
         if pace is None:
             if len(self._pace) > 10_000:
@@ -456,6 +482,8 @@ class Custody:
         else:
             # A long one counts at once, short ones wear it off.
             self._pace[name] = seconds if seconds > 2 * pace else pace + (seconds - pace) / 8
+
+    def _conclude(self, item: Item, number: int, outcome: m.Outcome) -> None:
         if self._unwanted and item.key in self._unwanted and _interrupted(outcome):
             self._cancelled(item, number, "it was interrupted")
             return
