@@ -130,8 +130,11 @@ class Listening:
                 f"have; set XDG_RUNTIME_DIR or TMPDIR to a shorter folder"
             )
         made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        made.bind(path)
-        os.chmod(path, 0o600)
+        before = os.umask(0o177)  # its owner's from the first instant: bind takes no mode
+        try:
+            made.bind(path)
+        finally:
+            os.umask(before)
         return self._keep(made)
 
     def _keep(self, made: socket.socket) -> int:

@@ -93,12 +93,16 @@ def test_each_kind_of_message_arrives_whole_or_not_at_all(
         opener.open(frames[1], b"D")
 
 
-@pytest.mark.parametrize("kind", kinds(m.FromClientTask), ids=lambda kind: kind.__name__)
+HEARD = [each for each in KINDS if each[0] not in ("FromRegistration", "FromScheduler")]
+HEARD = [each for each in HEARD if each[0].startswith("From")]
+
+
+@pytest.mark.parametrize(("union", "kind"), HEARD, ids=lambda v: getattr(v, "__name__", v))
 def test_a_door_refuses_counts_and_tells_once_in_a_while(
-    bench: Any, kind: type[msgspec.Struct]
+    bench: Any, union: str, kind: type[msgspec.Struct]
 ) -> None:
     bench.gate.admit(PEER.peer, PEER.password)
-    bench.door.admit(PEER.peer, PEER.session, m.FromClientTask)
+    bench.door.admit(PEER.peer, PEER.session, UNIONS[union])
     socket = bench.raw(PEER)
     sealer, _, hello = greet(bench, socket, PEER)
     (sender,) = bench.door._pending
@@ -152,6 +156,23 @@ def test_what_was_harmed_on_the_way_is_said_again_on_a_new_connection(
     bench.until(lambda: dial.up and dial._wire is not wire)
     assert "changed or dropped on the way" in " ".join(bench.states)
     assert bench.door.rejected and bench.news.count("renewed") == 1
+
+
+def test_a_dial_believes_no_answer_that_was_harmed(bench: Any) -> None:
+    """Each damage ends the connection; on the next one the answer comes whole, once."""
+    bench.admit(PEER)
+    dial = bench.dial()
+    bench.until(lambda: dial.up)
+    for number in range(1, 30):
+        bench.door.send(PEER.peer, m.Beat(number))
+        bench.until(lambda n=number: len(bench.answers) == n)
+        wire, sealer = dial._wire, bench.door.members[PEER.peer].connection.sealer
+        forged = doors.DATA + sealer.seal(packet(number + 1, m.Beat(99)), doors.DATA)
+        at = 1 + number * (len(forged) - 2) // 30
+        dial._frames(wire, [forged[:at] + bytes((forged[at] ^ 1,)) + forged[at + 1 :]])
+        assert not dial.up and dial._wire is not wire
+        bench.until(lambda: dial.up)
+    assert numbers(bench.answers) == [*range(1, 30)]
 
 
 class _Held:
