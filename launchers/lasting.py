@@ -31,7 +31,7 @@ class LastingJob:
         self.name = spec.name
         self._spec = spec
         self._begin = begin
-        self._agents = Agents(spec.restarts)
+        self._agents = Agents(spec.restarts, spec.n)
         self._events: list[Event] = []
         self._due = 0.0  # when the next one is to be started; 0 when one is there
         self._end: JobState | None = None

@@ -91,7 +91,7 @@ class RemoteHost:
         self.code: int | None = None
         self.text = ""
         config = remote.agent_config(launch.spec.stdin, host, "")
-        self._agents = Agents(int(config.get("restart_engines", 0)))
+        self._agents = Agents(int(config.get("restart_engines", 0)), host.n)
         self._launch = launch
         self._inbox: deque[str | int] = deque()  # a connector's line, or a signal's number
         self._wake_read, self._wake_write = os.pipe()

@@ -50,13 +50,15 @@ class Restarts:
 class Agents(Restarts):
     """The agents that a launcher starts one after the other, in place of one that died.
 
-    ``ids`` are the engines of the present one; ``origin`` says whom it replaces, '' for the
-    first.  One is replaced if it dies when its engines were all ready, and not if it ends in
-    order; a successor also if it cannot start.  ``used_up`` says in the end why one was not.
+    Each has ``n`` engines; ``ids`` are those of the present one, ``origin`` says whom it
+    replaces, '' for the first.  One is replaced if it dies when its engines were all ready,
+    and not if it ends in order; a successor also if it cannot start.  ``used_up`` says in the
+    end why one was not.
     """
 
-    def __init__(self, allowed: int) -> None:
+    def __init__(self, allowed: int, n: int) -> None:
         super().__init__(allowed)
+        self._n = n
         self.ids: list[int] = []
         self.origin = self.used_up = ""
         self._cause = ""
@@ -70,7 +72,8 @@ class Agents(Restarts):
             self.ids.append(int(event["id"]))
         elif kind == "engine_down" and int(event["id"]) in self.ids:
             self.ids.remove(int(event["id"]))
-        elif kind == "engines" and not self._ready:
+        # It may die before it has said that they are all there.
+        if not self._ready and (kind == "engines" or 0 < self._n <= len(self.ids)):
             self._ready = True
             lost, self._lost = self._lost, []
             if self.origin:

@@ -72,13 +72,15 @@ def test_a_pause_that_is_given_up_leaves_nothing_to_wait_for() -> None:
 
 def came(made: Agents, *ids: int) -> str:
     """All engines of the present agent are ready; what is news by it."""
-    for number in ids:
-        assert made.heard({"event": "engine", "id": number}) == ""
-    return made.heard({"event": "engines", "n": len(ids)})
+    said = [made.heard({"event": "engine", "id": number}) for number in ids]
+    said.append(made.heard({"event": "engines", "n": len(ids)}))
+    news = [text for text in said if text]
+    assert len(news) <= 1, "said once"
+    return "".join(news)
 
 
 def test_an_agent_is_followed_by_others_as_often_as_allowed() -> None:
-    made = Agents(2)
+    made = Agents(2, 2)
     assert came(made, 1, 0) == "" and made.origin == ""
     made.heard({"event": "engine_down", "id": 1})
     event = made.died(-9, "killed")
@@ -95,7 +97,7 @@ def test_an_agent_is_followed_by_others_as_often_as_allowed() -> None:
     assert made.origin == (
         "its agent replaces one that was lost: a mistake; 0 of 2 restarts left"
     )
-    assert came(made, *range(10, 20)).startswith("10 engines replace engines 2, 3: a mistake")
+    assert came(made, 11, 10).startswith("engines 10, 11 replace engines 2, 3: a mistake")
     assert made.used_up == ""
     assert made.died(-9, "killed") is None
     assert made.used_up == "it is not replaced: its 2 restarts (--restart-engines) are used up"
@@ -103,20 +105,20 @@ def test_an_agent_is_followed_by_others_as_often_as_allowed() -> None:
 
 @pytest.mark.parametrize("code", [0, 1, 2])
 def test_an_agent_that_ends_in_order_has_no_successor(code: int) -> None:
-    made = Agents(5)
+    made = Agents(5, 1)
     came(made, 0)
     assert made.died(code, "its lease is over") is None and made.used_up == ""
 
 
 @pytest.mark.parametrize("code", [-9, 1, CRASHED])
 def test_the_first_start_is_not_tried_again(code: int) -> None:
-    made = Agents(5)
+    made = Agents(5, 2)
     made.heard({"event": "engine", "id": 0})
     assert made.died(code, "no such module") is None and made.left == 5
 
 
 def test_a_successor_that_cannot_start_is_tried_ever_more_slowly() -> None:
-    made = Agents(5)
+    made = Agents(5, 1)
     came(made, 0)
     events = [made.died(-9, "killed")] + [made.died(1, f"no {i}") for i in range(3)]
     assert [event and event["pause"] for event in events] == [0.0, 1.0, 2.0, 4.0]
@@ -127,7 +129,22 @@ def test_a_successor_that_cannot_start_is_tried_ever_more_slowly() -> None:
     assert again is not None and again["pause"] == 0.0
 
 
+def test_many_engines_are_counted_and_not_named() -> None:
+    made = Agents(1, 10)
+    came(made, *range(10))
+    event = made.died(-9, "killed")
+    assert event and event["text"].startswith("killed; 10 engines ended with it; another one")
+    assert came(made, *range(10, 20)).startswith("10 engines replace 10 engines: killed")
+
+
+def test_one_that_dies_before_it_has_said_that_all_are_there() -> None:
+    made = Agents(1, 2)
+    for number in (0, 1):
+        made.heard({"event": "engine", "id": number})
+    assert made.died(-9, "killed") is not None
+
+
 def test_no_restarts_are_no_words() -> None:
-    made = Agents(0)
+    made = Agents(0, 1)
     came(made, 0)
     assert made.died(-9, "killed") is None and made.used_up == ""
