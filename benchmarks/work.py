@@ -46,7 +46,12 @@ def meet(folder: str, n: int, patience: float = 30.0) -> int:
 
 
 def wait_for(path: str, patience: float = 900.0) -> None:
-    """Wait until there is a file ``path``; raises TimeoutError after ``patience`` seconds."""
+    """Wait until there is a file ``path``; raises TimeoutError after ``patience`` seconds.
+
+    That we wait is told by a file of our own beside it.
+    """
+    with open(f"{path}-{os.getpid()}", "x"):
+        pass
     deadline = time.monotonic() + patience
     while not os.path.exists(path):
         if time.monotonic() > deadline:

@@ -89,8 +89,14 @@ class Ours:
         return controller_parts(self._client)
 
     def shut(self, gate: str) -> None:
-        """Keep every engine busy until there is a file ``gate``."""
+        """Keep every engine busy until there is a file ``gate``; returns when they are.
+
+        Else tasks that are submitted next could be done before it begins.
+        """
         self._gates = self._client[:].apply_async(wait_for, gate)
+        folder, n = os.path.dirname(gate), len(self._gates)
+        while len(os.listdir(folder)) < n:
+            time.sleep(0.01)
 
     def queue(self, count: int, steps: int) -> list[float]:
         """Submit tasks; when each of ``steps`` parts of them was, in seconds.

@@ -80,6 +80,7 @@ class Scheduler:
         self._lost: tuple[float, str] | None = None  # when an agent went last, and why
         self._ticking = False
         self._tallying = False
+        self._changed = False  # since the last tally was asked for
         self._shipping = False
         self._top_number = 0
         self._top_engine = -1
@@ -164,6 +165,7 @@ class Scheduler:
 
     def _messages(self, peer: bytes, messages: list[Any]) -> None:
         self.core.handle(peer, messages, monotonic())
+        self._changed = True
 
     def _renewed(self, peer: bytes) -> None:
         if self.broker is not None:
@@ -175,9 +177,11 @@ class Scheduler:
             out, core.out = core.out, defaultdict(list)
             for peer, messages in out.items():
                 self.door.send_all(peer, messages)
-            if not self._tallying and self.broker is not None:
-                self._tallying = True
-                self.loop.after(TALLY_SECONDS, self._tally)
+            self._changed = True
+        # Tasks that only wait are counted, too, though nothing is said about them.
+        if self._changed and not self._tallying and self.broker is not None:
+            self._tallying, self._changed = True, False
+            self.loop.after(TALLY_SECONDS, self._tally)
         recorder = self.recorder
         if recorder is not None and not self._shipping and recorder.waiting:
             self._shipping = True

@@ -15,6 +15,8 @@ import numpy
 import pytest
 
 import ipclusterz as ipp
+from benchmarks.work import wait_for
+from tests.running import eventually
 
 
 @pytest.fixture(scope="module")
@@ -27,6 +29,27 @@ def test_engines_are_processes_of_their_own(rc: ipp.Client) -> None:
     pids = rc[:].apply_sync(os.getpid)
     assert len({os.getpid(), *pids}) == 4
     assert rc.load_balanced_view().apply_sync(os.getpid) in pids
+
+
+def test_tasks_that_only_wait_are_counted(rc: ipp.Client, tmp_path: Path) -> None:
+    """Also those that come when all engines are busy, so that nothing is said about them."""
+    view, gate = rc.load_balanced_view(), tmp_path / "gate"
+    busy = rc[:].apply_async(wait_for, str(gate))
+    eventually(lambda: len(list(tmp_path.iterdir())) == len(rc), what="engines are busy")
+
+    def known() -> int:
+        told = rc.queue_status()
+        return int(told["unassigned"]) + sum(told[number]["tasks"] for number in rc.ids)
+
+    try:
+        waiting: list[ipp.AsyncResult] = []
+        for count in (5000, 5001, 5007):
+            waiting += [view.apply_async(abs, -i) for i in range(count - len(waiting))]
+            eventually(lambda count=count: known() == count, what=f"{count} are known")
+    finally:
+        gate.touch()
+    assert [result.get() for result in waiting[:3]] == [0, 1, 2]
+    busy.get()
 
 
 def test_namespaces_and_code(rc: ipp.Client) -> None:
