@@ -64,8 +64,8 @@ OF_ROWS: dict[str, str] = {
     " no more work.",
     "queue rate": "all engines are kept busy until every task has been submitted, one by one,"
     " and has reached the task scheduler; then they are let go.",
-    "queue out": "how many times as long the last tenth of the tasks took as the first; in"
-    " each, 1/100 at a time is noted.",
+    "queue out": "how many times as long the last tenth of the tasks took as the first. Of"
+    " few tasks a tenth is a batch or two, so that this says little below 100,000.",
     "queue in": "the same while they were submitted, nobody working on them.",
     "queue client": "growth of the client's proportional set size, what the script itself"
     " keeps of a task (its AsyncResult) included, divided by the tasks.",
