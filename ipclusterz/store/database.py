@@ -139,6 +139,7 @@ class Database:
         self._new_clients: list[Row] = []
         self._new_engines: list[Row] = []
         self.rows = self._count()
+        self._since = 0  # rows written since they were counted
         # Keys whose payloads are kept; few, and asked for with each delivery.
         self.kept = {key for (key,) in db.execute("SELECT DISTINCT key FROM payloads")}
         self._outputs = bool(db.execute("SELECT 1 FROM outputs LIMIT 1").fetchone())
@@ -278,7 +279,9 @@ class Database:
         self._new_engines.clear()
 
     def _write_all(self, pending: Pending) -> None:
-        self.rows += self._write_tasks(pending)
+        written = self._write_tasks(pending)
+        self.rows += written
+        self._since += written
         self.kept = self._write_payloads(pending)
         self._write_rest(pending)
         self.connection.executemany(schema.CLIENT, self._new_clients)
@@ -440,9 +443,11 @@ class Database:
         """
         removed = self._remove_before(oldest)
         if self.rows > max_rows:
-            self.rows = self._count()
+            # To count means to read all of them, and what was added since may be so much more
+            # than there is as tasks were written twice: worth it now and then only.
+            if self._since * 20 >= max_rows:
+                self.rows, self._since = self._count(), 0
             over = self.rows - max_rows
-            # A little more than must be, so that it is not counted again at once.
             if over > 0:
                 removed += self._remove_oldest(min(over + max_rows // 100, 10 * STEP))
         if self.size() > max_bytes:

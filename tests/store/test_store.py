@@ -19,6 +19,7 @@ from ipclusterz.core.message import Status
 from ipclusterz.store import RESULT, WORK, QueryError
 from ipclusterz.store import database as database_module
 from ipclusterz.store import store as store_module
+from ipclusterz.store.database import Database
 from ipclusterz.store.pending import Notes, Pending
 from tests.store.helpers import NOON, OTHER, UUID, Desk, began, ended, key, whole
 
@@ -431,3 +432,30 @@ def test_what_is_whole_is_trimmed_and_stripped_like_the_rest() -> None:
     assert [row[0] for row in pending.whole] == [key(i) for i in range(30, 50)]
     assert all(row[6] is None and row[-1] is None for row in pending.whole)
     assert [row[:6] for row in pending.whole] == [row[:6] for row in rows[30:]]
+
+
+def test_bounds_are_kept_without_counting_each_time(tmp_path: Path) -> None:
+    """A million rows are read in a tenth of a second: too long for every ten thousand tasks."""
+    database = Database(str(tmp_path / "tasks.db"), lambda text: None)
+    counted: list[int] = []
+    database.connection.set_trace_callback(
+        lambda text: counted.append(1) if "count(*) FROM tasks" in text else None
+    )
+    for first in range(0, 2_000, 10):
+        pending = Pending()
+        pending.add(
+            Notes(
+                whole=[
+                    (key, 4, 0, None, 1.0, None, None, 1, 0, 0, 1.0, 2.0, 2.0, None, None, None)
+                    for key in range(first, first + 10)
+                ]
+            )
+        )
+        database.write(pending)
+        database.prune(1_000, 1 << 30, 0.0)
+        assert database.rows <= 1_000
+    assert 1 <= len(counted) <= 25, "200 writes, of which half were beyond the bound"
+    kept = database.connection.execute("SELECT min(key & 1048575), count(*) FROM tasks")
+    first, rows = kept.fetchone()
+    assert 900 <= rows <= 1_000 and first == 2_000 - rows, "the newest"
+    database.close()
