@@ -188,7 +188,11 @@ def paced(data: bytes) -> list[bytes]:
 
 
 def replay(port: int, pieces: list[bytes], wait: float) -> bytes:
-    """Say the pieces, each when the one before was answered or ``wait`` is over."""
+    """Say the pieces, each when the one before was answered or ``wait`` is over.
+
+    Then wait for the other side's end: who closes with something unread resets the connection,
+    and what was not read on the other side is lost.
+    """
     heard = b""
     with socket.create_connection(("127.0.0.1", port), timeout=5) as made:
         made.settimeout(wait)
@@ -199,6 +203,9 @@ def replay(port: int, pieces: list[bytes], wait: float) -> bytes:
                     heard += made.recv(1 << 16)
                 except TimeoutError:
                     pass
+            made.shutdown(socket.SHUT_WR)
+            while more := made.recv(1 << 16):
+                heard += more
         except OSError:
             pass
     return heard

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +12,19 @@ import pytest
 
 import ipclusterz as ipp
 from tests.running import eventually
-from tests.security.attack import Target, paced, replay, shout, tapped
+from tests.security.attack import (
+    READY,
+    Target,
+    greeting,
+    paced,
+    plain_hello,
+    replay,
+    shout,
+    tapped,
+)
+
+Session = dict[str, list[tuple[bytes, bytes]]]
+"""By socket, for each connection: what was sent, and what was answered."""
 
 SECRET = "what nobody on the way may read"
 ALL = [SECRET, "1", "2"]
@@ -28,9 +41,7 @@ def target(shared_ipython_dir: Path) -> Iterator[Target]:
 
 
 @pytest.fixture(scope="module")
-def session(
-    target: Target, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[dict[str, list[tuple[bytes, bytes]]]]:
+def session(target: Target, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
     """What went to each socket and came back, while a client did a bit of everything."""
     file = tmp_path_factory.mktemp("copy") / "client.json"
     taps = tapped(target, file)
@@ -61,7 +72,7 @@ def seen() -> list[str]:
     return RAN[0].read_text().split("\n")[:-1]
 
 
-def play(target: Target, session: dict[str, list[tuple[bytes, bytes]]]) -> None:
+def play(target: Target, session: Session) -> None:
     assert seen() == ALL
     for name, recorded in session.items():
         for sent, heard in recorded:
@@ -73,41 +84,117 @@ def play(target: Target, session: dict[str, list[tuple[bytes, bytes]]]) -> None:
     assert target.works() and target.newcomer_works()
 
 
-def test_nothing_can_be_read_on_the_way(session: dict[str, list[tuple[bytes, bytes]]]) -> None:
+def test_nothing_can_be_read_on_the_way(session: Session) -> None:
     whole = b"".join(part for pairs in session.values() for pair in pairs for part in pair)
     assert len(whole) > 5000
     for word in (SECRET.encode(), b"note", b"ran.write", b"queue_status"):
         assert word not in whole
 
 
-def test_played_again_it_changes_nothing(
-    target: Target, session: dict[str, list[tuple[bytes, bytes]]]
-) -> None:
+def test_played_again_it_changes_nothing(target: Target, session: Session) -> None:
     play(target, session)
     assert "ignored a greeting that does not open" in target.log("task"), "it passed the gate"
 
 
-def test_nor_after_garbage_and_a_restart(
-    target: Target, session: dict[str, list[tuple[bytes, bytes]]]
-) -> None:
+def garbage(target: Target, session: Session, frames: int) -> None:
+    """So many frames of every length at each of the six doors, by who has captured a password.
+
+    Registration opens to no password: there each connection ends with its first frame.
+    """
     for name in session:
-        shout(target.port(name), b"\xff" + bytes(8) + b"\x7f" + os.urandom(100_000), 0.1)
+        port = target.port(name)
+        if name == "registration":
+            for _ in range(100):
+                shout(port, b"\xff" + bytes(8) + b"\x7f" + os.urandom(1000), 0.01)
+            continue
+        user, password = captured_in(session[name])
+        with socket.create_connection(("127.0.0.1", port), timeout=20) as made:
+            for piece in (greeting(b"PLAIN"), plain_hello(user, password), READY):
+                made.sendall(piece)
+                made.recv(1 << 16)
+            kinds = [b"", b"D", b"H", b"W", b"U", b"D" + os.urandom(50), b"H" + os.urandom(79)]
+            kinds += [os.urandom(n) for n in (1, 17, 60, 200)]
+            block = b"".join(bytes((0, len(each))) + each for each in kinds * 100)
+            made.settimeout(60)
+            for _ in range(max(frames // (len(kinds) * 100), 1)):
+                made.sendall(block)
+            # Who closes with something unread resets the connection, and all of it is lost.
+            made.shutdown(socket.SHUT_WR)
+            while made.recv(1 << 16):
+                pass
+
+
+def counted(target: Target, frames: int) -> None:
+    """Each of the six doors has refused so many, and told of it at powers of two only."""
+    most = 1 << (frames.bit_length() - 1)
+
+    def said(channel: int) -> list[str]:
+        logs = [target.log(part) for part in ("hub", "direct", "task", "control", "iopub")]
+        ends = f" such so far on channel {channel})"
+        return [line for log in logs for line in log.splitlines() if line.endswith(ends)]
+
+    for channel in range(1, 7):
+        eventually(
+            lambda c=channel: any(f"({most} such" in line for line in said(c)),  # type: ignore[misc]
+            30,
+        )
+        assert len(said(channel)) < 60
+
+
+def captured_in(recorded: list[tuple[bytes, bytes]]) -> tuple[bytes, bytes]:
+    """The name and the password in a recorded greeting of a gate."""
+    sent = next(sent for sent, _ in recorded if b"\x05HELLO" in sent)
+    rest = sent.split(b"\x05HELLO", 1)[1]
+    name, rest = rest[1 : 1 + rest[0]], rest[1 + rest[0] :]
+    return name, rest[1 : 1 + rest[0]]
+
+
+def test_nor_after_garbage(target: Target, session: Session) -> None:
+    garbage(target, session, 10_000)
     play(target, session)
+    counted(target, 9_000)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
+def test_nor_after_a_million_garbage_frames_at_each_door(
+    target: Target, session: Session
+) -> None:
+    before = target.memory()
+    garbage(target, session, 1_000_000)
+    assert target.works() and target.newcomer_works()
+    play(target, session)
+    counted(target, 900_000)
+    eventually(lambda: not grown(target, before, 10_000_000), 60, "memory is given back")
+    for part in ("hub", "direct", "task", "control", "iopub"):
+        assert len(target.log(part)) < 30_000
+
+
+def test_nor_after_a_restart(target: Target, session: Session) -> None:
+    restarted(target)
+    play(target, session)
+
+
+def grown(target: Target, before: dict[str, int], limit: int) -> list[str]:
+    return [n for n, size in target.memory().items() if size >= before[n] + limit]
+
+
+def restarted(target: Target) -> None:
+    """Kill the hub and a scheduler; wait until their supervisor has started them again."""
     pids = target.parts()
     for part in ("hub", "task"):
-        restarts = len([e for e in target.events if e["event"] == "restarted"])
+        before = len([e for e in target.events if e["event"] == "restarted"])
         os.kill(pids[part], signal.SIGKILL)
         eventually(
-            lambda n=restarts: (  # type: ignore[misc]
+            lambda n=before: (  # type: ignore[misc]
                 len([e for e in target.events if e["event"] == "restarted"]) > n
             )
         )
     eventually(target.works)
-    play(target, session)
 
 
 def test_frames_changed_dropped_swapped_and_repeated_on_the_way(
-    target: Target, session: dict[str, list[tuple[bytes, bytes]]]
+    target: Target, session: Session
 ) -> None:
     """The recorded stream of the task socket, damaged in every way, is never acted upon."""
     sent = max((pair[0] for pair in session["task"]), key=len)
