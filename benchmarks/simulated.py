@@ -128,6 +128,7 @@ class Decider:
         self.engines = engines
         self.now = 1.0
         self._next = 0
+        self._failing: set[int] = set()
         self.core.admit(CLIENT, m.Role.CLIENT, 1)
         for first in range(0, engines, _OWN_ENGINES):
             peer = b"agent %d" % first
@@ -149,12 +150,17 @@ class Decider:
     def _waves(self, tasks: int) -> range:
         return range(0, tasks, self.wide)
 
-    def wave(self, tasks: int) -> float:
-        """Submit so many at once, end what is given out until all are done; seconds."""
+    def wave(self, tasks: int, failing: bool = False) -> float:
+        """Submit so many at once, end what is given out until all are done; seconds.
+
+        ``failing``: each fails at its first try and is tried once more elsewhere.
+        """
         first, self._next = self._next, self._next + tasks
-        keys = range(first, first + tasks)
+        keys = [m.make_key(1, counter) for counter in range(first, first + tasks)]
+        self._failing = set(keys) if failing else set()
+        opt = m.Options(retries=1) if failing else None
         spent = self._handle(
-            CLIENT, [m.Submit(m.make_key(1, k), int(m.Op.APPLY), b"", b"") for k in keys]
+            CLIENT, [m.Submit(key, int(m.Op.APPLY), b"", b"", None, opt) for key in keys]
         )
         done = 0
         while self.core.out:
@@ -190,4 +196,6 @@ class Decider:
 
     def _end(self, a: m.Assign) -> m.Result:
         now = self.now
-        return m.Result(a.key, a.attempt, a.engine, 0, b"", None, now, now + 0.001, 0)
+        status = int(m.Status.ERROR if a.key in self._failing else m.Status.OK)
+        self._failing.discard(a.key)
+        return m.Result(a.key, a.attempt, a.engine, status, b"", None, now, now + 0.001, 0)
