@@ -56,6 +56,7 @@ _UNNAMED = (
     "if its job was accepted all the same it ends as soon as it starts, since nothing is left"
     " that it could read"
 )
+_REFUSED_SECONDS = 3.0  # for a job that cannot be cancelled to be one that has ended
 _LOST = News(ENDED, "the system does not know it any more; how it ended was not kept")
 
 
@@ -102,6 +103,7 @@ class BatchJob:
         self._state = JobState()
         self._silent_since = self._told_silence = 0.0
         self._stopped = False
+        self._refused = ""
         self._lock = threading.Lock()  # news come from the system, and from agents
 
     # -- the contract of a job -------------------------------------------------------------
@@ -179,8 +181,11 @@ class BatchJob:
         """Cancel its jobs, these and no others, and wait until the system says they ended."""
         self._stopped = True
         problem = self._cancel()
-        if self.ids and not problem and not self.wait(max(grace, 1.0)):
+        patience = min(grace, _REFUSED_SECONDS) if self._refused else grace
+        if self.ids and not problem and not self.wait(max(patience, 1.0)):
             self._state = JobState(0, "its jobs were cancelled, and are ending")
+            if self._refused:
+                problem = f"jobs {', '.join(self.alive())} may go on: {self._refused}"
         asker(self.system).remove(self)
         self._clean()
         if problem:
@@ -224,8 +229,9 @@ class BatchJob:
             return f"jobs {', '.join(ids)} may go on: {error}"
         asker(self.system).hurry()
         if answer.code:
-            # It may have ended a moment ago, which some systems call an error.
-            self._told("warning", f"{self.system.cancel[0]} {' '.join(ids)}: {answer.text}")
+            # They may have ended a moment ago, which some systems call an error.
+            words = " ".join([*self.system.cancel, *ids])
+            self._refused = f"{words}: {answer.text or f'exit code {answer.code}'}"
         return ""
 
     def alive(self) -> list[str]:

@@ -231,6 +231,20 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
+_GONE = re.compile(
+    r"unknown job|invalid job id|not found|not exist|(has|have|already) (finished|completed)",
+    re.I,
+)
+
+
+def refusal(answer: Answer) -> str:
+    """Return why a command that cancels jobs has failed; '' if it has not.
+
+    That a job has ended already is no failure.  Slurm's ``qdel`` says nothing at all then.
+    """
+    return answer.text if answer.code and not _GONE.search(answer.text) else ""
+
+
 def _text(file: IO[bytes]) -> str:
     file.seek(0)
     return file.read().decode(errors="replace")

@@ -58,7 +58,7 @@ class Report:
             self._less(str(event.get("text", "")))
         elif kind in ("job", "replaced", "agent_lost") and not self.stopping:
             self._say(str(event.get("text", "")))
-        elif kind == "error" and self.up:
+        elif kind == "left" or (kind == "error" and self.up):
             print(event.get("text", ""), file=sys.stderr, flush=True)
         elif kind == "told":
             self._say(str(event["text"]))

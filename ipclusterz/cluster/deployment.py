@@ -99,6 +99,7 @@ class Deployment:
         self._foreign = False
         self._said = ""
         self._standing: Event = {}
+        self._going_on: list[Job] = []  # jobs that a batch system did not cancel
         self.last_words = ""
         """Why a controller in a job is stopped, for those who look for the cluster later."""
         self._voice: Callable[[Event], None] | None = None
@@ -423,6 +424,9 @@ class Deployment:
         # May be interrupted, and called again with less patience.
         in_order = self._stop(jobs, grace)
         self._told_all()
+        going_on = {name for name, made in self.sets.items() if made.job in self._going_on}
+        if self.state and self.controller in self._going_on:
+            going_on.add(self.state.controller_job)
         if not in_order and self.state is not None and not self._foreign:
             states.sweep(self.state.token)
         self.sets.clear()
@@ -432,16 +436,29 @@ class Deployment:
         if state is not None and not self._foreign:
             # Ours are cancelled, as far as that is possible; others may have added some.
             added = states.read(state.path) or state
-            state.jobs = {name: made for name, made in added.jobs.items() if name not in own}
+            state.jobs = {n: made for n, made in added.jobs.items() if n not in own}
             states.clean(state)
+            self._note_left({n: made for n, made in added.jobs.items() if n in going_on}, state)
             why = self.last_words or (end.text if end is not None else "")
-            if why and state.controller_job and self.plan.own:
+            if why and state.controller_job and self.plan.own and not going_on:
                 states.write(states.ended(state, why))
             if self.plan.passing and self.plan.log_dir:
                 logs.forget_empty(self.plan.log_dir, self.plan.cluster_id)
         if self._watcher is not None:
             self._watcher.close()
             self._watcher = None
+
+    def _tell_left(self, text: str) -> None:
+        self._say({"event": "left", "text": text})
+        if self._notice is None:
+            import warnings  # only when something is wrong
+
+            warnings.warn(text, stacklevel=2)
+
+    def _note_left(self, jobs: dict[str, states.BatchJobs], state: states.State) -> None:
+        """Keep in the state file what could not be cancelled, for who looks for the cluster."""
+        if jobs:
+            states.write(states.left(state, jobs))
 
     def leave_jobs(self) -> list[str]:
         """Let batch jobs go on if a controller with -r was killed: they find the next one.
@@ -486,7 +503,8 @@ class Deployment:
         for job in jobs:
             state = job.stop(max(deadline - time.monotonic(), 0.1))
             if state.code and getattr(job, "patient", False):
-                self._say({"event": "warning", "text": state.text})
+                self._going_on.append(job)
+                self._tell_left(state.text)
             elif state.code:
                 in_order = False
         return in_order

@@ -174,6 +174,12 @@ def ended(state: State, text: str) -> State:
     )
 
 
+def left(state: State, jobs: dict[str, BatchJobs]) -> State:
+    """Return what is kept of a cluster whose jobs its batch system did not cancel."""
+    kept = replace(state, launcher=None, controller=None, engine_sets={}, jobs=jobs, away={})
+    return replace(kept, runtime="", bodies=[], controller_job="")
+
+
 def write(state: State) -> None:
     """Write a state file, whole, without waiting for the disk: it is worth nothing later."""
     made = f"{state.path}.{os.urandom(4).hex()}.tmp"
@@ -315,14 +321,20 @@ def clean(state: State) -> None:
 
 def cancel_jobs(state: State) -> list[str]:
     """Cancel the batch jobs that a cluster submitted; return what went wrong."""
-    from ipclusterz.launchers.systems import command  # only for batch systems
+    from ipclusterz.launchers.systems import command, refusal  # only for batch systems
 
     problems = []
     for made in state.jobs.values():
+        words = [*made.cancel, *made.ids]
         try:
-            command([*made.cancel, *made.ids])
+            why = refusal(command(words))
         except ClusterError as error:
-            problems.append(f"jobs {', '.join(made.ids)} may go on: {error}")
+            why = str(error)
+        if why:
+            problems.append(
+                f"{made.system} jobs {' '.join(made.ids)} may go on: {why}; cancel them when it"
+                f" answers: {' '.join(words)}"
+            )
         if os.path.basename(os.path.dirname(made.folder)) == "jobs":
             _remove_folder(made.folder)
     return problems

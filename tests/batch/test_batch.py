@@ -187,6 +187,25 @@ def test_a_warned_job_gives_back_what_it_has_not_begun(batch: Path) -> None:
     eventually(lambda: code(batch, 1) == "0")
 
 
+def test_jobs_that_cannot_be_cancelled_are_told_of(batch: Path, ipython_dir: Path) -> None:
+    """With the command that does it later; what needs no batch system is gone."""
+    (batch / "hold").touch()
+    assert run(f"{START} -n 2 --engines=slurm").returncode == 0
+    (batch / "deaf").touch()
+    (batch / "silent").touch()
+    stopped = run("ipclusterz stop")
+    assert stopped.returncode == 0
+    assert "Slurm jobs 1 may go on: scancel: error: Unable to contact" in stopped.stderr
+    assert "cancel them when it answers: scancel 1" in stopped.stderr
+    log = (profile(ipython_dir) / "log" / "ipclusterz.log").read_text()
+    assert "jobs 1 may go on: scancel 1: scancel: error: Unable to contact" in log
+    for name in ("deaf", "silent"):
+        (batch / name).unlink()
+    assert run("ipclusterz stop").returncode == 11
+    assert cancelled(batch) == [], "that was said, and is nobody's any more"
+    assert list((profile(ipython_dir) / "jobs").iterdir()) == []
+
+
 def test_a_system_that_does_not_answer_for_a_while_ends_nothing(batch: Path) -> None:
     assert run(f"{START} -n 1 --engines=slurm --wait=1").returncode == 0
     (batch / "silent").touch()

@@ -4,7 +4,7 @@
 Called by the name of a command; ``$FAKE_BATCH`` is the folder of its jobs.  Files in there
 make it misbehave: ``hold`` (jobs stay in the queue), ``reject``, ``hang``, ``silent`` (the
 query fails), ``mute`` (no id is printed), ``late`` (it is printed after some seconds),
-``lingers`` (the command does not end after it).
+``lingers`` (the command does not end after it), ``deaf`` (nothing is cancelled).
 """
 
 from __future__ import annotations
@@ -99,6 +99,8 @@ def numbers(base: str) -> list[str]:
 
 
 def cancel(ids: list[str], signum: int = 0) -> None:
+    if misbehaves("deaf"):
+        fail("scancel: error: Unable to contact slurm controller (connect failure)", 1)
     for number in [number for base in ids for number in numbers(base)]:
         if not signum:
             (HERE / "cancelled").open("a").write(f"{number}\n")

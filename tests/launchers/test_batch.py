@@ -93,7 +93,7 @@ def test_the_numbers_in_a_template(tmp_path: Path) -> None:
     launcher = slurm(
         batch_template=str(template), engines_per_node=4, shape="one", define={"x": "mine"}
     )
-    assert scripts(launcher, 8) == ["8 2 4 4 night /home/me/profile mine"]
+    assert scripts(launcher, 8) == ["#!/bin/sh\n8 2 4 4 night /home/me/profile mine"]
 
 
 @pytest.mark.parametrize(
