@@ -238,6 +238,8 @@ class Hub:
 
     def _may_come(self, connection: bytes, frame: Any, message: Any) -> bool:
         """Refuse a client from another host unless it came where such may come."""
+        if isinstance(message, m.Goodbye) and connection in self._connections:
+            return True  # it has hung up by now: nobody can say any more where it came from
         there, here = sockets.ends_of(frame)
         if not there or is_loopback(there) or there == here:
             self._near.add(connection)

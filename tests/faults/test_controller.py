@@ -469,3 +469,17 @@ def test_a_controller_that_cannot_start_a_part_says_so(tmp_path: Path) -> None:
         deep.mkdir(mode=0o700)
         config = ControllerConfig("client", "engine", runtime=str(deep))
         controller.run(config, lambda event: None, None)
+
+
+def test_clients_that_close_are_forgotten_at_once(observe: Callable[..., Observed]) -> None:
+    """Some have hung up before the hub reads that they leave."""
+    seen = observe(n=1)
+    rc = seen.client
+    hub = psutil.Process(seen.parts()["hub"])
+    for again in range(60):
+        with ipp.Client(rc.connection_file) as other:
+            assert other[:].apply_sync(abs, -again) == [again]
+        if again == 9:
+            files = hub.num_fds()
+    eventually(lambda: len(rc.session.connection.query("status")["clients"]) == 1)
+    assert hub.num_fds() <= files + 3
