@@ -43,9 +43,16 @@ def laptop(lab: Lab) -> Iterator[Host]:
 def nothing_on(host: Host) -> None:
     """Assert that no process and no file of ours is there, after a moment at most."""
     eventually(lambda: host.processes("ada") == [], what=f"{host} has {names(host)}")
-    for place in ("/tmp", "/dev/shm"):
-        found = [path.name for path in host.file(place).iterdir()]
-        assert [name for name in found if name.startswith("ipclusterz")] == [], (host, place)
+
+    def left() -> list[Path]:
+        places = [host.file(place) for place in ("/tmp", "/dev/shm")]
+        folders = [path for place in places for path in place.glob("ipclusterz*")]
+        return [path for folder in folders for path in (folder, *folder.rglob("*"))]
+
+    try:
+        eventually(lambda: left() == [])
+    except AssertionError:
+        raise AssertionError(f"{host} has {left()}") from None
 
 
 def names(host: Host) -> list[str]:
