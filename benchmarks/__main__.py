@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import shutil
 import signal
 import sys
@@ -213,8 +214,11 @@ def _publish(bench: Bench, target: Path | None, page: Path | None, docs: bool) -
     document = results.as_json()
     document["bars"] = [asdict(verdict) for verdict in bars.verdicts(results)]
     written = [path for path in (target, DOCS / "benchmarks.json" if docs else None) if path]
-    for path in written:
-        path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    text = json.dumps(document, indent=1) + "\n"
+    if target:
+        target.write_text(text, encoding="utf-8")
+    if docs:  # without the paths of logs, which nobody else has
+        (DOCS / "benchmarks.json").write_text(re.sub(r" \(log: [^)]*\)", "", text), "utf-8")
     drawn = plots.write(DOCS / "plots", results) if docs else {}
     if page:
         markdown.write(page, results, drawn)

@@ -6,6 +6,7 @@ Takes results, measures nothing.  The same results give the same files.
 from __future__ import annotations
 
 import importlib.util
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 from benchmarks import rows
 from benchmarks.figures import Figure, Results
 from benchmarks.peers import OURS
-from benchmarks.rows import BYTES, MB_PER_SECOND, MEGABYTES, MILLISECONDS, Quantity
+from benchmarks.rows import BYTES, MB_PER_SECOND, MEGABYTES, MILLISECONDS, Quantity, shown
 
 OWN, OTHERS = "#1b6ca8", "#b8b8b8"
 _SCALE = {MILLISECONDS: 1e3, MEGABYTES: 1e-6, MB_PER_SECOND: 1e-6}
@@ -56,7 +57,7 @@ def _save(path: Path, results: Results, quantities: list[Quantity], draw: Draw) 
     canvas = Canvas(figsize=(3.6 * columns, 2.6 * lines), layout="constrained")
     for number, quantity in enumerate(quantities, 1):
         axes = canvas.add_subplot(lines, columns, number)
-        axes.set_title(f"{quantity.title}, {quantity.unit}", fontsize=8)
+        axes.set_title(textwrap.fill(f"{quantity.title}, {quantity.unit}", 44), fontsize=8)
         draw(axes, results, quantity)
         for side in ("top", "right"):
             axes.spines[side].set_visible(False)
@@ -80,14 +81,18 @@ def _values(figures: list[Figure], quantity: Quantity) -> tuple[list[float], Any
 
 
 def _bars(axes: Any, results: Results, quantity: Quantity) -> None:
-    """A bar for each peer or case, with its quartiles; logarithmic where they differ much."""
+    """A bar for each peer or case, with its quartiles and the number at its end.
+
+    From nought and never logarithmic: lengths are compared as they are seen.
+    """
     figures = _measured(results, quantity)[::-1]
     medians, spread = _values(figures, quantity)
     colours = [OWN if f.peer.startswith(OURS.name) else OTHERS for f in figures]
     names = [figure.peer for figure in figures]
-    axes.barh(names, medians, xerr=spread, color=colours, ecolor="#444444", capsize=2)
-    if medians and min(medians) > 0 and max(medians) / min(medians) > 20:
-        axes.set_xscale("log")
+    bars = axes.barh(names, medians, xerr=spread, color=colours, ecolor="#444444", capsize=2)
+    axes.bar_label(bars, [f" {shown(quantity, f.median)}" for f in figures], fontsize=7)
+    axes.margins(x=0.2)
+    axes.locator_params(axis="x", nbins=4)
 
 
 def _growth(axes: Any, results: Results, quantity: Quantity) -> None:

@@ -70,7 +70,8 @@ def weigh(processes: list[psutil.Process]) -> Weight:
     for process in processes:
         try:
             pss = _pss(process.pid)
-            command = " ".join(process.cmdline()[:6])
+            # The last part of each path: where things are installed is nobody's business.
+            command = " ".join(word.rpartition("/")[2] for word in process.cmdline()[:6])
         except (psutil.Error, OSError):
             continue
         weight.total += pss
