@@ -273,7 +273,7 @@ class BatchJob:
             told = {key: value for key, value in news.items() if belongs(key, id)}
             if told:
                 self._missed[id] = 0
-                for key, value in told.items():
+                for key, value in self._detailed(id, told).items():
                     self._note(key, value)
             elif self._count_miss(id):
                 for key, value in self._last_words(id).items():
@@ -311,15 +311,32 @@ class BatchJob:
         seen = any(belongs(key, id) for key in self.news)
         return seen or self._missed[id] >= _PATIENCE
 
+    def _detailed(self, id: str, told: dict[str, News]) -> dict[str, News]:
+        """Ask for the exit code of what has just ended, where another command knows it."""
+        new = [
+            key
+            for key, value in told.items()
+            if value.state == ENDED and value.code is None and not self._known_end(key)
+        ]
+        ends = self._ends(id) if new else {}
+        return {**told, **{key: ends[key] for key in new if key in ends}}
+
+    def _known_end(self, key: str) -> bool:
+        known = self.news.get(key)
+        return known is not None and known.state == ENDED
+
+    def _ends(self, id: str) -> dict[str, News]:
+        """Ask how a job, or what of it, has ended; nothing if the system does not say."""
+        if not (self.system.ask_end and self.system.read_end):
+            return {}
+        try:
+            ends = self.system.read_end(command(place(self.system.ask_end, [id])))
+        except (Silent, LaunchError):
+            return {}
+        return {key: value for key, value in ends.items() if belongs(key, id)}
+
     def _last_words(self, id: str) -> dict[str, News]:
-        found: dict[str, News] = {}
-        if self.system.ask_end and self.system.read_end:
-            try:
-                answer = command(place(self.system.ask_end, [id]))
-                ends = self.system.read_end(answer)
-                found = {key: value for key, value in ends.items() if belongs(key, id)}
-            except (Silent, LaunchError):
-                pass
+        found = self._ends(id)
         for key, value in self.news.items():
             if key not in found and value.state != ENDED:
                 found[key] = _LOST

@@ -45,7 +45,7 @@ _WORDS = {
 
 def directives(r: Request) -> list[str]:
     """Return Slurm's options for a request."""
-    made = [f"--job-name={r.name}", f"--output={r.output}", "--open-mode=append"]
+    made = [f"--job-name={r.name}", f"--output={_quoted(r.output)}", "--open-mode=append"]
     made += [f"--nodes={r.nodes}", "--ntasks-per-node=1", f"--cpus-per-task={r.slots}"]
     made += [f"--array=0-{r.parts - 1}"] if r.parts else []
     made += [f"--partition={r.queue}"] if r.queue else []
@@ -54,6 +54,12 @@ def directives(r: Request) -> list[str]:
     made += [f"--signal=B:USR1@{r.warn}"] if r.warn else []
     made += ["--no-requeue"] if r.once else []
     return made
+
+
+def _quoted(path: str) -> str:
+    """Return a file name as sbatch takes it: ``%`` and spaces have a meaning."""
+    text = path.replace("%", "%%")
+    return f'"{text}"' if " " in text else text
 
 
 def read(answer: Answer) -> dict[str, News]:
@@ -69,7 +75,7 @@ def read(answer: Answer) -> dict[str, News]:
         kind = _STATES.get(state, ENDED)
         why = reason if reason not in ("", "None") else ""
         if kind == ENDED:
-            found[id] = News(ENDED, _how(state, why))
+            found[id] = News(ENDED, _how(state, why), code=0 if state == "COMPLETED" else None)
         else:
             when = start if kind == PENDING and start != "N/A" else ""
             found[id] = News(kind, why, nodes if kind == RUNNING else "", when)

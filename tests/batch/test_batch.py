@@ -384,7 +384,7 @@ def test_engines_that_never_come_are_told_of(batch: Path) -> None:
     assert started.returncode == 2, "a setup of two words needs quotes"
     options = {"allow_loopback": True, "wait": 1, "setup": ["exit 3"]}
     cluster = ipp.Cluster(1, engines="slurm", options=options)
-    with pytest.raises(LaunchError, match=r"Slurm job 1 has ended: FAILED"):
+    with pytest.raises(LaunchError, match=r"Slurm job 1 has ended: FAILED, exit code 3"):
         cluster.start_cluster_sync()
     assert not cluster.running
 

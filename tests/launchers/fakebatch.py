@@ -168,7 +168,15 @@ def scontrol(words: list[str]) -> None:
         code = state(number)
         if misbehaves("forgetful") and code not in "QR":
             fail("slurm_load_jobs error: Invalid job id specified", 1)
-        print(f"JobId={number} JobName=x\n   JobState=FAILED Reason=X ExitCode={code}:0\n")
+        how, reason, code = {
+            "0": ("COMPLETED", "None", "0:0"),
+            "Q": ("PENDING", "Resources", "0:0"),
+            "R": ("RUNNING", "None", "0:0"),
+            "cancelled": ("CANCELLED", "None", "0:15"),
+            "-15": ("CANCELLED", "None", "0:15"),
+        }.get(code, ("FAILED", "NonZeroExitCode", f"{code}:0"))
+        code = code if code[0] != "-" else f"0:{code[1:-2]}"
+        print(f"JobId={number} JobName=x\n   JobState={how} Reason={reason} ExitCode={code}\n")
 
 
 def qsub(words: list[str]) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from ipclusterz.core.template import TemplateError
 from ipclusterz.error import LaunchError
@@ -269,6 +270,29 @@ def test_a_job_that_is_no_longer_known_tells_its_end_by_another_command(
     assert asked == [["scontrol", "show", "job", "7"]]
     assert told(job) == [("7", "running"), ("7", "ended")]
     assert "Slurm job 7 has ended: it reached its time limit (TIMEOUT)" in job.poll().text
+
+
+def test_the_exit_code_of_what_ended_is_asked_for_once(
+    job: BatchJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[list[str]] = []
+
+    def command(words: list[str]) -> Answer:
+        asked.append(words)
+        return Answer(0, "JobId=7 JobState=FAILED Reason=NonZeroExitCode ExitCode=3:0\n")
+
+    monkeypatch.setattr(batchjob, "command", command)
+    job.take({"7": News(ENDED, "FAILED")})
+    job.take({"7": News(ENDED, "FAILED")})
+    assert asked == [["scontrol", "show", "job", "7"]]
+    assert job.poll().text == "Slurm job 7 has ended: FAILED, exit code 3"
+    assert job.poll().code == 3
+
+
+def test_a_folder_with_a_space_is_no_end_of_a_directive() -> None:
+    launcher = slurm()
+    (made,) = launcher.plan(replace(spec(), log_dir="/home/a b/50%"), SYSTEM)
+    assert '#SBATCH --output="/home/a b/50%%/ipenginez-e1.job"\n' in made.files[0][1]
 
 
 def test_an_array_has_ended_when_all_its_parts_have(job: BatchJob) -> None:

@@ -182,7 +182,7 @@ def test_slurm_tells_of_jobs_in_lines() -> None:
         "7_1": News(PENDING, "Resources", start="2026-11-21T10:00:00"),
         "8": News(PENDING, "JobHeldUser"),
         "9": News(RUNNING, "", "node[1-2]"),
-        "3": News(ENDED, "COMPLETED"),
+        "3": News(ENDED, "COMPLETED", code=0),
         "4": News(ENDED, "it reached its time limit (TIMEOUT)"),
         "5": News(ENDED, "it was cancelled (CANCELLED)"),
         "6": News(ENDED, "FAILED"),
