@@ -91,9 +91,13 @@ class Tap:
         while True:
             try:
                 here, _ = self._server.accept()
-                there = socket.create_connection(self._to)
             except OSError:
                 return
+            try:
+                there = socket.create_connection(self._to)
+            except OSError:  # who listens there is away
+                here.close()
+                continue
             pair = bytearray(), bytearray()
             self.recorded.append(pair)
             self._held += [here, there]
