@@ -24,9 +24,11 @@ from typing import Any
 
 import zmq
 
-_POLLIN = zmq.POLLIN
+# As plain numbers: arithmetic with pyzmq's enums takes a microsecond.
+_POLLIN = int(zmq.POLLIN)
 _EVENTS = zmq.EVENTS
-_NOBLOCK = zmq.NOBLOCK
+_NOBLOCK = int(zmq.NOBLOCK)
+_MORE = int(zmq.NOBLOCK | zmq.SNDMORE)
 
 TURN = 64
 """Messages read from one socket before others have their turn."""
@@ -63,7 +65,10 @@ class ZSocket:
 
     def send(self, frames: list[Any]) -> None:
         """Send without waiting; raises zmq.Again (full) or zmq.ZMQError (no such peer)."""
-        self.socket.send_multipart(frames, _NOBLOCK)
+        send = self.socket.send
+        for frame in frames[:-1]:
+            send(frame, _MORE)
+        send(frames[-1], _NOBLOCK)
         self._loop.hot.append(self)
 
     def send_one(self, frame: bytes) -> None:
@@ -76,7 +81,7 @@ class ZSocket:
         socket = self.socket
         single = self.single
         for _ in range(TURN):
-            if self.closed or not socket.getsockopt(_EVENTS) & _POLLIN:  # type: ignore[operator,arg-type]
+            if self.closed or not socket.getsockopt(_EVENTS) & _POLLIN:  # type: ignore[operator]
                 return False
             try:
                 if single:
