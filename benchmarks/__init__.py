@@ -38,6 +38,7 @@ and how busy others kept the machine is noted for each round.
     pages         pages of which a part is written by a program
     cputime       processor time of threads, from /proc
     profile       a command of its own: where each microsecond of a task goes
+    samples       in which functions and libraries, by py-spy and perf
     scale         a command of its own: what each host and engine more costs the controller
     across        a command of its own: the routes through SSH
     peers/        one program per peer, each driven over the line protocol

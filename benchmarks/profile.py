@@ -6,10 +6,12 @@ processor time that each process spent for one task (or one round trip), told by
     python -m benchmarks.profile                       # no-op tasks, submitted one by one
     python -m benchmarks.profile --row balanced        # a synchronous round trip
     python -m benchmarks.profile --functions           # and in which functions
+    python -m benchmarks.profile --libraries           # and in which libraries (perf)
 
 ``--functions`` samples client, task scheduler, hub, agent and one engine with py-spy, in a
-second measurement so that it does not weigh on the first; without py-spy only the client is
-looked into, by cProfile.  ``--write-docs`` puts what is printed into docs/performance.md.
+measurement of its own so that it does not weigh on the first; without py-spy only the client
+is looked into, by cProfile.  ``--libraries`` does the same with perf.  ``--write-docs`` puts
+what is printed into docs/performance.md.
 
 Linux only.
 """
@@ -17,26 +19,21 @@ Linux only.
 from __future__ import annotations
 
 import argparse
-import cProfile
-import io
 import json
 import os
-import pstats
-import shutil
-import subprocess
 import sys
-import tempfile
 import time
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import psutil
 
 import ipclusterz as ipp
-from benchmarks import cputime, machine, pages
+from benchmarks import cputime, machine, pages, samples
 from benchmarks.cputime import Spent
 from benchmarks.environment import ROOT, compile_checkout
 from benchmarks.peers.parts import roles
@@ -51,9 +48,6 @@ ORDER = (
 """The roles of processes, in the order of the table."""
 
 SAMPLED = ("client", "task scheduler", "direct scheduler", "hub", "agent", "engines")
-RATE = 500
-"""Samples a second of --functions."""
-
 Work = Callable[[int], None]
 
 
@@ -157,73 +151,10 @@ def _part(
     )
 
 
-# -- in which functions ----------------------------------------------------------------------
-
-
-def sampled(work: Work, count: int, pids: dict[int, str], seconds: int) -> dict[str, Any]:
-    """Of each role that matters the functions it was in, as shares of its samples."""
-    if shutil.which("py-spy") is None and not _beside("py-spy").exists():
-        return {"client": _traced(work, count)}
-    program = shutil.which("py-spy") or str(_beside("py-spy"))
-    chosen = {role: pid for pid, role in reversed(pids.items()) if role in SAMPLED}
-    with tempfile.TemporaryDirectory() as folder:
-        spies = {}
-        for role, pid in chosen.items():
-            target = Path(folder, role.replace(" ", "-"))
-            command = [program, "record", "--nonblocking", "--function", "--format", "raw"]
-            command += ["--rate", str(RATE), "--duration", str(seconds)]
-            command += ["--output", str(target), "--pid", str(pid)]
-            spy = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-            spies[role] = (spy, target)
-        while any(spy.poll() is None for spy, _ in spies.values()):
-            work(max(1, count // 10))
-        found: dict[str, Any] = {}
-        for role, (spy, target) in spies.items():
-            said = spy.communicate()[0].decode("utf-8", "replace").strip().splitlines()
-            if spy.returncode or not target.exists():
-                found[role] = f"py-spy failed: {said[-1] if said else spy.returncode}"
-            elif target.stat().st_size:  # else it was idle all the time
-                found[role] = _own_time(target.read_text("utf-8", "replace"))
-        return found
-
-
-def _beside(program: str) -> Path:
-    return Path(sys.executable).parent / program
-
-
-def _own_time(text: str) -> list[tuple[str, float]]:
-    """Functions by the share of samples in which they ran themselves."""
-    counts: Counter[str] = Counter()
-    for line in text.splitlines():
-        stack, _, number = line.rpartition(" ")
-        leaf = stack.split(";")[-1]
-        name, _, where = leaf.partition(" (")
-        counts[f"{name} ({_short(where)})"] += int(number)
-    total = sum(counts.values()) or 1
-    return [(name, number / total) for name, number in counts.most_common(14)]
-
-
-def _short(where: str) -> str:
-    """``core/broker.py:120`` of a file of ours, else its last part."""
-    path = where.rstrip(")")
-    _, ours, inside = path.rpartition("ipclusterz/")
-    return inside if ours else "/".join(path.split("/")[-2:])
-
-
-def _traced(work: Work, count: int) -> list[tuple[str, float]]:
-    """The same of this process by cProfile, which makes short functions look longer."""
-    profiler = cProfile.Profile()
-    profiler.runcall(work, max(1, count // 10))
-    rows = pstats.Stats(profiler, stream=io.StringIO()).stats  # type: ignore[attr-defined]
-    total = sum(row[2] for row in rows.values()) or 1.0
-    own = sorted(((row[2], key) for key, row in rows.items()), reverse=True)[:14]
-    return [(f"{name} ({_short(path)})", seconds / total) for seconds, (path, _, name) in own]
-
-
 # -- what is told ----------------------------------------------------------------------------
 
 
-def told(profile: Profile, functions: dict[str, Any]) -> Iterator[str]:
+def told(profile: Profile, sampled: dict[str, Any]) -> Iterator[str]:
     """The profile of a row as lines of Markdown, readable on a terminal, too."""
     what = "task" if profile.row in ("tasks", "map") else "round trip"
     yield f"**{profile.row}**: {profile.count:,} in {profile.seconds:.2f} s, which is"
@@ -244,30 +175,32 @@ def told(profile: Profile, functions: dict[str, Any]) -> Iterator[str]:
             f"| {name} | {part.total:.2f} | {part.user:.2f} | {part.system:.2f}"
             f" | {part.waits:.3g} | {listed} |"
         )
-    for role, shares in functions.items():
-        yield ""
-        if isinstance(shares, str):
-            yield f"{role}: {shares}"
-            continue
-        yield f"{role}, own time of functions:"
-        yield ""
-        for name, share in shares:
-            if share >= 0.01:
-                yield f"- {share:.0%} `{name}`"
+    for what_of, found in sampled.items():
+        for role, shares in found.items():
+            yield ""
+            if isinstance(shares, str):
+                yield f"{role}: {shares}"
+                continue
+            yield f"{role}, {what_of}:"
+            yield ""
+            yield from (f"- {share:.0%} `{name}`" for name, share in shares if share >= 0.01)
 
 
-def run(
-    row: str, n: int, count: int, functions: int, keep: list[dict[str, Any]]
-) -> Iterator[str]:
+def run(row: str, options: argparse.Namespace, keep: list[dict[str, Any]]) -> Iterator[str]:
     """Start a cluster, measure one row, and tell; its figures go to ``keep``."""
-    with ipp.Cluster(n=n) as rc:
+    sampled = {}
+    # A profile of its own: the user's task database may have any size.
+    with TemporaryDirectory() as own, ipp.Cluster(n=options.n, profile_dir=own) as rc:
         rc[:].apply_sync(noop)
         usual, work = works(rc)[row]
-        count, pids = count or usual, roles(rc)
+        count, pids = options.count or usual, roles(rc)
         profile = measure(row, count, work, pids)
-        found = sampled(work, count, pids, functions) if functions else {}
-    keep.append({**asdict(profile), "functions": found})
-    yield from told(profile, found)
+        chosen = {role: pid for pid, role in reversed(pids.items()) if role in SAMPLED}
+        for name, by in (("functions", samples.functions), ("libraries", samples.libraries)):
+            if getattr(options, name):
+                sampled[f"own time of {name}"] = by(work, count, chosen, options.seconds)
+    keep.append({**asdict(profile), **sampled})
+    yield from told(profile, sampled)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -281,7 +214,10 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--functions", action="store_true", help="also the functions, by py-spy or cProfile"
     )
-    parser.add_argument("--seconds", type=int, default=8, metavar="S", help="of --functions")
+    parser.add_argument(
+        "--libraries", action="store_true", help="also the libraries and the kernel, by perf"
+    )
+    parser.add_argument("--seconds", type=int, default=8, metavar="S", help="of each of these")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write every figure")
     parser.add_argument(
         "--write-docs", action="store_true", help="also write it into docs/performance.md"
@@ -296,10 +232,9 @@ def main(argv: list[str] | None = None) -> int:
         f" {facts['python']}; {options.n} engines, sealed, with the task database."
     ]
     kept: list[dict[str, Any]] = []
-    seconds = options.seconds if options.functions else 0
     print(lines[0])
     for row in dict.fromkeys(options.row or ["tasks"]):
-        found = ["", *run(row, options.n, options.count, seconds, kept)]
+        found = ["", *run(row, options, kept)]
         print("\n".join(found), flush=True)
         lines += found
     if options.json:
