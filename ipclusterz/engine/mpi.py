@@ -27,6 +27,8 @@ from ipclusterz.engine.zygote import receive_fork
 FINALIZE_SECONDS = 5
 """Ranks leave MPI together; one that waited so long for the others ends without them."""
 
+_ALONE = "OMPI_MCA_ess_singleton_isolated"  # has Open MPI start no daemon for one process
+
 
 def main(argv: list[str]) -> int:
     """Become the engine that the agent asks for; returns only if it has gone, or MPI fails."""
@@ -59,6 +61,11 @@ def preload(names: str) -> None:
 
 def join(size: int) -> None:
     """Enter MPI together with ``size - 1`` others; SystemExit says in one line why not."""
+    # A rank that finds itself alone fails below: it needs no daemon, which would be killed with
+    # it and leave its folder of temporary files.  What it starts later is to know nothing.
+    alone = size > 1 and _ALONE not in os.environ
+    if alone:
+        os.environ[_ALONE] = "1"
     try:
         from mpi4py import MPI
     except ImportError:
@@ -68,10 +75,15 @@ def join(size: int) -> None:
             f"mpi4py finds no MPI library: {error}; install one (Open MPI: libopenmpi3 or"
             " openmpi-bin) or load its module"
         ) from None
+    finally:
+        if alone:
+            del os.environ[_ALONE]
     if not MPI.Is_initialized():
         MPI.Init()
     found = MPI.COMM_WORLD.Get_size()
     if found != size:
+        if found == 1:
+            MPI.Finalize()  # now, while there is time: the others fail as well
         library = MPI.Get_library_version().splitlines()[0].strip("\0 ,")
         raise SystemExit(
             f"the launcher started {size} ranks, but this one finds {found} in MPI.COMM_WORLD:"

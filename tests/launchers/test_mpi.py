@@ -311,11 +311,28 @@ def test_srun_starts_ranks_on_two_nodes(mpi: None, slurm: Slurm) -> None:
     slurm.until(lambda: not slurm.queue(), "the job ends")
 
 
-def test_srun_without_the_plugin_says_so_in_its_own_words(mpi: None, slurm: Slurm) -> None:
+def test_srun_without_the_plugin_says_so_in_its_own_words(
+    mpi: None, slurm: Slurm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A rank alone may be ended, because the other one failed, before Open MPI has cleaned up.
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
     said = {"mpi_cmd": "srun", "mpi_args": ["--mpi=none"]}
     with pytest.raises(LaunchError, match="PMI|ranks, but this one finds 1"):
         Cluster(n=2, engines="mpi", options=said).start_cluster_sync()
     slurm.until(lambda: not slurm.queue(), "the job ends")
+
+
+def test_a_rank_that_is_alone_says_so_and_leaves_nothing(mpi: None, tmp_path: Path) -> None:
+    """Neither Open MPI's daemon for single processes, nor its folder."""
+    code = "import os; from ipclusterz.engine.mpi import join\ntry: join(2)\nfinally: "
+    code += "print(sorted(name for name in os.environ if 'singleton' in name))"
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    words = [sys.executable, "-c", code]
+    done = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "started 2 ranks, but this one finds 1" in done.stderr
+    assert done.stdout == "[]\n", "what the engine starts is not told"
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_ranks_in_a_job_by_hand(mpi: None, slurm: Slurm, ipython_dir: Path) -> None:
