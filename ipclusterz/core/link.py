@@ -113,7 +113,7 @@ class Link:
             if len(payload) <= MAX_BYTES:
                 if 2 * len(payload) <= MAX_BYTES and end - start == self._stride:
                     self._stride = min(2 * self._stride, MAX_ITEMS)
-            else:
+            elif end - start > 1:
                 end = self._fit(queue, start)
                 self._stride = end - start
                 payload = _encode(queue[start:end])

@@ -326,7 +326,7 @@ class Dial:
     def _data(self, frame: bytes) -> None:
         assert self._opener is not None
         try:
-            messages = self.link.feed(self._opener.open(frame[1:], DATA))
+            messages = self.link.feed(self._opener.open(memoryview(frame)[1:], DATA))
         except (SealError, LinkError) as error:
             self._failed(str(error))
             return

@@ -28,6 +28,7 @@ import zmq
 
 from ipclusterz.core.link import GapError, Link, LinkError
 from ipclusterz.core.message import UNDECODABLE
+from ipclusterz.net import memory
 from ipclusterz.net.loop import Loop, ZSocket
 from ipclusterz.net.seal import (
     GREETING,
@@ -45,6 +46,9 @@ WELCOME = b"W"
 DATA = b"D"
 UNKNOWN = b"U"
 BROKEN = b"B"
+
+LARGE = 256 * 1024
+"""A frame of more bytes is a piece of a large payload, and others will follow."""
 
 MAX_GREETING = 512
 ACK_SECONDS = 0.25
@@ -245,8 +249,10 @@ class Door:
             if sender not in self._former:
                 self._reject("a frame before the greeting")
             return
+        if len(frame) > LARGE:
+            memory.keep()
         try:
-            packet = connection.opener.open(frame[1:], DATA)
+            packet = connection.opener.open(memoryview(frame)[1:], DATA)
             if not connection.confirmed:
                 self._confirm(connection)
             member = connection.member

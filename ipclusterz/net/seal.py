@@ -70,11 +70,11 @@ class Opener:
         self._decrypt = AESGCM(key).decrypt
         self._last = 0
 
-    def open(self, frame: bytes, head: bytes = b"") -> bytes:
+    def open(self, frame: bytes | memoryview, head: bytes = b"") -> bytes:
         """Return what is inside, or raise :class:`SealError`."""
         nonce = frame[:12]
         try:
-            data = self._decrypt(nonce, frame[12:], head)
+            data = self._decrypt(nonce, memoryview(frame)[12:], head)
         except (InvalidTag, ValueError):
             raise SealError("a frame that was not sealed with this connection's key") from None
         count: int = _COUNTER.unpack(nonce)[0]

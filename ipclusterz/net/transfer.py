@@ -14,6 +14,7 @@ from typing import Any
 from ipclusterz.core import message as m
 from ipclusterz.core.transfer import Transfer, image_size
 from ipclusterz.engine import bodies
+from ipclusterz.net import memory
 
 _READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
 
@@ -52,6 +53,7 @@ class Carrier:
 
     def bring(self, channel: int, key: int, body: m.Body) -> None:
         """Begin to bring a body here; ``key`` is of the task or result that needs it."""
+        memory.keep()
         total = image_size(body.sizes)
         try:
             folder, proof, fd = bodies.claim((self._folder, self._proof), body.id, total)
@@ -113,6 +115,7 @@ class Carrier:
 
     def serve(self, channel: int, request: m.Fetch) -> None:
         """Send a piece of one of our bodies, or say why not."""
+        memory.keep()
         data, problem = b"", ""
         try:
             if not 0 < request.size <= m.CHUNK or len(request.id) != 16:
