@@ -17,6 +17,7 @@ from msgspec.structs import replace
 from ipclusterz.core.config import CHANNEL_NAMES
 from ipclusterz.core.connector import Connector, candidates, dump
 from ipclusterz.core.hosts import Host
+from ipclusterz.core.placement import parse_pin
 from ipclusterz.core.sizes import parse_size
 from ipclusterz.core.ssh import Forward, in_sh, quoted
 from ipclusterz.error import LaunchError
@@ -211,6 +212,7 @@ _ARGS = {
     "--lease": "lease",
     "--restart-engines": "restart_engines",
     "--shm-limit": "shm_limit",
+    "--pin-cores": "pin_cores",
     "--work-dir": "cwd",
     "--python": "python",
 }
@@ -234,6 +236,11 @@ def with_args(host: Host) -> Host:
                 parse_size(value)
             except ValueError as error:
                 raise LaunchError(f"options of {host.target}: --shm-limit: {error}") from None
+        elif name == "pin_cores":
+            try:
+                parse_pin(value)
+            except ValueError as error:
+                raise LaunchError(f"options of {host.target}: --pin-cores: {error}") from None
     return host
 
 
@@ -247,6 +254,8 @@ def _apply(config: dict[str, Any], host: Host) -> None:
             config[name] = int(value)
         elif name == "shm_limit":
             config[name] = parse_size(value)
+        elif name == "pin_cores":
+            config[name] = parse_pin(value)
         elif name == "command":
             config["command"] = f"{config['command']}\n{value}"
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 import ipclusterz as ipp
+from ipclusterz.cluster.settings import usable_cores
 from ipclusterz.core.config import AgentConfig
 from tests.running import Running, alive, eventually
 
@@ -69,17 +70,19 @@ def test_seeding_is_the_users(rc: ipp.Client) -> None:
     assert all(other == first for other in others)
 
 
-def test_libraries_are_told_to_use_one_thread(
+def test_libraries_are_told_how_many_threads_to_use(
     rc: ipp.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def told() -> tuple[str | None, ...]:
         names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
         return tuple(os.environ.get(name) for name in names)
 
-    assert rc[0].apply_sync(told) == ("1", "1", "1")
-    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    each = str(max(1, usable_cores() // N))
+    assert rc[0].apply_sync(told) == (each, each, each)
+    monkeypatch.setenv("OMP_NUM_THREADS", "5")
+    monkeypatch.setenv("MKL_NUM_THREADS", "4")
     with ipp.Cluster(n=1) as other:
-        assert other[0].apply_sync(told) == ("2", "1", "1")
+        assert other[0].apply_sync(told) == ("5", "5", "4")
 
 
 def square(x: int) -> int:

@@ -15,7 +15,7 @@ from ipclusterz.apps.options import ENGINE_ALIASES, merged
 from ipclusterz.apps.report import Patience
 from ipclusterz.cluster import SettingError
 from ipclusterz.cluster import state as states
-from ipclusterz.cluster.settings import shm_bytes, split_names
+from ipclusterz.cluster.settings import pin, shm_bytes, split_names
 from ipclusterz.core.batchjob import job_here
 from ipclusterz.core.config import AgentConfig
 from ipclusterz.core.connector import Connector, parse
@@ -79,6 +79,11 @@ class EngineApp(BaseApp):
         default_value=0,
         help="Shared memory for large payloads, like 512MB or 2GB; 0: no limit.",
     ).tag(config=True)
+    pin_cores = Unicode(
+        "",
+        help="Bind each engine to cores of its own: auto, or a list of cores like 0-7,16;"
+        " none: to any.",
+    ).tag(config=True)
     lease = Float(
         0.0, help="Seconds to outlive a lost controller; 0: as the controller says."
     ).tag(config=True)
@@ -125,6 +130,7 @@ class EngineApp(BaseApp):
             paramiko=self.paramiko or None,
             restart_engines=self.restart_engines,
             shm_limit=shm_bytes(self.shm_limit, "--shm-limit"),
+            pin_cores=pin(self.pin_cores, "--pin-cores"),
         )
 
     def start(self) -> Any:

@@ -233,8 +233,7 @@ def _both(ends: list[int], folder: str = "") -> int:
     try:
         gc.disable()
         early = _early()
-        import ipclusterz.net.agent
-        import ipclusterz.net.controller  # noqa: F401
+        import ipclusterz.net.controller  # noqa: F401 - what an agent needs besides comes later
 
         gc.freeze()
         pid = os.fork()

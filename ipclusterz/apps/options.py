@@ -54,6 +54,7 @@ ENGINE_ALIASES: dict[Any, Any] = {
     "startup": ("EngineApp.startup", "A script that each engine runs first."),
     "python": ("EngineApp.python", "The interpreter of the engines. [this one]"),
     "shm-limit": ("EngineApp.shm_limit", "Shared memory for large payloads, like 2GB. [all]"),
+    "pin-cores": ("EngineApp.pin_cores", "Cores of its own for each engine: auto, 0-7. [any]"),
     "restart-engines": (
         "EngineApp.restart_engines",
         "Engines, and agents, to start for ones that died. [0]",

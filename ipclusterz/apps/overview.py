@@ -218,6 +218,7 @@ def _engine(
         "memory": more.get("memory"),
         "uptime": more.get("uptime"),
         "origin": more.get("origin", ""),
+        "cores": more.get("cores", []),
     }
 
 

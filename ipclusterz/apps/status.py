@@ -30,6 +30,7 @@ _NUMBERS = frozenset(("ENGINE", "PID", "FOR", "WAITING", "DONE", "FAILED", "MEMO
 _COLORS = {"running": "green", "idle": "dim", "not responding": "bold red"}
 _SHOWN = 12  # clients that are named one by one
 _JOBS = 12  # batch jobs, those with the latest news
+_COMING = ("submitted", "pending", "running")  # states of batch jobs that bring engines
 _ENDED = 3  # engines that have ended, the last ones
 
 
@@ -272,6 +273,8 @@ def _doing(engine: Snapshot) -> str:
 
 def _work(seen: Snapshot) -> str:
     engines = seen["engines"]
+    if not engines and any(job.get("state") in _COMING for job in seen["jobs"]):
+        return "no engines yet"
     if not engines:
         return "no engines; add some with: ipclusterz engines -n 2"
     states = [engine["state"] for engine in engines]

@@ -112,14 +112,16 @@ def engines(
     else:
         ready = _wait_telling(session, n, enough, limit(timeout))
     if not ready:
-        standing = _jobs(session)
-        jobs = f" {'; '.join(standing)}." if standing else ""
-        raise TimeoutError(
-            f"{n} engines are not ready after {timeout:g} s: {len(connection.engines)} are."
-            f"{jobs}"
-            " The logs of ipenginez in the profile's log folder say why; ipclusterz engines"
-            " -n K starts more"
-        )
+        standing, queued = _jobs(session)
+        text = f"{n} engines are not ready after {timeout:g} s: {len(connection.engines)} are."
+        if standing:
+            text += f" {'; '.join(standing)}."
+        if not queued:
+            text += (
+                " The logs of ipenginez in the profile's log folder say why; ipclusterz engines"
+                " -n K starts more"
+            )
+        raise TimeoutError(text.removesuffix("."))
 
 
 def _wait_telling(
@@ -134,7 +136,7 @@ def _wait_telling(
             return True
         if left is not None and left <= JOBS_SECONDS:
             return False
-        standing = _jobs(session)
+        standing, _ = _jobs(session)
         if standing and standing != told:
             told = standing
             have = len(session.connection.engines)
@@ -145,14 +147,18 @@ def _wait_telling(
             )
 
 
-def _jobs(session: Session) -> list[str]:
-    """Return what the hub was told of batch jobs, the last few."""
+def _jobs(session: Session) -> tuple[list[str], bool]:
+    """Return what the hub was told of batch jobs, the last few; and whether all of it is waits.
+
+    What waits in a queue has no logs that could say why.
+    """
     try:
         found = session.connection.query("jobs", timeout=JOBS_SECONDS)
     except KernelError:
-        return []  # the controller is being restarted, and the wait goes on
-    texts = [str(text) for state, text in found.values() if state != "running"]
-    return texts[-3:]
+        return [], False  # the controller is being restarted, and the wait goes on
+    told = [(state, str(text)) for state, text in found.values() if state != "running"][-3:]
+    queued = bool(told) and all(state in ("pending", "submitted") for state, _ in told)
+    return [text for _, text in told], queued
 
 
 def engines_future(session: Session, n: int) -> Future[None]:

@@ -28,6 +28,7 @@ from ipclusterz.cluster.settings import (
     ControllerSettings,
     SettingError,
     no_such_argument,
+    pin,
     shm_bytes,
     split_names,
 )
@@ -60,7 +61,8 @@ class Cluster(Coroutines):
     ``restart_engines`` (default 0) is how many engines each agent starts, in all, for ones
     that died, and how often an agent that died is started again; ``shm_limit`` (bytes, or
     text like ``2GB``; default: none) how much shared memory each may use for large payloads:
-    more goes to a disk.
+    more goes to a disk.  ``pin_cores`` binds each engine to cores of its own: ``auto``, or a
+    list like ``0-7,16``.
     ``engine_timeout`` (seconds, default 60) bounds each wait for a start.  ``notice`` is
     called with each status event, from another thread.
     """
@@ -85,6 +87,7 @@ class Cluster(Coroutines):
         env: dict[str, str] | None = None,
         restart_engines: int | None = None,
         shm_limit: int | str | None = None,
+        pin_cores: str | None = None,
         engine_timeout: float = 0.0,
         delay: float = 0.0,
         log_level: str = "INFO",
@@ -126,6 +129,7 @@ class Cluster(Coroutines):
                 shm_limit=(
                     base.shm_limit if shm_limit is None else shm_bytes(shm_limit, "shm_limit")
                 ),
+                pin_cores=base.pin_cores if pin_cores is None else pin(pin_cores, "pin_cores"),
             ),
             launcher=launcher,
             options={**said.options(launcher, self.profile.path), **(options or {})},

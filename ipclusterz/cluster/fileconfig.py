@@ -15,6 +15,7 @@ from ipclusterz.cluster.settings import (
     ControllerSettings,
     SettingError,
     no_such_setting,
+    pin,
     read_key,
     shm_bytes,
     split_names,
@@ -87,6 +88,8 @@ def read(profile: ProfileDir) -> Settings:
         agent["preload"] = split_names(agent["preload"])
     if "shm_limit" in agent:
         agent["shm_limit"] = shm_bytes(agent["shm_limit"], "c.EngineApp.shm_limit")
+    if "pin_cores" in agent:
+        agent["pin_cores"] = pin(agent["pin_cores"], "c.EngineApp.pin_cores")
     _fill(found.agent, agent, "EngineApp")
     return found
 

@@ -7,6 +7,7 @@ before there is such a controller.  Its launcher stays on the host that submits 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -127,10 +128,10 @@ def readable(profile: ProfileDir, cluster_id: str, pid: int) -> bool:
     """
     for role in ("client", "engine"):
         try:
-            text = read_private(profile.connector(role, cluster_id)).decode()
+            text = read_private(profile.connector(role, cluster_id))
         except FileNotFoundError:
             return False
-        if pid and f'"pid": {pid}' not in text and f'"pid":{pid}' not in text:
+        if pid and json.loads(text).get("pid") != pid:
             return False
     return True
 

@@ -15,6 +15,7 @@ from msgspec import Struct
 
 from ipclusterz.core.config import CHANNEL_NAMES, ControllerConfig
 from ipclusterz.core.connector import valid_address, valid_ssh
+from ipclusterz.core.placement import parse_pin
 from ipclusterz.core.sizes import parse_size
 from ipclusterz.error import ClusterError
 from ipclusterz.files import read_private
@@ -94,6 +95,14 @@ def shm_bytes(said: str | int, name: str) -> int:
     """Return a limit of shared memory in bytes; SettingError calls it ``name``."""
     try:
         return parse_size(said)
+    except ValueError as error:
+        raise SettingError(f"{name}: {error}") from None
+
+
+def pin(said: object, name: str) -> str:
+    """Return how engines are bound to cores; SettingError calls the setting ``name``."""
+    try:
+        return parse_pin(str(said or ""))
     except ValueError as error:
         raise SettingError(f"{name}: {error}") from None
 
@@ -202,19 +211,10 @@ def check_key(key: bytes, origin: str) -> bytes:
 
 
 def usable_cores() -> int:
-    """Return how many cores this process may use: its affinity, and its group's quota."""
-    try:
-        cores = len(os.sched_getaffinity(0))
-    except AttributeError:  # not on Linux
-        return os.cpu_count() or 1
-    try:
-        with open("/sys/fs/cgroup/cpu.max", encoding="ascii") as file:
-            quota, period = file.read().split()
-    except (OSError, ValueError):
-        return cores
-    if quota == "max":
-        return cores
-    return max(1, min(cores, -(-int(quota) // int(period))))
+    """Return how many cores this process may use: its affinity, quota, and batch job's word."""
+    from ipclusterz.net.cores import usable  # only when nobody says how many engines
+
+    return usable()
 
 
 def _place(settings: ControllerSettings) -> tuple[str, str, int]:

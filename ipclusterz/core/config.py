@@ -79,7 +79,8 @@ class AgentConfig(msgspec.Struct):
     ``drain`` of them, nor after SIGUSR1 or SIGUSR2, by which batch systems warn.
     ``restart_engines`` is how many engines it starts in all for ones that died;
     ``shm_limit`` bytes of shared memory may hold large payloads (0: no limit).  ``origin``
-    says whom it replaces itself.
+    says whom it replaces itself.  ``pin_cores`` binds each engine to cores of its own: ``auto``
+    or a list of cores; '' binds none.
     """
 
     connector_text: str | None = None
@@ -104,4 +105,5 @@ class AgentConfig(msgspec.Struct):
     drain: float = 60.0
     restart_engines: int = 0
     shm_limit: int = 0
+    pin_cores: str = ""
     origin: str = ""

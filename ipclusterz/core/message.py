@@ -753,7 +753,7 @@ class Fork(Part):
     """The agent asks the zygote for one engine; its descriptors ride with the datagram.
 
     Descriptors, in order: the engine's end of its task socket, standard output, standard
-    error, the shared page.
+    error, the shared page.  It is bound to ``cores``, if there are any.
     """
 
     engine: int
@@ -763,6 +763,7 @@ class Fork(Part):
     token: bytes
     env: dict[str, str]
     cwd: str = ""
+    cores: list[int] = []
 
 
 class ZygoteSay(Part):

@@ -12,6 +12,7 @@ from __future__ import annotations
 import ctypes
 import gc
 import os
+import resource
 import signal
 import socket
 import sys
@@ -99,6 +100,7 @@ def _begin(parent: int, sock: socket.socket, stderr: int, root: str) -> int:
     os.dup2(null, 0)
     os.dup2(stderr, 2)
     _close_all_but(sock.fileno())
+    _raise_file_limit()
     told = sock.recv(_TOLD)
     if not told:
         return 0  # nobody needs it
@@ -116,6 +118,16 @@ def _close_all_but(kept: int) -> None:
                 os.close(int(name))
             except OSError:
                 pass  # the one that this listing was read from
+
+
+def _raise_file_limit() -> None:
+    """Allow engines as many open files as an agent's other children have."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        if hard != resource.RLIM_INFINITY and soft < hard:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    except (OSError, ValueError):
+        pass
 
 
 def _surround(more: dict[str, str]) -> None:

@@ -20,11 +20,15 @@ from ipclusterz.core.message import Fork
 from ipclusterz.engine.loop import Engine
 from ipclusterz.engine.offspring import engine_name
 from ipclusterz.engine.page import Page
+from ipclusterz.engine.threads import raise_threads
 
 _PR_SET_PDEATHSIG = 1
 _ADOPTION = 10.0  # seconds to wait until the agent is our parent
 _FIRST_PAUSE = 0.0002
 _SEEDED = ("random", "numpy.random", "torch")
+PRELOADED: list[str] = []
+"""What the zygote has imported for all engines."""
+
 _TERMINATION = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGCHLD)
 
 
@@ -99,13 +103,26 @@ def follow(agent: int) -> None:
 
 
 def _set_surroundings(fork: Fork) -> None:
+    if fork.cores:
+        _bind(fork.cores)
     os.environ.update(fork.env)
+    if PRELOADED:
+        raise_threads(os.environ)
     if fork.cwd:
         os.chdir(fork.cwd)
     sys.argv = ["ipenginez"]
     if sys.path and not sys.flags.safe_path:
         sys.path[0] = ""
     name_process(engine_name(fork.engine))
+
+
+def _bind(cores: list[int]) -> None:
+    """Run on these cores only, and everything we start as well."""
+    try:
+        os.sched_setaffinity(0, cores)
+    except OSError as error:  # taken from us since the agent looked
+        text = f"this engine cannot be bound to its cores {cores}: {error.strerror}\n"
+        os.write(2, text.encode())
 
 
 def name_process(name: str) -> None:

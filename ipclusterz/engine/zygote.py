@@ -110,6 +110,7 @@ def _preload(names: list[str], threaded: list[str]) -> str:
             importlib.import_module(name)
         except BaseException as error:
             return f"cannot preload {name!r}: {type(error).__name__}: {error}"
+        start.PRELOADED.append(name)
         if _left_threads(before):
             threaded.append(name)
     return ""

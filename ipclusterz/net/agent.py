@@ -22,11 +22,13 @@ from ipclusterz.core import message as m
 from ipclusterz.core.config import AgentConfig
 from ipclusterz.core.connector import Connector, loopback_elsewhere, parse
 from ipclusterz.core.message import Channel, Op, Role, Status
+from ipclusterz.core.placement import show_cores
 from ipclusterz.core.ranks import UNREPLACED
 from ipclusterz.core.replacing import Replacing
 from ipclusterz.engine import bodies, offspring
 from ipclusterz.error import LaunchError, SSHError
 from ipclusterz.net import host, process, sharedmemory, sockets
+from ipclusterz.net.cores import Binding
 from ipclusterz.net.dial import Dial, Identity
 from ipclusterz.net.log import open_log
 from ipclusterz.net.loop import Loop, monotonic, serve
@@ -101,9 +103,18 @@ def run(
     )
     host.no_core_dump()
     host.become_subreaper()
-    nursery = _nursery(
-        config, log, lambda text: status({"event": "warning", "text": text}), early
-    )
+
+    def warn(text: str) -> None:
+        status({"event": "warning", "text": text})
+
+    binding = Binding(config.pin_cores, config.n, config.rank is not None)
+    if binding.problem:
+        log.warning("%s", binding.problem)
+        warn(binding.problem)
+    elif binding.shares:
+        log.info("engines are bound to cores %s", " ".join(map(show_cores, binding.shares)))
+    threads = binding.threads(config.n, {**os.environ, **config.env})
+    nursery = _nursery(config, log, warn, early, threads)
     try:
         if connector is not None:
             config.connector_text = connector()
@@ -116,20 +127,26 @@ def run(
         try:
             made = Agent(config, found, nursery, status, log, prefix, tunnel)
             made.fostered = fostered or {}
+            made.binding, made.threads = binding, threads
             return made.run(stop_fd)
         finally:
             if tunnel is not None:
                 tunnel.close()
     finally:
         nursery.close()
+        binding.close()
 
 
 def _nursery(
-    config: AgentConfig, log: Any, notice: Callable[[str], None], early: Early | None
+    config: AgentConfig,
+    log: Any,
+    notice: Callable[[str], None],
+    early: Early | None,
+    threads: dict[str, str],
 ) -> Nursery:
     if config.rank is None:
-        return Nursery(config.python, config.preload, log, notice, early)
-    return RankNursery(config.python, config.preload, config.rank.size, log, notice)
+        return Nursery(config.python, config.preload, log, notice, early, threads)
+    return RankNursery(config.python, config.preload, config.rank.size, log, notice, threads)
 
 
 def _tunnel(
@@ -211,6 +228,9 @@ class Agent:
         self.custody = c.Custody(config.lease or 600.0)
         self.processes: dict[int, EngineProcess] = {}
         self.fostered: dict[int, Callable[[int], None]] = {}
+        self.binding: Binding | None = None
+        self.threads: dict[str, str] = {}
+        self._cores: dict[int, list[int]] = {}  # of engines that are bound to some
         self._nursery = nursery
         self._by_pid: dict[int, EngineProcess] = {}
         self._infos: dict[int, m.EngineInfo] = {}
@@ -523,7 +543,7 @@ class Agent:
                 self._nursery.fork(made, self._fork(made))
 
     def _fork(self, made: EngineProcess) -> m.Fork:
-        env = dict(self.config.env)
+        env = {**self.threads, **self.config.env}
         env[offspring.ENGINE_MARK] = str(made.number)
         env["IPCLUSTERZ_CLUSTER_ID"] = self.config.cluster_id
         return m.Fork(
@@ -534,7 +554,17 @@ class Agent:
             made.token,
             env,
             self.config.work_dir,
+            self._cores_of(made.number),
         )
+
+    def _cores_of(self, number: int) -> list[int]:
+        """Give an engine a share of the cores that are bound to engines; [] if none are."""
+        if self.binding is None:
+            return []
+        cores = self.binding.free(list(self._cores.values()))
+        if cores:
+            self._cores[number] = cores
+        return cores
 
     def _nursery_says(self, problem: str) -> None:
         """The zygote could not start, or ended: engines live on, new ones cannot come."""
@@ -595,6 +625,7 @@ class Agent:
         if engine is None or engine.closed:
             return {}
         seen: dict[str, Any] = {**host.vitals(engine.pid), "running": engine.page.running}
+        seen["cores"] = self._cores.get(number, [])
         if origin := self._replacing.origin(number) or self.config.origin:
             seen["origin"] = origin
         return seen
@@ -705,6 +736,7 @@ class Agent:
         del self.processes[number]
         ready = self._infos.pop(number, None) is not None
         self._boot.pop(number + 1, None)
+        self._cores.pop(number, None)
         engine.close()
         self._outlog.close(number)
         self.custody.died(number, reason, running, monotonic())

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from ipclusterz.core import message as m
+from ipclusterz.core.placement import THREADS
 from ipclusterz.engine.offspring import AGENT_MARK, TOKEN_SIZE
 from ipclusterz.net.loop import Loop
 from ipclusterz.net.process import EngineProcess, certificate, last_lines, send_with_fds
@@ -40,14 +41,6 @@ _SLOW_SECONDS = 10.0
 _WORDS = 8192  # bytes of its standard error that are kept
 
 
-THREADS = (
-    *("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS"),
-    *("BLIS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"),
-)
-"""Set to 1 for engines unless they are set: there is an engine for each core as a rule, and
-libraries that start a thread for each core when imported could not be preloaded."""
-
-
 class Nursery:
     """Starts engines; ``pid`` is the zygote's, ``token`` in the environment of all of them."""
 
@@ -58,9 +51,11 @@ class Nursery:
         log: Any,
         notice: Callable[[str], None],
         early: Early | None = None,
+        threads: dict[str, str] | None = None,
     ) -> None:
         """``notice`` is told what users should know of how engines are started.
 
+        ``threads`` are the variables that tell libraries how many threads to start.
         ``early`` is a zygote of this interpreter that waits already; the first one only, for
         we hold keys from now on.
         """
@@ -77,7 +72,9 @@ class Nursery:
         self._words = b""
         self._tell: Callable[[str], None] = lambda problem: None
         self.token = os.urandom(TOKEN_SIZE // 2).hex()
+        self._threads = threads or {}
         single = dict.fromkeys(THREADS, "1")
+        # One in a zygote: a library that starts more when imported could not be preloaded.
         self._environment = {**single, **os.environ, AGENT_MARK: self.token}
         self.pid = -1
         if early is not None and self._python == sys.executable:
@@ -284,7 +281,7 @@ class Nursery:
             pid = os.posix_spawn(
                 self._python,
                 argv,
-                self._environment,
+                {**self._environment, **self._threads},
                 file_actions=[
                     (os.POSIX_SPAWN_DUP2, fds[1], 1),
                     (os.POSIX_SPAWN_DUP2, fds[2], 2),
@@ -342,9 +339,10 @@ class RankNursery(Nursery):
         size: int,
         log: Any,
         notice: Callable[[str], None],
+        threads: dict[str, str] | None = None,
     ) -> None:
         self._size = size
-        super().__init__(python, preload, log, notice)
+        super().__init__(python, preload, log, notice, threads=threads)
 
     def _open(self) -> None:
         self._spawn = self._ready = True

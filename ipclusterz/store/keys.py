@@ -11,11 +11,11 @@ Pure: knows the names of the tables (:mod:`ipclusterz.store.schema`), opens noth
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from difflib import get_close_matches
 from enum import Enum
 from typing import Any
+
+from msgspec import Struct
 
 from ipclusterz.core.message import COUNTER_BITS, Channel, Op, Status
 
@@ -46,8 +46,7 @@ class Kind(Enum):
     SHOWN = "nothing"
 
 
-@dataclass(frozen=True)
-class Key:
+class Key(Struct, frozen=True):
     """One key: its expression, the kind of its values, and how a value is shown."""
 
     name: str
@@ -163,6 +162,8 @@ def find(name: Any) -> Key:
 
 def unknown(what: str, name: Any, known: Iterable[str]) -> str:
     """Say that there is no such key or operator, and which is nearest or which there are."""
+    from difflib import get_close_matches  # only when something is wrong
+
     names = list(known)
     text = name if isinstance(name, str) else repr(name)
     near = get_close_matches(text, names, 1)

@@ -12,7 +12,6 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Callable
-from urllib.parse import quote
 
 from ipclusterz.store import place, schema
 
@@ -127,7 +126,7 @@ def _connect(path: str, say: Say) -> tuple[sqlite3.Connection, str]:
 
 def _attempt(path: str, network: bool, options: str) -> sqlite3.Connection:
     connection = sqlite3.connect(
-        f"file:{quote(os.path.abspath(path))}?mode=rw{options}",
+        f"file:{_escaped(os.path.abspath(path))}?mode=rw{options}",
         uri=True,
         isolation_level=None,
         timeout=LOCK_SECONDS,
@@ -198,3 +197,8 @@ def _create(connection: sqlite3.Connection) -> None:
         f"PRAGMA application_id = {schema.APPLICATION};"
         f"PRAGMA user_version = {schema.VERSION};COMMIT;"
     )
+
+
+def _escaped(path: str) -> str:
+    """Return a path as it stands in SQLite's URIs."""
+    return path.replace("%", "%25").replace("?", "%3f").replace("#", "%23")

@@ -42,7 +42,7 @@ TABLE: dict[str, tuple[str, ...]] = {
     ),
     "cluster": (
         *("launchers", "files", "paths", "core", "client", "error", "_version"),
-        *("engine.bodies", "engine.offspring", "net.interfaces"),
+        *("engine.bodies", "engine.offspring", "net.interfaces", "net.cores"),
     ),
     "apps": (
         *("net", "core", "error", "paths", "files", "_version", "engine"),

@@ -17,6 +17,7 @@ from ipclusterz.cluster.spec import agent_spec
 from ipclusterz.core.config import AgentConfig
 from ipclusterz.core.connector import Connector, candidates, parse
 from ipclusterz.core.hosts import Host
+from ipclusterz.core.replacing import CRASHED
 from ipclusterz.core.ssh import Forward
 from ipclusterz.error import LaunchError
 from ipclusterz.launchers import remote
@@ -97,7 +98,7 @@ def test_a_keeper_outlives_its_relay(talks: list[Talk]) -> None:
     assert second.until("attached")["way"] == 2
     problem, end = second.until("error"), second.until("exit")
     assert "Expected `int`, got `str`" in problem["text"]
-    assert (problem["seq"], end["seq"], end["code"]) == (2, 3, 1)
+    assert (problem["seq"], end["seq"], end["code"]) == (2, 3, CRASHED)
     second.say(do="logs")
     assert second.until("log")["name"] == "ipenginez.err"
     second.say(do="bye")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import sys
 import time
@@ -18,7 +19,8 @@ from ipclusterz.error import LaunchError
 from ipclusterz.launchers.base import LaunchSpec
 from ipclusterz.launchers.local import LocalJob
 from ipclusterz.launchers.sibling import SiblingJob, start_both
-from tests.running import alive, eventually
+from tests.faults.watch import agent_of, zygote_of
+from tests.running import ROOT, alive, eventually, kill
 
 PAIR = """
 import json, os, signal, sys
@@ -171,23 +173,33 @@ def test_a_cluster_is_one_program_and_its_parts_live_by_themselves(tmp_path: Pat
         assert rc[:].apply_sync(abs, -1) == [1]
 
 
-def surroundings() -> tuple[list[bytes], str | None, str]:
+def surroundings() -> dict[str, object]:
     with open("/proc/self/environ", "rb") as file:
-        return file.read().split(b"\0"), os.environ.get("IPCLUSTERZ_EMPTY"), sys.path[0]
+        entries = file.read().split(b"\0")
+    return {
+        "marks": [e for e in entries if e.startswith(b"IPCLUSTERZ_AGENT=")],
+        "room": [e for e in entries if e.startswith(b"IPCLUSTERZ_EMPTY")],
+        "variable": os.environ.get("IPCLUSTERZ_EMPTY"),
+        "path": sys.path[:1] + sys.path[-1:],
+        "files": resource.getrlimit(resource.RLIMIT_NOFILE),
+        "open": sorted(int(name) for name in os.listdir("/proc/self/fd")),
+        "variables": sorted(set(os.environ) - {"IPCLUSTERZ_ENGINE_ID"}),
+        "modules": sorted(name for name in sys.modules if name.startswith("ipclusterz.net")),
+    }
 
 
-def test_a_forked_zygote_carries_the_mark_and_finds_modules_as_one_that_was_executed() -> None:
-    with (
-        ipp.Cluster(n=1) as forked,
-        ipp.Cluster(n=1, agent=AgentConfig(restart_engines=1)) as b,
-    ):
-        for rc in (forked, b):
-            entries, empty, first = rc[0].apply_sync(surroundings)
-            marks = [e for e in entries if e.startswith(f"{AGENT_MARK}=".encode())]
-            assert len(marks) == 1 and len(marks[0]) == len(AGENT_MARK) + 17
-            assert marks[0][-16:] != b"0" * 16
-            assert empty is None and first == ""
-            assert not [e for e in entries if e.startswith(b"IPCLUSTERZ_EMPTY")]
+def test_engines_cannot_tell_a_zygote_that_was_forked_from_one_that_was_executed() -> None:
+    with ipp.Cluster(n=1, agent=AgentConfig(restart_engines=1)) as rc:
+        forked = rc[0].apply_sync(surroundings)
+        kill(zygote_of(agent_of(rc)))
+        kill(rc[0].apply_sync(os.getpid))
+        assert rc.session.wait(lambda: rc.ids == [1], 30)
+        executed = rc[1].apply_sync(surroundings)
+    (mark,) = forked["marks"]
+    assert len(mark) == len(AGENT_MARK) + 17 and mark[-16:] != b"0" * 16
+    assert forked["path"] == ["", str(ROOT)] and forked["modules"] == []
+    assert forked["room"] == [] and forked["variable"] is None
+    assert forked == executed
 
 
 def daemon() -> int:
