@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 import ipclusterz as ipp
@@ -52,7 +53,7 @@ def search(start: str, *more: str | Path) -> tuple[list[bytes], list[Trace]]:
     with ipp.Client() as rc:
         rc.wait_for_engines(2, timeout=60)
         keys = secrets((profile.connector("client"), profile.connector("engine")), rc)
-        keyless = {*rc[:].apply_sync(os.getpid), *running("ipclusterz.engine.zygote")}
+        keyless = {*rc[:].apply_sync(os.getpid), *zygotes()}
         with pytest.raises(ipp.error.CompositeError) as caught:
             rc[:].apply_sync(failing)
         traces.append(("the error", str(caught.value).encode()))
@@ -65,10 +66,13 @@ def search(start: str, *more: str | Path) -> tuple[list[bytes], list[Trace]]:
     return keys, traces
 
 
-def running(word: str) -> Iterator[int]:
+def zygotes() -> Iterator[int]:
     for process in processes():
-        if word in " ".join(process.cmdline()):
-            yield process.pid
+        try:
+            if process.name() == "ipzygote":
+                yield process.pid
+        except psutil.Error:
+            continue  # it has just ended
 
 
 def looked_at(traces: list[Trace], *words: str) -> None:
@@ -102,10 +106,12 @@ def test_the_search_finds_a_key_where_there_is_one(tmp_path: Path) -> None:
 @pytest.mark.timeout(120)
 def test_engines_on_this_machine() -> None:
     keys, traces = search("ipclusterz start -n 2 --daemon")
-    looked_at(traces, *PLACES)
+    looked_at(traces, *PLACES, *(f"memory of {pid}:" for pid in zygotes()))
     assert hits(keys, traces)[1] == []
-    agents = list(running("launched.py engine"))
-    assert agents and all(hits(keys, memory(pid))[1] for pid in agents), "who must have it"
+    with ipp.Client() as rc:
+        agents = set(rc[:].apply_sync(os.getppid))
+    assert len(list(zygotes())) == len(agents) == 1
+    assert all(hits(keys, memory(pid))[1] for pid in agents), "who must have it"
 
 
 @pytest.mark.timeout(120)

@@ -26,6 +26,8 @@ from tests.ssh.conftest import cluster_on
 NOBODY = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
 PROFILE = ".ipython/cluster_default"
 GROWTH = 10_000_000
+KEYLESS = re.compile(r"ipzygote|ipenginez[- ]\d")
+"""What engines and the processes they are forked from are called."""
 CLIENT = """
 import sys
 import ipclusterz as ipp
@@ -99,12 +101,21 @@ class Ada:
         done = self.host.run(["python3", "-c", CLIENT], input="\n", check=True)
         assert done.stdout.endswith("[32]\n")
 
-    def processes(self, word: str) -> list[psutil.Process]:
-        found = self.host.processes("ada")
-        return [each for each in found if word in " ".join(each.cmdline())]
+    def processes(self, keyless: bool) -> list[psutil.Process]:
+        """The cluster's processes: engines and zygotes, or those that hold keys."""
+        found = [each for each in self.host.processes("ada") if self._of_cluster(each)]
+        return [each for each in found if bool(KEYLESS.match(each.name())) is keyless]
+
+    @staticmethod
+    def _of_cluster(process: psutil.Process) -> bool:
+        try:
+            line = " ".join(process.cmdline())
+        except psutil.Error:
+            return False  # it has just ended
+        return "launched.py" in line or "engine.zygote" in line
 
     def memory(self) -> dict[int, int]:
-        return {each.pid: each.memory_info().rss for each in self.processes("launched.py")}
+        return {each.pid: each.memory_info().rss for each in self.processes(keyless=False)}
 
     def grown(self, before: dict[int, int]) -> dict[int, int]:
         now = self.memory()
@@ -201,7 +212,7 @@ def test_another_user_reads_and_changes_nothing(lab: Lab, who: str) -> None:
         ada.works()
         # She herself can do all this, by the same program: it does what it says.
         path = f"/home/ada/{PROFILE}/tasks.db"
-        last = ada.host.pid_inside(ada.processes("engine.zygote")[-1])
+        last = ada.host.pid_inside(ada.processes(keyless=True)[-1])
         told = {"pids": [last], "paths": [path]}
         did = " ".join(Attacker(lab.login, "ada", "127.0.0.1").run("look", told)["did"])
         words = "read /,write,put beside,open up,remove,environ,mem of,fd of,trace,signal"
@@ -231,7 +242,7 @@ def test_what_holds_keys_leaves_no_core_dump(lab: Lab) -> None:
     """The kernel tells by the owner of its files in /proc who may look into a process."""
     with adas(lab) as ada:
         ada.works()
-        closed, opened = ada.processes("launched.py"), ada.processes("engine.zygote")
+        closed, opened = ada.processes(keyless=False), ada.processes(keyless=True)
         assert len(closed) >= 7 and len(opened) >= 2
         assert {os.stat(f"/proc/{each.pid}/mem").st_uid for each in closed} == {0}
         assert {os.stat(f"/proc/{each.pid}/mem").st_uid for each in opened} == {40001}
