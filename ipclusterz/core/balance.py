@@ -99,7 +99,7 @@ class Balancer(Broker):
         noted = None if recorder is None else recorder.arrived
         upto = self._resumed.get(peer, -1) if self._generation else -1
         usual = not self._limbo and not self._recovering
-        known = b""  # the function that the last task named
+        known = data = b""  # the function that the last task named, and what it was sent with
         entered = 0
         for message in run:
             key = message.key
@@ -121,7 +121,12 @@ class Balancer(Broker):
                 entered = 0
                 self._submit(peer, message, now)
                 continue
-            message.fn = known  # one object for all: memory counts where a million wait
+            # One object for all that are equal: memory counts where a million wait.
+            message.fn = known
+            if message.data == data:
+                message.data = data
+            else:
+                data = message.data
             tasks[key] = message
             queue.append(message)
             entered += 1
