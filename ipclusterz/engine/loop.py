@@ -127,8 +127,6 @@ class Engine:
             self._leave_child()
         if self._words[INTERRUPT] == work.key:  # it came too late; a retry has the same key
             self._words[INTERRUPT] = 0
-        self._out.flush_task()
-        self._err.flush_task()
         self._out.end_task(work.key, self._taken)
         self._err.end_task(work.key, self._taken)
         record = encode(outcome)

@@ -94,14 +94,25 @@ class Stream(io.TextIOBase):
             self._parts.clear()
 
     def end_task(self, key: int, taken: int) -> None:
-        """Mark output of child processes and C code as that of task ``key``.
+        """Write what was gathered; mark output of child processes and C code as of task ``key``.
 
         ``taken`` is what the agent's count of such output was when the task began.
         """
+        self._lines = 0
+        if self._parts:
+            self.flush_task()
+        # Flat, because it is done twice for each task.
         try:
             # In this order: what is no longer in the pipe is in the agent's count, or the
             # count says that the agent is reading.
-            if _waiting(self._fd) or self._words[TAKEN] != taken:
+            try:
+                _ioctl(self._fd, _FIONREAD, _count)
+                waiting = _count[0]
+            except OSError as error:
+                if error.errno not in (errno.ENOTTY, errno.EINVAL):
+                    raise
+                waiting = 0  # a file in place of the pipe
+            if waiting or self._words[TAKEN] != taken:
                 self._frame(key, b"")
         except OSError:  # closed by the task; nothing of it will be read
             pass
@@ -207,18 +218,8 @@ class _Raw(io.RawIOBase):
         """Do nothing: the stream stays open."""
 
 
-_count = array.array("i", [0])
-
-
-def _waiting(fd: int) -> int:
-    """Return the number of bytes in a pipe that nobody has read yet."""
-    try:
-        fcntl.ioctl(fd, termios.FIONREAD, _count)
-    except OSError as error:
-        if error.errno in (errno.ENOTTY, errno.EINVAL):  # a file in place of the pipe
-            return 0
-        raise
-    return _count[0]
+_ioctl, _FIONREAD = fcntl.ioctl, termios.FIONREAD
+_count = array.array("i", [0])  # of bytes in a pipe that nobody has read yet
 
 
 class Splitter:
