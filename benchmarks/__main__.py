@@ -42,6 +42,8 @@ def main(argv: list[str] | None = None, plan: Plan | None = None) -> int:
     if options.json and not options.json.parent.is_dir():
         parser.error(f"there is no folder {options.json.parent}")
     keep = options.keep or (DOCS / "benchmarks.json" if options.write_docs else None)
+    if options.write_docs and options.only and keep and not keep.exists():
+        parser.error(f"there is no {keep} to keep the other rows from: measure all first")
     try:
         old = _kept(keep, must=bool(options.keep))
     except (OSError, ValueError, KeyError, TypeError) as error:

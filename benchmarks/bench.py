@@ -244,7 +244,8 @@ class Bench:
             self.progress.step(f"{peer.name}, {text}")
 
         beside = (str(self._beside),) if self._beside else ()
-        setting = Setting(self.plan, lambda n: self._running(peer, n), step, beside)
+        mark = {processes.MARK: self._new_mark()}
+        setting = Setting(self.plan, lambda n: self._running(peer, n), step, beside, mark)
         measure = importlib.import_module(f"benchmarks.alone.{row}").measure
         # Not every one of these rows has a process that could be asked.
         ours = importlib.import_module(peer.program)

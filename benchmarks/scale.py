@@ -76,9 +76,9 @@ def slopes(sizes: tuple[int, int], seconds: float) -> list[Slope]:
         few, many = sizes
         _join(stack, rc, few)
         small, quiet = _state(parts), _idle(parts, seconds)
-        before = _spent(parts)
+        before, began = _spent(parts), time.monotonic()
         _join(stack, rc, many)
-        after = _spent(parts)
+        after, took = _spent(parts), time.monotonic() - began
         big, busy = _state(parts), _idle(parts, seconds)
         more = many - few
         return [
@@ -87,7 +87,10 @@ def slopes(sizes: tuple[int, int], seconds: float) -> list[Slope]:
                 (big[part].files - small[part].files) / more,
                 (big[part].memory - small[part].memory) / more,
                 (busy[part] - quiet[part]) / more * 1e3,
-                (after[part] - before[part]) / more * 1e3,
+                # Heartbeats go on meanwhile, of half of those that join in the mean.
+                (after[part] - before[part] - (quiet[part] + busy[part]) / 2 * took)
+                / more
+                * 1e3,
             )
             for part in parts
         ]

@@ -113,6 +113,31 @@ def private_dir(path: str) -> str:
     return path
 
 
+def planted(folder: str) -> str:
+    """Return why code in ``folder`` may be somebody else's, or '' if it cannot be.
+
+    It is run as us, so the folder must be ours or the system's, and others must not write it.
+    """
+    try:
+        facts = os.stat(folder)
+    except OSError:
+        return ""
+    if not _POSIX:
+        return ""
+    if facts.st_uid not in (os.geteuid(), 0):
+        return (
+            f"the folder {folder} belongs to user {facts.st_uid}, not to you (user"
+            f" {os.geteuid()}), and what is in it would run as you: choose another profile, or"
+            " copy what you trust into a folder of your own"
+        )
+    if facts.st_mode & 0o002:
+        return (
+            f"all users may write in the folder {folder}, and what is in it would run as you:"
+            f" look at it, then chmod o-w {quote(folder)}"
+        )
+    return ""
+
+
 def remove(path: str) -> bool:
     """Delete ``path`` if it is there; tell whether it was."""
     try:

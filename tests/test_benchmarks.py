@@ -349,6 +349,45 @@ def test_what_is_no_earlier_run_is_refused_before_anything_is_measured(
         assert "is no result of an earlier run" in capsys.readouterr().err
 
 
+def test_the_page_never_loses_rows_for_want_of_figures(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("matplotlib")
+    (tmp_path / "benchmarks.md").write_text(f"{BEGIN}\n{END}\n")
+    monkeypatch.setattr(command, "DOCS", tmp_path)
+    with pytest.raises(SystemExit) as stopped:
+        command.main(["--write-docs", "--only", "mixed"])
+    assert stopped.value.code == 2
+    assert "to keep the other rows from: measure all first" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_row_is_measured_again_and_the_docs_keep_the_rest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("matplotlib")
+    page = tmp_path / "benchmarks.md"
+    page.write_text(f"before\n{BEGIN}\n{END}\nafter\n")
+    monkeypatch.setattr(command, "DOCS", tmp_path)
+    argv = ["--write-docs", "--peers", "ours"]
+    assert command.main(argv, replace(TINY, rows=("mixed", "decisions"))) == 0
+    before = json.loads((tmp_path / "benchmarks.json").read_text())
+    assert command.main([*argv, "--only", "decisions"], TINY) == 0
+    after = json.loads((tmp_path / "benchmarks.json").read_text())
+    mixed = [
+        [f for f in d["figures"] if f["quantity"] == "mixed bound"] for d in (before, after)
+    ]
+    assert mixed[0] == mixed[1] and len(mixed[0]) == 3
+    assert [run["rows"] for run in after["kept"]] == [["mixed"]]
+    assert {path.name for path in (tmp_path / "plots").iterdir()} == {
+        "mixed.svg",
+        "decisions.svg",
+    }
+    text = page.read_text()
+    assert text.startswith("before\n") and text.endswith("after\n")
+    assert "![The row mixed](plots/mixed.svg)" in text
+
+
 def test_each_row_is_drawn_the_same_each_time(found: Results, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     drawn = plots.write(tmp_path / "plots", found)

@@ -132,3 +132,34 @@ def test_folders_made_at_the_same_time(tmp_path: Path) -> None:
 def test_quote() -> None:
     assert files.quote("/a/b-c.d") == "/a/b-c.d"
     assert files.quote("it's") == "'it'\"'\"'s'"
+
+
+def test_code_is_taken_from_folders_only_that_others_cannot_write(tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    assert files.planted(str(tmp_path)) == ""
+    assert files.planted(str(tmp_path / "missing")) == "", "then nothing is there to run"
+    assert files.planted("/") == "", "the system's own"
+    tmp_path.chmod(0o777)
+    assert f"chmod o-w {tmp_path}" in files.planted(str(tmp_path))
+    tmp_path.chmod(0o755)
+    if os.geteuid() == 0:
+        os.chown(tmp_path, 65534, 65534)
+        assert "belongs to user 65534, not to you (user 0)" in files.planted(str(tmp_path))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="makes a folder another user's")
+def test_a_config_file_in_another_users_folder_is_not_run(tmp_path: Path) -> None:
+    from ipclusterz.cluster import SettingError, fileconfig
+    from ipclusterz.paths import ProfileDir
+
+    ran = tmp_path / "ran"
+    profile = tmp_path / "cluster_default"
+    profile.mkdir(mode=0o755)
+    (profile / "ipclusterz_config.py").write_text(f"open({str(ran)!r}, 'w').close()\n")
+    os.chown(profile, 65534, 65534)
+    with pytest.raises(SettingError, match="belongs to user 65534"):
+        fileconfig.read(ProfileDir(str(profile)))
+    assert not ran.exists()
+    os.chown(profile, 0, 0)
+    fileconfig.read(ProfileDir(str(profile)))
+    assert ran.exists()

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from benchmarks.books import Measured
 from benchmarks.plan import Plan
@@ -32,10 +32,12 @@ class Unavailable(Exception):
 class Setting:
     """``running(n)`` holds a cluster of ours with ``n`` engines; ``step`` tells what goes on.
 
-    ``modules`` are more folders of modules for ours, with numpy.
+    ``modules`` are more folders of modules for ours, with numpy.  ``mark`` goes into the
+    environment of whatever is started otherwise: it tells that it is no stranger's load.
     """
 
     plan: Plan
     running: Callable[[int], AbstractContextManager[Turn]]
     step: Callable[[str], None]
     modules: tuple[str, ...] = ()
+    mark: dict[str, str] = field(default_factory=dict)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import time
 from typing import Any
 
@@ -44,7 +43,7 @@ def measure(setting: Setting) -> list[Found]:
     with Lab() as lab:
         lab.open("node1", "login", "1024-65535")
         size = plan.gigabyte
-        pair = {way: _pair(lab, way, size) for way in ("there", "back")}
+        pair = {way: _pair(lab, setting, way, size) for way in ("there", "back")}
         ours = _ours(lab, setting, size)
     details = {"bytes": size}
     return [
@@ -56,16 +55,14 @@ def measure(setting: Setting) -> list[Found]:
     ]
 
 
-def _pair(lab: Lab, way: str, size: int) -> float:
+def _pair(lab: Lab, setting: Setting, way: str, size: int) -> float:
     """Bytes a second of the bare pair; the end on login listens, as the controller does."""
     address = f"tcp://{lab.login.inside_address}:{PORT}"
     program = ["python3", "-m", "benchmarks.peers.pair"]
     here, far = ("send", "receive") if way == "there" else ("receive", "send")
-    listening = lab.login.popen(
-        [*program, here, "bind", address, str(size)], stdout=subprocess.PIPE
-    )
+    listening = lab.login.popen([*program, here, "bind", address, str(size)], env=setting.mark)
     connected = lab.nodes[0].popen(
-        [*program, far, "connect", address, str(size)], stdout=subprocess.PIPE
+        [*program, far, "connect", address, str(size)], env=setting.mark
     )
     outputs = [end.communicate(timeout=LIMIT)[0] for end in (listening, connected)]
     told = "".join(outputs).strip()
@@ -78,7 +75,7 @@ def _pair(lab: Lab, way: str, size: int) -> float:
 def _ours(lab: Lab, setting: Setting, size: int) -> dict[str, Any]:
     """A controller on login, an agent on node1, and the client's measuring on login."""
     login, node = lab.login, lab.nodes[0]
-    started = [login.popen(["ipcontrollerz", f"--ip={INTERFACE}"])]
+    started = [login.popen(["ipcontrollerz", f"--ip={INTERFACE}"], env=setting.mark)]
     try:
         file = login.file(ENGINE_FILE)
         deadline = time.monotonic() + PATIENCE
@@ -87,11 +84,15 @@ def _ours(lab: Lab, setting: Setting, size: int) -> dict[str, Any]:
         if not file.exists():
             raise PeerError(f"the controller on {login!r} did not listen in {PATIENCE:g} s")
         node.write("engine.json", file.read_text(), mode=0o600)
-        started.append(node.popen(["ipenginez", "-n", str(ENGINES), "--file=engine.json"]))
+        agent = ["ipenginez", "-n", str(ENGINES), "--file=engine.json"]
+        started.append(node.popen(agent, env=setting.mark))
         shared = int(setting.plan.megabytes * 1e6)
         words = [str(ENGINES), INTERFACE, str(size), str(shared)]
-        path = {"PYTHONPATH": os.pathsep.join([str(build.CHECKOUT), *setting.modules])}
-        return _told(login, ["python3", "-m", "benchmarks.peers.across_hosts", *words], path)
+        env = {
+            **setting.mark,
+            "PYTHONPATH": os.pathsep.join([str(build.CHECKOUT), *setting.modules]),
+        }
+        return _told(login, ["python3", "-m", "benchmarks.peers.across_hosts", *words], env)
     finally:
         for process in reversed(started):
             process.terminate()

@@ -23,6 +23,7 @@ from ipclusterz._version import __version__
 from ipclusterz.cluster import AlreadyRunning, SettingError
 from ipclusterz.cluster.settings import no_such_setting
 from ipclusterz.error import ClusterError, KernelError
+from ipclusterz.files import planted
 from ipclusterz.launchers.base import fields_of
 from ipclusterz.paths import ProfileDir, profile_dir
 
@@ -205,6 +206,9 @@ class BaseApp(Application):
 
     def _read_config_files(self) -> None:
         for name in self.config_names:
+            there = os.path.exists(os.path.join(self.folder.path, f"{name}.py"))
+            if there and (problem := planted(self.folder.path)):
+                raise SettingError(problem)
             self._read_config_file(name, self.folder.path)
         if self.config_file:
             path = os.path.abspath(os.path.expanduser(self.config_file))

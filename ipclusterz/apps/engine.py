@@ -22,7 +22,7 @@ from ipclusterz.core.connector import Connector, parse
 from ipclusterz.core.ranks import UNREPLACED, Rank, missing, rank_here
 from ipclusterz.core.ssh import destination
 from ipclusterz.error import ConnectorError
-from ipclusterz.files import read_private
+from ipclusterz.files import planted, read_private
 from ipclusterz.paths import ProfileDir
 
 _LOOK_SECONDS = 0.1
@@ -221,6 +221,9 @@ def startup_code(folder: ProfileDir) -> str:
         names = sorted(name for name in os.listdir(folder.startup) if name.endswith(".py"))
     except OSError:
         return ""
+    problem = planted(folder.startup) or planted(folder.path)
+    if names and problem:
+        raise SettingError(problem)
     paths = [os.path.join(folder.startup, name) for name in names]
     return "".join(
         f"exec(compile(open({path!r}, encoding='utf-8').read(), {path!r}, 'exec'))\n"

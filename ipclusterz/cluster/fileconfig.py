@@ -21,6 +21,7 @@ from ipclusterz.cluster.settings import (
     split_names,
 )
 from ipclusterz.core.config import AgentConfig
+from ipclusterz.files import planted
 from ipclusterz.launchers.base import fields_of, launcher_class
 from ipclusterz.paths import ProfileDir
 
@@ -106,6 +107,8 @@ def _has_live_lines(path: str) -> bool:
 def _load(path: str) -> dict[str, dict[str, Any]]:
     from traitlets.config.loader import PyFileConfigLoader  # see the head of this file
 
+    if problem := planted(os.path.dirname(path)):
+        raise SettingError(problem)
     try:
         config = PyFileConfigLoader(os.path.basename(path), os.path.dirname(path)).load_config()
     except Exception as error:

@@ -246,3 +246,53 @@ def test_what_holds_keys_leaves_no_core_dump(lab: Lab) -> None:
         assert len(closed) >= 7 and len(opened) >= 2
         assert {os.stat(f"/proc/{each.pid}/mem").st_uid for each in closed} == {0}
         assert {os.stat(f"/proc/{each.pid}/mem").st_uid for each in opened} == {40001}
+
+
+CODE = """'open("/tmp/ran", "w").close()'"""
+
+
+@pytest.mark.timeout(120)
+def test_what_another_user_has_put_there_first_is_refused(lab: Lab) -> None:
+    """Below a folder that all may write, where bob was first: nothing of his is trusted."""
+    host = lab.login
+    shell = "umask 000; rm -rf /tmp/open; mkdir -p /tmp/open; chmod 0777 /tmp/open"
+    host.run(["sh", "-c", shell], check=True)
+    security = "/tmp/open/ipython/cluster_default/security"
+    file, startup = f"{security}/ipcontroller-client.json", f"{security}/../startup"
+    env = {"IPYTHONDIR": "/tmp/open/ipython"}
+    with adas(lab) as ada:
+        # A controller of bob's own: her own file stands for it.
+        host.write("/tmp/bait.json", json.dumps(ada.document), user="bob", mode=0o644)
+        bobs = "umask 000; cd /tmp; rm -rf open/ipython; "
+        plans = {
+            "folder": f"mkdir -p {security}",
+            "symlink": f"mkdir -p /tmp/bobs {security}/..; ln -s /tmp/bobs {security}",
+            "config": f"mkdir -p {security}; echo {CODE} >{security}/../ipclusterz_config.py",
+            "script": f"mkdir -p {security} {startup}; echo {CODE} >{startup}/a.py",
+        }
+        for kind, plan in plans.items():
+            host.run(["sh", "-c", bobs + plan], user="bob", check=True)
+            done = host.run(["ipclusterz", "start", "-n", "1", "--daemon"], env=env)
+            assert done.returncode == (2 if kind == "config" else 1), (kind, done.stdout)
+            assert "belongs to user 40002" in done.stderr, kind
+            assert not host.file("/tmp/ran").exists(), f"{kind}: nothing of his was run"
+        words = ["ipenginez", f"--file=/home/ada/{PROFILE}/security/ipcontroller-engine.json"]
+        done = host.run([*words, f"--profile-dir={startup}/.."], env=env)
+        assert done.returncode == 2 and "belongs to user 40002" in done.stderr, "an engine's"
+        assert not host.file("/tmp/ran").exists()
+        plans = {
+            "file": f"cp /tmp/bait.json {file}; chmod 0644 {file}",
+            "symlink": f"ln -s /tmp/bait.json {file}",
+            "fifo": f"mkfifo -m 0666 {file}",
+            "hers": f"ln -s /home/ada/{PROFILE}/security/ipcontroller-client.json {file}",
+        }
+        for kind, plan in plans.items():
+            host.run(["sh", "-c", f"{bobs}mkdir -p {security}; {plan}"], user="bob", check=True)
+            code = f"import ipclusterz as ipp; ipp.Client({file!r})"
+            done = host.run(["python3", "-c", code], env=env)
+            assert done.returncode == 1, kind
+            said = done.stderr.splitlines()[-1]
+            assert said.startswith("ipclusterz.error.ConnectorError: "), (kind, done.stderr)
+            assert ada.document["exec_key"] not in done.stderr
+        ada.works()
+    host.run(["sh", "-c", "rm -rf /tmp/open /tmp/bobs /tmp/bait.json"], user="root")
