@@ -105,14 +105,18 @@ def growth(
 ) -> float:
     """Processor seconds used between two notes of ``(pid, created) -> (seconds, parent)``.
 
-    What began meanwhile counts from nothing.  What ended is in its parent's sum by now, from
-    which its seconds before are taken; if nobody keeps its sum, its end is not seen.
+    What began meanwhile counts from nothing.  What ended is by now in the sum of its parent,
+    or of whoever is left above that; its seconds before are taken from there.  If nobody
+    keeps its sum, its end is not seen.
     """
     grown = sum(seconds - before.get(key, (0.0, 0))[0] for key, (seconds, _) in after.items())
     living = {pid for pid, _ in after}
+    parents = {pid: parent for (pid, _), (_, parent) in before.items()}
     for key in before.keys() - after.keys():
         seconds, parent = before[key]
-        if parent in living:
+        while parent and parent not in living:
+            parent = parents.get(parent, 0)
+        if parent:
             grown -= seconds
     return max(0.0, grown)
 

@@ -202,6 +202,9 @@ def test_the_time_of_others_is_counted_once() -> None:
     after = {(10, 1.0): (5.0 + 31.0 + 0.5, 0), (13, 2.0): (2.0, 0)}
     assert machine.growth(before, after) == pytest.approx(1.0 + 0.5 + 2.0)
     assert machine.growth(before, before) == 0.0
+    # 22 and its parent 21 ended: both are in the sum of 20, with half a second more.
+    before = {(20, 1.0): (1.0, 0), (21, 1.0): (2.0, 20), (22, 1.0): (40.0, 21)}
+    assert machine.growth(before, {(20, 1.0): (43.5, 0)}) == pytest.approx(0.5)
 
 
 # -- reporting -------------------------------------------------------------------------------
