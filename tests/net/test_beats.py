@@ -157,7 +157,7 @@ def looping(beats: Beats) -> None:
 
 
 def test_an_idle_loop_beats() -> None:
-    assert verdict_on(looping, 1.5, 3 * LOOKS) == []
+    assert verdict_on(looping, 0.75, 3 * LOOKS) == []
 
 
 def blocked(beats: Beats) -> None:
