@@ -227,6 +227,10 @@ def _files(folder: str) -> list[str]:
 def _of_file(path: str) -> Any:
     import runpy  # only for those who have such a file
 
+    from ipclusterz.files import planted
+
+    if problem := planted(os.path.dirname(path)):
+        raise LaunchError(problem)
     try:
         return runpy.run_path(path)["launcher"]
     except KeyError:

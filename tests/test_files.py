@@ -148,7 +148,7 @@ def test_code_is_taken_from_folders_only_that_others_cannot_write(tmp_path: Path
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="makes a folder another user's")
-def test_a_config_file_in_another_users_folder_is_not_run(tmp_path: Path) -> None:
+def test_what_is_code_in_another_users_folder_is_not_run(tmp_path: Path) -> None:
     from ipclusterz.cluster import SettingError, fileconfig
     from ipclusterz.paths import ProfileDir
 
@@ -159,6 +159,13 @@ def test_a_config_file_in_another_users_folder_is_not_run(tmp_path: Path) -> Non
     os.chown(profile, 65534, 65534)
     with pytest.raises(SettingError, match="belongs to user 65534"):
         fileconfig.read(ProfileDir(str(profile)))
+    assert not ran.exists()
+    from ipclusterz.error import LaunchError
+    from ipclusterz.launchers.base import launcher_class
+
+    (profile / "launcher_moon.py").write_text(f"open({str(ran)!r}, 'w').close()\n")
+    with pytest.raises(LaunchError, match="belongs to user 65534"):
+        launcher_class("moon", str(profile))
     assert not ran.exists()
     os.chown(profile, 0, 0)
     fileconfig.read(ProfileDir(str(profile)))
