@@ -94,7 +94,7 @@ class Stream(io.TextIOBase):
             self._parts.clear()
 
     def end_task(self, key: int, taken: int) -> None:
-        """Write what was gathered; mark output of child processes and C code as of task ``key``.
+        """Write what was gathered; mark output of children and C code as that of task ``key``.
 
         ``taken`` is what the agent's count of such output was when the task began.
         """
