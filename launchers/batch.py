@@ -128,6 +128,12 @@ class BatchLauncher:
         system = self.system()
         return BatchJob(system, spec, self.options, self.walltime, self.plan(spec, system))
 
+    def adopt(self, spec: LaunchSpec, ids: list[str]) -> BatchJob:
+        """Watch jobs that another process submitted for the launch ``spec``."""
+        job = BatchJob(self.system(), spec, self.options, self.walltime, [])
+        job.adopt(ids)
+        return job
+
     def start_controller(self, spec: LaunchSpec) -> ControllerJob:
         """Submit a job that runs a controller, at once; LaunchError if it is not accepted."""
         from ipclusterz.launchers.controllerjob import ControllerJob  # for those who want one

@@ -1,9 +1,8 @@
 """A launch in a batch system: submitted jobs, what becomes of them, and their end.
 
-One thread for each system asks about all jobs at once, ever more slowly while nothing happens
-(:class:`Asker`).  Agents write their status events into files beside the script, where this
-process reads them.  A system that does not answer ends nothing: only a system that says so
-does.
+One thread for each system asks about all jobs at once: see :mod:`ipclusterz.launchers.asker`.
+Agents write their status events into files beside the script, where this process reads them.
+A system that does not answer ends nothing: only a system that says so does.
 """
 
 from __future__ import annotations
@@ -19,9 +18,10 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from msgspec import Struct
 
-from ipclusterz.core.batchjob import belongs
+from ipclusterz.core.batchjob import belongs, is_part
 from ipclusterz.error import LaunchError
 from ipclusterz.files import private_dir, quote, remove, write_private
+from ipclusterz.launchers.asker import PENDING_SECONDS, RUNNING_SECONDS, asker
 from ipclusterz.launchers.base import Event, JobState, LaunchSpec
 from ipclusterz.launchers.systems import (
     ENDED,
@@ -33,7 +33,6 @@ from ipclusterz.launchers.systems import (
     System,
     Unended,
     command,
-    place,
     signal_name,
 )
 
@@ -43,12 +42,6 @@ if TYPE_CHECKING:
 HANDOVER = "handover.json"
 """The file in which an agent finds its configuration and the connector."""
 
-FIRST_SECONDS = 1.0
-PENDING_SECONDS = 60.0
-RUNNING_SECONDS = 20.0
-"""How often a system is asked: soon at first, then ever more slowly, up to these."""
-
-_SLOWER = 1.4
 _PATIENCE = 3  # answers without a new job before it counts as unknown
 _TELL_SECONDS = 30.0
 _LAST_WORDS_SECONDS = 5.0  # for a submission to name its job when Ctrl-C comes
@@ -139,6 +132,16 @@ class BatchJob:
                 "drain": self.options.drain,
             }
         )
+
+    def adopt(self, ids: list[str]) -> None:
+        """Watch jobs that another process submitted; what agents said to it is known."""
+        self.ids = list(ids)
+        for name, path in self._event_files():
+            try:
+                self._read[name] = os.path.getsize(path)
+            except OSError:
+                pass
+        asker(self.system).add(self)
 
     def _submit_all(self, handover: dict[str, Any]) -> None:
         """Submit with what the jobs are to read; LaunchError, and nothing is left."""
@@ -327,13 +330,16 @@ class BatchJob:
 
     def _ends(self, id: str) -> dict[str, News]:
         """Ask how a job, or what of it, has ended; nothing if the system does not say."""
-        if not (self.system.ask_end and self.system.read_end):
+        words = self.system.questions(id)
+        if not (words and self.system.read_end):
             return {}
         try:
-            ends = self.system.read_end(command(place(self.system.ask_end, [id])))
+            ends = self.system.read_end(command(words))
         except (Silent, LaunchError):
             return {}
-        return {key: value for key, value in ends.items() if belongs(key, id)}
+        found = {key: value for key, value in ends.items() if belongs(key, id)}
+        parts = {key: value for key, value in found.items() if is_part(key)}
+        return parts or found
 
     def _last_words(self, id: str) -> dict[str, News]:
         found = self._ends(id)
@@ -368,14 +374,7 @@ class BatchJob:
     def _agents_events(self) -> list[Event]:
         """Read what agents wrote into their files since the last look."""
         found: list[Event] = []
-        try:
-            names = sorted(os.listdir(self._spec.folder)) if self.ids else []
-        except OSError:
-            return found
-        for name in names:
-            if not name.startswith("events"):
-                continue
-            path = os.path.join(self._spec.folder, name)
+        for name, path in self._event_files():
             start = self._read.get(name, 0)
             try:
                 with open(path, "rb") as file:  # opened anew: so NFS looks for what is new
@@ -390,87 +389,14 @@ class BatchJob:
             asker(self.system).hurry()
         return found
 
-
-class Asker:
-    """The one thread that asks a system about all jobs of this process."""
-
-    def __init__(self, system: System) -> None:
-        self._system = system
-        self._jobs: list[BatchJob] = []
-        self._changed = threading.Condition()
-        self._thread: threading.Thread | None = None
-        self._interval = FIRST_SECONDS
-        self._hurry = False
-
-    def add(self, job: BatchJob) -> None:
-        """Ask about the jobs of ``job`` from now on."""
-        with self._changed:
-            self._jobs.append(job)
-            self._interval = FIRST_SECONDS / 4
-            self._changed.notify_all()
-            if self._thread is None:
-                self._thread = threading.Thread(
-                    target=self._run, name="ipclusterz-batch", daemon=True
-                )
-                self._thread.start()
-
-    def remove(self, job: BatchJob) -> None:
-        """Ask about it no more."""
-        with self._changed:
-            if job in self._jobs:
-                self._jobs.remove(job)
-            self._changed.notify_all()
-
-    def hurry(self) -> None:
-        """Ask soon: something has happened, or is about to."""
-        with self._changed:
-            self._interval = FIRST_SECONDS
-            self._hurry = True
-            self._changed.notify_all()
-
-    def _run(self) -> None:
-        while True:
-            with self._changed:
-                if not self._jobs:
-                    self._thread = None
-                    return
-                deadline = time.monotonic() + self._interval
-                hurried = False
-                while self._jobs and (left := deadline - time.monotonic()) > 0:
-                    self._changed.wait(left)
-                    if self._hurry and not hurried:
-                        hurried, self._hurry = True, False
-                        deadline = min(deadline, time.monotonic() + FIRST_SECONDS / 4)
-                jobs = [job for job in self._jobs if not job.poll().ended]
-                limit = min([job.calm for job in jobs], default=PENDING_SECONDS)
-                self._interval = min(self._interval * _SLOWER, limit)
-            if jobs and self._ask(jobs):
-                with self._changed:
-                    self._interval = FIRST_SECONDS
-
-    def _ask(self, jobs: list[BatchJob]) -> bool:
-        """Ask once about all; tell whether anything has changed."""
-        ids = [id for job in jobs for id in job.alive()]
-        before = [dict(job.news) for job in jobs]
+    def _event_files(self) -> list[tuple[str, str]]:
+        """Return the names and paths of the agents' files."""
+        folder = self._spec.folder
         try:
-            news = self._system.read(command(self._system.queries(ids)))
-        except (Silent, LaunchError) as error:
-            for job in jobs:
-                job.silent(str(error))
-            return False
-        for job in jobs:
-            job.take(news)
-        return before != [job.news for job in jobs]
-
-
-_askers: dict[str, Asker] = {}
-_lock = threading.Lock()
-
-
-def asker(system: System) -> Asker:
-    """Return the asker of a system, one for each."""
-    with _lock:
-        return _askers.setdefault(system.name, Asker(system))
+            names = sorted(os.listdir(folder)) if self.ids else []
+        except OSError:
+            return []
+        return [(name, os.path.join(folder, name)) for name in names if name[:6] == "events"]
 
 
 def check_reachable(connector: str) -> None:

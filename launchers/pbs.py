@@ -123,6 +123,7 @@ OPENPBS = System(
     array_query=("qstat", "-f", "-t"),
     read=read,
     ask_end=("qstat", "-x", "-f"),
+    array_ask_end=("qstat", "-x", "-f", "-t"),  # the array itself says 0 if a part failed
     read_end=read_end,
     signal=("qsig", "-s", "{signal}"),
     mark="#PBS",

@@ -107,6 +107,7 @@ class System(Struct, frozen=True):
     ``ask_end`` and ``read_end`` do the same for one job that is no longer known.  ``index`` is
     what the shell calls the part of an array, counted from ``first``.  ``spread`` begins a
     command that runs once on each node of a job, with ``node_index`` as its number.
+    The ``array_`` ones take the place of both where a job array wants other words.
     ``first_line`` is what a script must begin with where the system wants one; put there if a
     template has none.  ``description`` is a template of a file that names the script, for
     systems that submit such a file.
@@ -132,6 +133,7 @@ class System(Struct, frozen=True):
     node_index: str = ""
     description: str = ""
     array_query: tuple[str, ...] = ()
+    array_ask_end: tuple[str, ...] = ()
 
     def parse_id(self, answer: Answer) -> str:
         """Return the id in what the submit command printed, '' if there is none."""
@@ -142,6 +144,11 @@ class System(Struct, frozen=True):
         """Return the words of the command that asks about jobs."""
         arrays = self.array_query and any("[" in id for id in ids)
         return place(self.array_query if arrays else self.query, self._joined(ids))
+
+    def questions(self, id: str) -> list[str]:
+        """Return the words of the command that asks how a job has ended, [] for none."""
+        words = self.array_ask_end if self.array_ask_end and "[" in id else self.ask_end
+        return place(words, [id]) if words else []
 
     def _joined(self, ids: Sequence[str]) -> list[str]:
         if not self.join:

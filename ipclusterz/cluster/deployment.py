@@ -159,9 +159,25 @@ class Deployment:
             self.controller, self.controller_end, self.ready = job, None, None
             states.write(state)
         self._watch(job)
+        for name, left in kept.items():
+            self._adopt(name, left)
         if made is not None:
             self._watch(made.job)
         return made
+
+    def _adopt(self, name: str, left: states.BatchJobs) -> None:
+        """Watch, and some day cancel, jobs of the cluster before this one: see ``-r``."""
+        try:
+            launcher: Any = self.launcher()
+            if not hasattr(launcher, "adopt") or launcher.system().name != left.system:
+                return
+        except LaunchError:
+            return  # they are in the state file all the same
+        spec = replace(self.engines_spec(left.n, name), folder=left.folder)
+        job = launcher.adopt(spec, left.ids)
+        with self._changed:
+            self.sets[name] = EngineSet(name, job, left.n, told=True, complete=True)
+        self._watch(job)
 
     def _new_state(
         self, config: ControllerConfig, kept: dict[str, states.BatchJobs]

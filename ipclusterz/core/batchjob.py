@@ -69,6 +69,12 @@ def parse_id(name: str) -> tuple[int, int | None] | None:
     return int(found[1]), int(index) if index else None
 
 
+def is_part(name: str) -> bool:
+    """Tell whether a name is that of one part of a job array."""
+    found = parse_id(name)
+    return found is not None and found[1] is not None
+
+
 def belongs(job: str, whole: str) -> bool:
     """Tell whether ``job`` is ``whole``, or a part of it if that is an array."""
     one, other = parse_id(job), parse_id(whole)

@@ -355,6 +355,8 @@ def test_a_killed_controllers_jobs_find_the_next_one(batch: Path, ipython_dir: P
         rc.wait_for_engines(1, timeout=30)
         assert slow.get(timeout=30) is None
         assert rc[:].apply_sync(job_of_engine) == ["1"]
+        both = {"Slurm job 1 runs on node1", "Slurm job 2 waits (Resources)"}
+        eventually(lambda: both <= set(run("ipclusterz status").stdout.splitlines()))
     assert (submitted(batch), cancelled(batch)) == (["1", "2"], [])
     assert run("ipclusterz stop").returncode == 0
     assert sorted(cancelled(batch)) == ["1", "2"]

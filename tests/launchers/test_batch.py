@@ -12,10 +12,12 @@ from msgspec.structs import replace
 
 from ipclusterz.core.template import TemplateError
 from ipclusterz.error import LaunchError
+from ipclusterz.launchers import asker as asking
 from ipclusterz.launchers import batchjob
+from ipclusterz.launchers.asker import Asker
 from ipclusterz.launchers.base import BUILT_IN, LaunchSpec, get_launcher
 from ipclusterz.launchers.batch import BatchLauncher, BatchOptions
-from ipclusterz.launchers.batchjob import Asker, BatchJob, check_reachable
+from ipclusterz.launchers.batchjob import BatchJob, check_reachable
 from ipclusterz.launchers.htcondor import HTCondorLauncher
 from ipclusterz.launchers.lsf import LSFLauncher
 from ipclusterz.launchers.pbs import OPENPBS, TORQUE, WRAPPERS
@@ -272,6 +274,32 @@ def test_a_job_that_is_no_longer_known_tells_its_end_by_another_command(
     assert "Slurm job 7 has ended: it reached its time limit (TIMEOUT)" in job.poll().text
 
 
+def test_how_the_parts_of_a_pbs_array_ended_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The array as a whole ends with 0, whatever became of its parts."""
+    asked: list[list[str]] = []
+
+    def command(words: list[str]) -> Answer:
+        asked.append(words)
+        records = [("12[].pbs1", 0), ("12[0].pbs1", 0), ("12[1].pbs1", -29)]
+        told = [
+            f"Job Id: {id}\n    job_state = X\n    Exit_status = {n}\n" for id, n in records
+        ]
+        return Answer(0, "\n".join(told))
+
+    monkeypatch.setattr(batchjob, "command", command)
+    monkeypatch.setattr(batchjob, "asker", lambda system: Quiet(OPENPBS))
+    made = BatchJob(OPENPBS, spec(), BatchOptions(), 0, [])
+    made.ids = ["12[].pbs1"]
+    made.take({"12[0].pbs1": News(RUNNING), "12[1].pbs1": News(RUNNING)})
+    made.take({})
+    assert asked == [["qstat", "-x", "-f", "-t", "12[].pbs1"]]
+    assert told(made)[2:] == [("12[0].pbs1", "ended"), ("12[1].pbs1", "ended")]
+    assert "12[1].pbs1 has ended: it reached its walltime" in made.poll().text
+    assert OPENPBS.questions("5.pbs1") == ["qstat", "-x", "-f", "5.pbs1"]
+
+
 def test_the_exit_code_of_what_ended_is_asked_for_once(
     job: BatchJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -340,7 +368,7 @@ def test_one_question_is_for_all_jobs_and_comes_ever_more_slowly(
             0, "Job Id: 5.pbs1\n    job_state = Q\nJob Id: 6.pbs1\n    job_state = R\n"
         )
 
-    monkeypatch.setattr(batchjob, "command", command)
+    monkeypatch.setattr(asking, "command", command)
     jobs = [slurm().start(spec()) for _ in range(2)]
     jobs[0].ids, jobs[1].ids = ["5.pbs1"], ["6.pbs1"]
     assert asker._ask(jobs) is True
@@ -351,6 +379,6 @@ def test_one_question_is_for_all_jobs_and_comes_ever_more_slowly(
     def silent(words: list[str]) -> Answer:
         raise Silent("no answer")
 
-    monkeypatch.setattr(batchjob, "command", silent)
+    monkeypatch.setattr(asking, "command", silent)
     assert asker._ask(jobs) is False
     assert not any(job.poll().ended for job in jobs)

@@ -185,7 +185,7 @@ def test_a_rank_that_dies_is_reported_with_its_cause(mpi: None) -> None:
         eventually(lambda: rc.ids == [], what=f"engines are {rc.ids}")
         with pytest.raises(EngineError, match="engine 2 .*killed by signal SIGKILL"):
             rc[2].apply_sync(os.getpid)
-        assert not any(alive(pid) for pid in pids)
+        eventually(lambda: not any(alive(pid) for pid in pids))
         eventually(lambda: any(event["event"] == "ended" for event in told))
         (end,) = [event for event in told if event["event"] == "ended"]
         assert end["code"] != 0
