@@ -62,6 +62,8 @@ TEXT_LIMIT = 8 * 1024 * 1024
 
 WORK = (Channel.DIRECT, Channel.TASK, Channel.CONTROL)
 
+_LISTEN_SECONDS = 0.3  # for a signal to a whole job to reach us as well
+_LISTEN_AGAIN_SECONDS = 5.0
 _IN_MPI = "from mpi4py import MPI; comm = MPI.COMM_WORLD"
 """What an engine that is a rank of MPI has in its namespace, before the user's own code."""
 
@@ -244,6 +246,8 @@ class Agent:
         self._ticking = False
         self._ending = ""
         self._draining = False
+        self._told_by = ""  # the signal that asked us to end, in words
+        self._listened = 0.0
         self._sessions: list[int] = []  # of engines that end with us
         self._code = 0
         self._last_loss = 0.0
@@ -359,6 +363,7 @@ class Agent:
         if self.config.rank is not None:
             name = signal.Signals(number).name
             reason = f"the MPI job was ended ({name}), as mpiexec does when a rank has died"
+        self._told_by = reason
         self.loop.after(0.0, lambda: self._end_by(reason))
 
     def _end_by(self, reason: str) -> None:
@@ -718,12 +723,26 @@ class Agent:
             if any(o.key == running for o in outcomes):
                 running = 0
         reason = process.certificate(wait_status, engine.last_words())
+        if self.config.job and os.waitstatus_to_exitcode(wait_status) == -signal.SIGTERM:
+            engine.ending = engine.ending or self._end_of_all()
         if engine.ending:
             reason = f"{engine.ending} ({reason.splitlines()[0]})"
         # A rank that did not leave MPI in good order must not look as if it had.
         self._gone(
             engine, reason, running, int(self.config.rank is not None and wait_status != 0)
         )
+
+    def _end_of_all(self) -> str:
+        """Return by what a batch system ends the job, '' if it does not.
+
+        It sends the signal that an engine has died of to all processes; ours may be late.
+        """
+        now = monotonic()
+        if now - self._listened > _LISTEN_AGAIN_SECONDS:
+            self._listened = now
+            while not self._told_by and monotonic() - now < _LISTEN_SECONDS:
+                time.sleep(_LISTEN_SECONDS / 20)  # the handler runs meanwhile
+        return self._told_by
 
     @property
     def _complete(self) -> bool:

@@ -166,6 +166,20 @@ def test_a_job_that_is_cancelled_from_outside_takes_its_engines_along(batch: Pat
     )
 
 
+def test_a_signal_to_all_processes_of_a_job_is_its_end(batch: Path) -> None:
+    """Engines die of it at once, and the agent hears of that before its own comes."""
+    assert run(f"{START} -n 1 --engines=slurm --wait=1").returncode == 0
+    with ipp.Client() as rc:
+        engine = rc[0].apply_sync(os.getpid)
+        running = rc[0].apply_async(__import__("time").sleep, 600)
+        eventually(lambda: rc.queue_status()[0]["queue"])
+        for pid in (engine, int((batch / "1.pid").read_text())):
+            os.kill(pid, signal.SIGTERM)
+        said = r"job 1 was ended by signal SIGTERM \(killed by signal SIGTERM\)"
+        with pytest.raises(EngineError, match=said):
+            running.get(timeout=30)
+
+
 def test_a_job_that_dies_without_a_word_takes_its_engines_along(batch: Path) -> None:
     assert run(f"{START} -n 1 --engines=slurm --wait=1").returncode == 0
     with ipp.Client() as rc:
