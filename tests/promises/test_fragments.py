@@ -50,6 +50,7 @@ GIVEN = {
     "database": for_database,
     "dependencies": for_dependencies,
     "preload": for_preload,
+    "placement": for_preload,
 }
 
 
