@@ -5,6 +5,7 @@ Pages whose examples are whole are run by tests/client/test_pages.py and test_gu
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -71,6 +72,20 @@ def test_fragments_run_when_their_names_are_given(page: str) -> None:
             assert names["plot"].metadata.engine_id == ran_at
 
 
+def test_several_clusters_share_the_work() -> None:
+    """The layout of the page on many engines, with four clusters that have one each."""
+    (block,) = (b for b in blocks(DOCS / "scale.md") if b["kind"] == "python")
+    names: dict[str, Any] = {"__name__": "__main__", "ipp": ipp}
+    names.update(simulate=abs, chunks=[range(-n, 0) for n in range(1, 5)])
+    with ExitStack() as stack:
+        for name in ("north", "south", "east", "west"):
+            stack.enter_context(ipp.Cluster(n=1, cluster_id=name))
+        run_python(block["text"] or "", names)
+        for rc in names["clients"]:
+            stack.callback(rc.close)
+    assert names["results"] == [1, 2, 1, 3, 2, 1, 4, 3, 2, 1]
+
+
 def test_every_page_with_python_is_run_by_a_test() -> None:
     shown = {
         str(page.relative_to(DOCS).with_suffix(""))
@@ -80,5 +95,6 @@ def test_every_page_with_python_is_run_by_a_test() -> None:
     # tests/house/test_docs.py, tests/client/test_outputs.py, tests/launchers/test_mpi.py,
     # tests/ssh/test_routes.py, tests/batch/test_page.py
     elsewhere = {"index", "magics", "mpi", "ssh", "batch", "launchers"}
-    assert shown - elsewhere - GUIDE - {*GIVEN} - {*whole_pages.PAGES} == set()
+    here = {*GIVEN, "scale"}
+    assert shown - elsewhere - GUIDE - here - {*whole_pages.PAGES} == set()
     assert Path(whole_pages.__file__).is_file()
