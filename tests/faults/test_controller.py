@@ -482,4 +482,4 @@ def test_clients_that_close_are_forgotten_at_once(observe: Callable[..., Observe
         if again == 9:
             files = hub.num_fds()
     eventually(lambda: len(rc.session.connection.query("status")["clients"]) == 1)
-    assert hub.num_fds() <= files + 3
+    assert hub.num_fds() <= files + 10, "one each would be 50; the task database has a few"
