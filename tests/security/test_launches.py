@@ -20,7 +20,7 @@ import ipclusterz as ipp
 from ipclusterz.paths import profile_dir
 from tests.batch.conftest import START
 from tests.lab.slurm import Slurm, processes_of
-from tests.running import run
+from tests.running import eventually, run
 from tests.security.traces import (
     Trace,
     hits,
@@ -61,6 +61,8 @@ def search(start: str, *more: str | Path) -> tuple[list[bytes], list[Trace]]:
         for pid in keyless:
             traces += memory(pid)
         shared = [path for path in Path("/dev/shm").glob("ipclusterz*") if path.is_dir()]
+        # The hub opens it a moment after its start.
+        eventually(Path(profile.path, "tasks.db").exists, what="there is no task database")
         places = [profile.path, tempfile.gettempdir(), os.environ["XDG_RUNTIME_DIR"]]
         traces += lying(*places, *shared, *more)
     return keys, traces
