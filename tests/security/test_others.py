@@ -166,8 +166,10 @@ def test_strangers_at_all_ports_hear_nothing_and_hinder_nobody(
                 assert ALLOWED.match(bytes.fromhex(answer)), (name, what, answer)
         # The gate works: only a captured password leads through it, to the door.
         for name in ada.ports.keys() - {"registration"}:
-            through = [w for w, a in heard[name].items() if b"WELCOME" in bytes.fromhex(a)]
-            assert {*through} == {"a captured password", "a captured one and a gigabyte"}
+            through = {w for w, a in heard[name].items() if b"WELCOME" in bytes.fromhex(a)}
+            # Whoever announces a gigabyte is thrown out, perhaps before the answer has left.
+            through.discard("a captured one and a gigabyte")
+            assert through == {"a captured password"}
         for name, port in ada.ports.items():
             count = 1000 if name == "task" else 100
             told = {"address": attacker.address, "port": port, "count": count}
