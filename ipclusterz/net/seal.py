@@ -91,16 +91,17 @@ class Opener:
 
 
 def seal_piece(
-    secret: bytes, number: int, id: bytes, offset: int, data: bytes | memoryview
-) -> bytes:
-    """Return a piece of a body as only who has the transfer's ``secret`` can open it.
+    secret: bytes, number: int, id: bytes, offset: int, data: memoryview, to: memoryview
+) -> None:
+    """Write a piece of a body into ``to``, so that only who has ``secret`` can open it.
 
-    ``number`` must not be used twice with one secret.  ValueError for what
-    is no key or no number.
+    ``to`` is 16 bytes longer.  ``number`` must not be used twice with one secret.  ValueError
+    for what is no key or no number.
     """
     if len(secret) != KEY_BYTES or not 0 <= number < 1 << 64 or not 0 <= offset < 1 << 64:
         raise ValueError("a request without a key or a number")
-    return AESGCM(secret).encrypt(_COUNTER.pack(number), data, id + _PIECE.pack(offset))
+    bound = id + _PIECE.pack(offset)
+    AESGCM(secret).encrypt_into(_COUNTER.pack(number), data, bound, to)
 
 
 class PieceOpener:
