@@ -26,8 +26,12 @@ UNDECODABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 INLINE = 64 * 1024
 """Payloads up to this many bytes ride in batches; larger ones become a :class:`Body`."""
 
-CHUNK = 2 * 1024 * 1024
-"""The largest piece of a body that travels at once, in bytes: others wait behind it."""
+CHUNK = 1024 * 1024
+"""The most of a long answer that travels at once, in bytes."""
+
+PIECE = 2 * 1024 * 1024
+"""The same of a body: others wait behind it, and each piece costs a tenth of a millisecond
+wherever it passes, whatever its size."""
 
 COUNTER_BITS = 40
 

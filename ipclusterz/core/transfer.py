@@ -70,7 +70,7 @@ class Transfer:
         if len(self._asked) > WINDOW - AT_ONCE:
             return requests
         while self._next < self.total and len(self._asked) < WINDOW:
-            size = min(m.CHUNK, self.total - self._next)
+            size = min(m.PIECE, self.total - self._next)
             requests.append(self._ask(self._next, size))
             self._next += size
         return requests

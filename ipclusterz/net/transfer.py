@@ -40,7 +40,7 @@ class _Arrival:
         self.transfer = Transfer(key, here.id, image_size(here.sizes), secret)
         self.opener = PieceOpener(secret, here.id)
         # A piece is opened here, and written while it is in the processor's cache.
-        self.room = memoryview(bytearray(min(self.transfer.total, m.CHUNK)))
+        self.room = memoryview(bytearray(min(self.transfer.total, m.PIECE)))
 
     def put(self, chunk: m.Chunk, sealed: Data, size: int) -> None:
         """Open a piece of ``size`` bytes and write it; SealError or OSError."""
@@ -142,7 +142,7 @@ class Carrier:
         problem = ""
         sealed: Data = b""
         try:
-            if not 0 < r.size <= m.CHUNK or len(r.id) != 16:
+            if not 0 < r.size <= m.PIECE or len(r.id) != 16:
                 raise ValueError("a request of impossible size")
             sealed = self._sealed(r)
         except FileNotFoundError:
@@ -159,9 +159,9 @@ class Carrier:
         """
         r = request
         if not self._room:
-            self._room = memoryview(bytearray(2 * m.CHUNK + TAG_BYTES))
+            self._room = memoryview(bytearray(2 * m.PIECE + TAG_BYTES))
         plain = self._room[: r.size]
-        sealed = self._room[m.CHUNK : m.CHUNK + r.size + TAG_BYTES]
+        sealed = self._room[m.PIECE : m.PIECE + r.size + TAG_BYTES]
         fd = os.open(bodies.path_of(self._folder, r.id), _READ)
         try:
             if os.preadv(fd, [plain], r.offset) != r.size:

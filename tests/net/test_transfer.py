@@ -100,7 +100,7 @@ def peers() -> Iterator[Peers]:
 
 
 def test_a_body_arrives_as_it_was(peers: Peers) -> None:
-    parts = [b"head", os.urandom(10 * m.CHUNK + 17), b""]
+    parts = [b"head", os.urandom(10 * m.PIECE + 17), b""]
     body = bodies.write(*peers.owner_at, parts)
     peers.taker.bring(4, 1, body)
     peers.run()
@@ -141,7 +141,7 @@ HARMS: dict[str, Callable[[m.Load], Any]] = {
 def test_a_piece_that_was_changed_on_the_way_is_asked_for_again(
     peers: Peers, harm: str
 ) -> None:
-    parts = [os.urandom(3 * m.CHUNK)]
+    parts = [os.urandom(3 * m.PIECE)]
     left = [2, 0]  # how many of the next are harmed
 
     def now_and_then(load: m.Load) -> Any:
@@ -157,7 +157,7 @@ def test_a_piece_that_was_changed_on_the_way_is_asked_for_again(
 
 
 def test_pieces_that_changed_places_are_noticed(peers: Peers) -> None:
-    parts = [os.urandom(3 * m.CHUNK)]
+    parts = [os.urandom(3 * m.PIECE)]
     kept: list[m.Load] = []
 
     def swap(load: m.Load) -> m.Load:
@@ -199,7 +199,7 @@ def test_nobody_on_the_way_sees_what_a_piece_is(peers: Peers) -> None:
     [
         m.Fetch(1, b"short", 0, 10, 1, SECRET),
         m.Fetch(1, b"i" * 16, 0, 0, 1, SECRET),
-        m.Fetch(1, b"i" * 16, 0, m.CHUNK + 1, 1, SECRET),
+        m.Fetch(1, b"i" * 16, 0, m.PIECE + 1, 1, SECRET),
         m.Fetch(1, b"i" * 16, -5, 10, 1, SECRET),
         m.Fetch(1, b"../../etc/passwd", 0, 10, 1, SECRET),
         m.Fetch(1, ID, 0, 10, 1, b""),
