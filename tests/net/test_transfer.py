@@ -16,6 +16,7 @@ import pytest
 
 import ipclusterz as ipp
 from ipclusterz.core import message as m
+from ipclusterz.core.transfer import PATIENCE
 from ipclusterz.engine import bodies
 from ipclusterz.net.transfer import Carrier
 
@@ -65,6 +66,42 @@ def test_nothing_is_left_in_the_clients_folder(rc: ipp.Client, elsewhere: None) 
     folder = rc.session.connection._payloads.folder
     rc.session.connection.wait(lambda: os.listdir(folder) == [".proof"], 10)
     assert os.listdir(folder) == [".proof"]
+
+
+def test_bytes_changed_on_the_way_reach_no_engine(
+    rc: ipp.Client, elsewhere: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The scheduler hands pieces on without opening them; the agent does, and asks again."""
+    carrier = rc.session.connection._payloads._carrier
+    send, harmed = carrier._send, []
+
+    def harm(channel: int, message: Any) -> None:
+        if isinstance(message, m.Load) and len(harmed) < PATIENCE:
+            harmed.append(message.chunk.offset)
+            message = flipped(message, len(message.data) // 2)
+        send(channel, message)
+
+    monkeypatch.setattr(carrier, "_send", harm)
+    sent = np.arange(ITEMS, dtype="f8")
+    total, first = rc[0].apply_async(lambda x: (float(x.sum()), x[:3].tolist()), sent).get(30)
+    assert (total, first) == (float(sent.sum()), [0.0, 1.0, 2.0])
+    assert len(harmed) == PATIENCE
+
+
+def test_a_link_that_changes_everything_fails_the_task_by_name(
+    rc: ipp.Client, elsewhere: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    carrier = rc.session.connection._payloads._carrier
+    send = carrier._send
+
+    def harm(channel: int, message: Any) -> None:
+        send(channel, flipped(message, 0) if isinstance(message, m.Load) else message)
+
+    monkeypatch.setattr(carrier, "_send", harm)
+    with pytest.raises(ipp.SerializationError, match="changed on the way"):
+        rc[0].apply_async(len, b"x" * 5_000_000).get(30)
+    monkeypatch.undo()
+    assert rc[0].apply_sync(abs, -1) == 1
 
 
 class Peers:
