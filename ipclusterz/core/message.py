@@ -569,7 +569,7 @@ class Hello(Message, tag=60):
 
     ``top_number`` and ``top_engine`` are the highest client number and engine id it ever
     heard of, which must not be given out again.  ``lost`` is why an agent went last, and how
-    many seconds ago.
+    many seconds ago.  ``left`` are clients that have left it work: number and uuid.
     """
 
     channel: int
@@ -579,6 +579,7 @@ class Hello(Message, tag=60):
     top_number: int = 0
     top_engine: int = -1
     lost: tuple[float, str] | None = None
+    left: list[tuple[int, str]] = []
 
 
 class Admit(Message, tag=61):
@@ -591,6 +592,7 @@ class Admit(Message, tag=61):
     session: bytes
     password: bytes
     label: str
+    uuid: str = ""
 
 
 class Expel(Message, tag=62):
@@ -692,11 +694,19 @@ class Shipment(Message, tag=68):
     """Announces encoded :class:`Records`, which follow in a frame of their own.
 
     The hub keeps them as they are: to take each task out of them can wait until somebody
-    asks, or nothing else is to be done.
+    asks, or nothing else is to be done.  It says when they are written if there is a ``serial``
+    number.
     """
 
     count: int
     size: int
+    serial: int = 0
+
+
+class Written(Message, tag=70):
+    """What was shipped up to this serial number is on the disk, as far as it can be."""
+
+    serial: int
 
 
 class Ship(Message, tag=69):
@@ -810,7 +820,7 @@ ToAgentWork = Union[Assign, Fan, Function, Recall, Withdraw, Received, Fetch, Ch
 FromRegistration = Union[Register, EnginesUp, EngineDown, Allocate, Goodbye, Draining]
 ToRegistration = Union[Registered, Refused, Allocated, Shutdown]
 FromScheduler = Union[Hello, Ack, Tally, Shipment]
-ToScheduler = Union[Admit, Expel, Join, Roster, Absent, Ship]
+ToScheduler = Union[Admit, Expel, Join, Roster, Absent, Ship, Written]
 FromAgentStream = Stream
 ToPeerHeartbeat = Union[Beat, Rekey, Shutdown]
 
