@@ -135,6 +135,7 @@ class Broker:
 
     def __init__(self, generation: int = 0) -> None:
         self.out: Out = defaultdict(list)
+        self.loads: list[tuple[bytes, m.Load]] = []  # pieces of payloads, and to whom
         self.clients: dict[bytes, int] = {}
         self.numbers: dict[int, bytes] = {}
         self.uuids: dict[int, str] = {}  # of clients: what the task database calls them
@@ -176,6 +177,7 @@ class Broker:
             m.NeedFunction: self._need_function,
             m.Fetch: self._pass_on,
             m.Chunk: self._pass_on,
+            m.Load: self._pass_on,
         }
         # Of these many come at once, and are looked at together.
         self._in_bulk: dict[type, Callable[[bytes, Iterable[Any], float], None]] = {
@@ -759,22 +761,30 @@ class Broker:
 
     def _pass_on(self, peer: bytes, message: Any, now: float) -> None:
         """Route a piece of a body, or the request for one, to the other end."""
-        key = message.key
+        key = message.chunk.key if isinstance(message, m.Load) else message.key
         if peer in self.clients:
             task = self._task(key)
             other = task.agent if task is not None else self._settling.get(key, b"")
             if other in self.agents:
-                self.out[other].append(message)
+                self._hand_on(other, message)
             elif isinstance(message, m.Fetch):
-                text = "whoever kept it is gone"
-                self.out[peer].append(m.Chunk(key, message.id, message.offset, b"", text))
+                self._nobody(peer, message, "whoever kept it is gone")
             return
         client = self.numbers.get(m.client_of(key))
         if client is not None:
-            self.out[client].append(message)
+            self._hand_on(client, message)
         elif isinstance(message, m.Fetch):
-            text = "the client that sent it is gone"
-            self.out[peer].append(m.Chunk(key, message.id, message.offset, b"", text))
+            self._nobody(peer, message, "the client that sent it is gone")
+
+    def _hand_on(self, peer: bytes, message: Any) -> None:
+        if isinstance(message, m.Load):
+            self.loads.append((peer, message))
+        else:
+            self.out[peer].append(message)
+
+    def _nobody(self, peer: bytes, fetch: m.Fetch, why: str) -> None:
+        answer = m.Chunk(fetch.key, fetch.id, fetch.offset, fetch.number, why)
+        self.out[peer].append(answer)
 
     # -- telling ---------------------------------------------------------------------------
 

@@ -27,7 +27,11 @@ INLINE = 64 * 1024
 """Payloads up to this many bytes ride in batches; larger ones become a :class:`Body`."""
 
 CHUNK = 1024 * 1024
-"""The largest piece of a body that travels at once, in bytes: others wait behind it."""
+"""The most of a long answer that travels at once, in bytes."""
+
+PIECE = 2 * 1024 * 1024
+"""The same of a body: others wait behind it, and each piece costs a tenth of a millisecond
+wherever it passes, whatever its size."""
 
 COUNTER_BITS = 40
 
@@ -363,23 +367,39 @@ class Fetch(Message, tag=24):
     """Asks the owner of a task's or a result's body for a piece of its file.
 
     ``key`` tells schedulers whom to ask: the client that made the task, or the agent that
-    keeps its result.
+    keeps its result.  The owner seals the piece with ``secret``, 32 random bytes of this
+    transfer only, and ``number``, never used twice in it.
     """
 
     key: int
     id: bytes
     offset: int
     size: int
+    number: int
+    secret: bytes
 
 
 class Chunk(Message, tag=25):
-    """The piece asked for, or the ``problem`` with it."""
+    """Tells of the piece that comes beside it (:class:`Load`), or the ``problem`` with it."""
 
     key: int
     id: bytes
     offset: int
-    data: bytes
+    number: int
     problem: str = ""
+
+
+class Load:
+    """A piece of a body: what tells of it, and its ``data``, sealed for whoever asked.
+
+    Nobody on the way opens or copies the data; it is never part of a message.
+    """
+
+    __slots__ = ("chunk", "data")
+
+    def __init__(self, chunk: Chunk, data: bytes | memoryview) -> None:
+        self.chunk = chunk
+        self.data = data
 
 
 # -- registration --------------------------------------------------------------------------

@@ -211,6 +211,10 @@ class Scheduler:
             for peer, messages in out.items():
                 self.door.send_all(peer, messages)
             self._changed = True
+        if self.broker is not None and self.broker.loads:
+            loads, self.broker.loads = self.broker.loads, []
+            for peer, load in loads:
+                self.door.load(peer, load)
         # Tasks that only wait are counted, too, though nothing is said about them.
         if self._changed and not self._tallying and self.broker is not None:
             self._tallying, self._changed = True, False

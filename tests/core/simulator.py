@@ -371,11 +371,11 @@ class Pipe:
         member.pipe = self
         if not resumed:
             scheduler.core.renewed(self.peer)
-        for packet in member.link.resume(theirs):
+        for packet, _ in member.link.resume(theirs):
             self._travel(packet, to_peer=True)
         again: list[bytes] = []
         if resumed:
-            again = self.link.resume(received)
+            again = [packet for packet, _ in self.link.resume(received)]
         else:
             if self.link_id >= 0:
                 self.link.reset()
