@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 KEPT = 1024
 """Payload bytes up to which a decoded result keeps them: copying the rest costs more."""
 
+_NONE = serialize.NONE
 _OK, _ABORTED = int(Status.OK), int(Status.ABORTED)
 _WORDS = {
     Status.OK: "ok",
@@ -50,6 +51,8 @@ _failure = msgspec.msgpack.Decoder(Failure)
 def value_of(session: Session, raw: Result) -> Any:
     """Return the value of a task that ended well; raises SerializationError."""
     data = raw.data
+    if data == _NONE:
+        return None
     try:
         if raw.body is None and serialize.is_small(data):
             return pickle.loads(data)

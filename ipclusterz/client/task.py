@@ -31,6 +31,7 @@ class TaskResult(AsyncResult):
     _value: Any = _MISSING
     _failed: BaseException | None = None
     _text: Texts | None = None
+    _converts = False
 
     def __init__(self, session: Session, name: str) -> None:
         self._session = session
@@ -86,20 +87,23 @@ class TaskResult(AsyncResult):
             self._failed = outcome.error_of(session, raw)
             return self._failed
         try:
-            value = self._convert(outcome.value_of(session, raw))
+            value = outcome.value_of(session, raw)
+            if self._converts:
+                value = self._convert(value)
         except Exception as error:
             if self._value is _MISSING:  # the other thread may have released the body
                 self._failed = error
                 return error
             return None
         self._value = value
-        self._raw = outcome.slim(raw)
-        if raw.body is not None:
-            session.connection.release(raw)
+        if raw.body is not None or len(raw.data) > outcome.KEPT:
+            self._raw = outcome.slim(raw)
+            if raw.body is not None:
+                session.connection.release(raw)
         return None
 
     def _convert(self, value: Any) -> Any:
-        """Hook: make of the decoded value what users get."""
+        """Hook: make of the decoded value what users get; asked if :attr:`_converts`."""
         return value
 
 
@@ -193,6 +197,7 @@ class ExecuteResult(TaskResult):
     """The result of executing code on one engine: an :class:`ExecuteReply`."""
 
     _code = ""
+    _converts = True
 
     def _convert(self, value: Any) -> Any:
         raw = self._raw

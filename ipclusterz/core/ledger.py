@@ -182,7 +182,10 @@ class Ledger:
                 if entry is not None:
                     if self._ends and key in self._ends:
                         self._ends[key] = (not message.status, message.engine)
-                    self._done(key, entry)
+                    if entry.left > 1 or self._cancelled or self._depending:
+                        self._done(key, entry)
+                    elif entry.message.body is not None:
+                        self.dropped.append(entry.message.body)
                     entry.sink.deliver(key, message)
             else:
                 self._other(channel, message)
