@@ -27,7 +27,7 @@ from ipclusterz.core import registry as r
 from ipclusterz.core.balance import Balancer
 from ipclusterz.core.broker import Functions
 from ipclusterz.core.custody import Custody
-from ipclusterz.core.ledger import Ledger
+from ipclusterz.core.ledger import Ledger, task
 from ipclusterz.core.link import Link
 from ipclusterz.core.message import Channel, Op, Role, Status
 from ipclusterz.core.registry import Minted, Registry
@@ -771,7 +771,7 @@ class ClientNode:
             opt = m.Options(retries=retries, after=after)
         self.submitted[key] = retries
         self.balanced.add(key)
-        self.ledger.submit(key, int(Op.APPLY), fn, kind, None, opt, self)
+        self.ledger.enter((task(key, int(Op.APPLY), fn, kind, None, opt, self),))
         return key
 
     def submit_lasting(self, seconds: float) -> int:
