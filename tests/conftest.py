@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-pytest_plugins = ["tests.leftovers", "tests.lab.fixtures", "tests.lab.slurm"]
+pytest_plugins = ["tests.leftovers", "tests.turns", "tests.lab.fixtures", "tests.lab.slurm"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
