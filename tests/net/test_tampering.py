@@ -122,7 +122,12 @@ def test_a_door_refuses_counts_and_tells_once_in_a_while(
     assert bench.receive(socket) == doors.BROKEN
     for _ in range(20):
         bench.turn()
-    assert not socket.poll(0), "it is told once, and who never reads fills no memory"
+    heard = []
+    while socket.poll(0):
+        heard.append(socket.recv())
+    # An acknowledgement of what was right may have come meanwhile.
+    assert doors.BROKEN not in heard, "it is told once, and who never reads fills no memory"
+    assert len(heard) <= 1
 
 
 @pytest.mark.parametrize("how", ["dropped", "changed", "exchanged", "repeated"])
