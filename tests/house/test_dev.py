@@ -155,7 +155,7 @@ def test_missing_system_packages_are_named(
 @pytest.mark.parametrize(
     ("given", "runs"),
     [
-        ([], "-m pytest --numprocesses=2 --dist=loadfile"),
+        ([], "-m pytest --numprocesses=3 --dist=loadfile"),
         (["--long"], "-m pytest --long"),
         (["tests/core", "-k", "a or b", "-s"], "-m pytest tests/core -k a or b -s"),
     ],
