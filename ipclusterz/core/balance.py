@@ -22,11 +22,13 @@ from heapq import heappop, heappush
 from typing import Any
 
 import msgspec
+from msgspec import structs
 
 from ipclusterz.core import message as m
 from ipclusterz.core import policy
 from ipclusterz.core.broker import COUNTER, Agent, Broker, Task
 from ipclusterz.core.dependency import Dependencies, Ends, Verdict
+from ipclusterz.core.estate import Entry, Estate, Inheritance
 from ipclusterz.core.recorder import SMALL
 
 AHEAD = 0.050
@@ -86,6 +88,7 @@ class Balancer(Broker):
         self._verdicts: deque[Verdict] = deque()
         self._judging = False
         self._deadlines: list[tuple[float, int]] = []  # a heap of (time, key)
+        self.estate = Estate()
         self._in_bulk[m.Submit] = self._submits
         self._in_bulk[m.Result] = self._results
 
@@ -139,9 +142,12 @@ class Balancer(Broker):
         opt = message.opt
         if opt is not None:
             task.retries = opt.retries
-            if opt.timeout > 0:
-                heappush(self._deadlines, (now + opt.timeout, task.key))
+            self._set_deadline(task.key, opt, now)
         self._enter(task, now)
+
+    def _set_deadline(self, key: int, opt: m.Options, now: float) -> None:
+        if opt.timeout > 0:
+            heappush(self._deadlines, (now + opt.timeout, key))
 
     def _place(self, task: Task) -> None:
         if not task.free and self._depends(task):
@@ -227,6 +233,10 @@ class Balancer(Broker):
 
     def _concluded(self, key: int, status: int, engine: int) -> None:
         self._ends.note(key, not status, engine)
+        if self.estate.keys:
+            self.estate.end(key, not status, engine)
+            if self.estate.over:
+                self.functions.pinned.clear()
         if self._depending:
             self._verdicts.extend(self._depending.ended(key, not status, engine))
             self._judge()
@@ -347,22 +357,6 @@ class Balancer(Broker):
             self._give_some(engine, share)
             self._offer(engine)
 
-    def _next(self) -> Any:
-        """Take what waits longest out of the queue: a Task, or the message of one."""
-        tasks, queue = self.tasks, self._queue
-        self.queued -= 1
-        while True:
-            head = queue.popleft()
-            found = tasks.get(head.key)
-            if found is None:
-                continue
-            if type(found) is m.Submit:
-                if found is head:
-                    return found
-            elif found.queued and (found is head or found.work is head):
-                found.queued = False
-                return found
-
     def _give_some(self, engine: Engine, share: int) -> None:
         """Give the next tasks of the queue to an engine; flat, as :meth:`_submits` is."""
         agent, chosen = engine.agent, engine.id
@@ -382,6 +376,8 @@ class Balancer(Broker):
                 fn = work.fn
                 if not fn or fn in sent:
                     client = numbers.get(key >> m.COUNTER_BITS, b"")
+                    if not client:
+                        self.estate.hand(key)
                     tasks[key] = held[key] = Task(key, client, work, attempt, peer, chosen)
                     given += 1
                     tell(
@@ -419,6 +415,8 @@ class Balancer(Broker):
         work = task.work
         agent = engine.agent
         attempt = self._hand(task, agent, engine.id)
+        if not task.client:
+            self.estate.hand(task.key)
         engine.load += 1
         self.out[agent.peer].append(
             m.Assign(
@@ -539,10 +537,91 @@ class Balancer(Broker):
         self._last_loss = message.reason
         super()._down(peer, message, now)
 
+    # -- tasks whose client has left -------------------------------------------------------
+
+    def _client_gone(self, peer: bytes, number: int) -> None:
+        super()._client_gone(peer, number)
+        under_way = (*self.tasks, *self._limbo)
+        own = [key for key in under_way if key >> m.COUNTER_BITS == number]
+        self.estate.leave(number, self.uuids.get(number, ""), own)
+        self._risky.update(key for key in own if key in self._limbo)
+        for key in own:
+            task = self.tasks.get(key) or self._limbo[key]
+            if type(task) is Task:
+                task.client = b""
+
+    def write_down(self) -> None:
+        """Write a portion of what clients left into the estate; called before it is carried."""
+        for key in self.estate.portion():
+            task = self.tasks.get(key) or self._limbo.get(key)
+            if task is None:
+                continue
+            if type(task) is m.Submit:
+                task = Task(key, b"", task)
+            if task.work is None:
+                continue  # only a roll call told of it: an agent has it, and nobody the rest
+            work = task.work
+            if work.opt is not None:
+                work = structs.replace(work, opt=self._options_left(task))
+            handed = bool(task.agent) or key in self._risky
+            entry = Entry(work, task.retries, task.deaths, handed)
+            function = self.functions.get(work.fn) if work.fn else None
+            if function is not None:
+                self.functions.pinned[work.fn] = function
+            self.estate.enter(entry, function)
+
+    def _options_left(self, task: Task) -> m.Options:
+        """Return a task's options with what is known by now of the tasks it waits for."""
+        opt: m.Options = task.work.opt
+        if task.free:
+            engines = opt.engines if task.places is None else task.places
+            return structs.replace(opt, engines=engines, after=None, follow=None)
+        waits = [
+            structs.replace(depend, known=self._depending.known(task.key, depend))
+            if depend is not None
+            else None
+            for depend in (opt.after, opt.follow)
+        ]
+        return structs.replace(opt, after=waits[0], follow=waits[1])
+
+    def rewrite(self) -> None:
+        """Write everything that is left down anew, instead of what was written so far."""
+        self.estate.begin_anew()
+        while self.estate.coming:
+            self.write_down()
+
+    def inherit(self, left: Inheritance, now: float) -> None:
+        """Go on with what a scheduler before us wrote down; called before all else."""
+        for digest, data in left.codes.items():
+            function = self.functions.pinned[digest] = m.Function(digest, data)
+            self._function(b"", function, now)
+        for key, (success, engine) in left.ends.items():
+            self._ends.note(key, success, engine)
+        for key, entry in sorted(left.tasks.items()):
+            task = Task(key, b"", entry.work)
+            task.retries, task.deaths = entry.retries, entry.deaths
+            if entry.work.opt is not None:
+                self._set_deadline(key, entry.work.opt, now)
+            if entry.handed:
+                self._risky.add(key)
+            self._limbo[key] = task
+            if self.recorder is not None:
+                work, label = entry.work, entry.work.opt.label if entry.work.opt else ""
+                self.recorder.begun(key, work.op, work.fn, label, work.data, now)
+        self.estate.keys.update(left.tasks)
+        self.estate.names.update(left.names)
+        self.estate.codes.update(left.codes)
+
+    def _spend(self, task: Task) -> None:
+        super()._spend(task)
+        self.estate.spend(task.key, task.retries, task.deaths)
+
     # -- by the clock ----------------------------------------------------------------------
 
     def tick(self, now: float) -> None:
         super().tick(now)
+        if self.estate.coming:
+            self.write_down()
         self._judge_dry(now)
         if self._deadlines:
             self._judge_late(now)
@@ -568,12 +647,11 @@ class Balancer(Broker):
         if now - self._dry_since >= NO_ENGINE_AFTER:
             why = reason.partition(";")[1:]
             text = f"no engine for {NO_ENGINE_AFTER:.0f} s, this task never began{''.join(why)}"
-            while self.queued:
-                task = self._task(self._next().key)
-                assert task is not None, "what the queue gives is under way"
-                task.queued = False
-                failure = m.Failure("NoEnginesRegistered", text)
-                self._fail(task, m.Status.REFUSED, failure)
+            failure = m.Failure("NoEnginesRegistered", text)
+            for waits in list(self._queue):
+                task = self._task(waits.key)
+                if task is not None and task.queued and self._drop(task):
+                    self._fail(task, m.Status.REFUSED, failure)
 
     def _stuck(self) -> str:
         """Return why no task can progress, or ''."""

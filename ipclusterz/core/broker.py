@@ -37,6 +37,10 @@ Out = defaultdict[bytes, list[Any]]
 """What is to be said, by peer: in order to each; the order among peers does not matter."""
 
 
+Unwritten = tuple[bytes, int, m.Result | None]
+"""An agent, a task's key, and its result unless its client was told of it."""
+
+
 class Task(msgspec.Struct, eq=False, gc=False):
     """One task on its way; ``agent`` is set while an agent holds it.
 
@@ -76,12 +80,16 @@ class Agent:
 
 
 class Functions:
-    """Pickled functions by digest, bounded in bytes, least recently used out first."""
+    """Pickled functions by digest, bounded in bytes, least recently used out first.
+
+    What is ``pinned`` stays: nobody could be asked for it again.
+    """
 
     def __init__(self, limit: int = FUNCTION_BYTES) -> None:
         self._limit = limit
         self._bytes = 0
         self._kept: OrderedDict[bytes, m.Function] = OrderedDict()
+        self.pinned: dict[bytes, m.Function] = {}
 
     def add(self, function: m.Function) -> None:
         """Keep a function."""
@@ -96,22 +104,23 @@ class Functions:
 
     def own(self, digest: bytes) -> bytes:
         """Return the digest as it is kept here, which costs no more memory; '' if it is not."""
-        found = self._kept.get(digest)
+        found = self._kept.get(digest) or self.pinned.get(digest)
         return b"" if found is None else found.digest
 
     def get(self, digest: bytes) -> m.Function | None:
         """Return the function with this digest if it is still here."""
         found = self._kept.get(digest)
-        if found is not None:
-            self._kept.move_to_end(digest)
+        if found is None:
+            return self.pinned.get(digest)
+        self._kept.move_to_end(digest)
         return found
 
     def all(self) -> Iterable[m.Function]:
         """Return those that are kept."""
-        return self._kept.values()
+        return {**self.pinned, **self._kept}.values()
 
     def __contains__(self, digest: bytes) -> bool:
-        return digest in self._kept
+        return digest in self._kept or digest in self.pinned
 
     def __len__(self) -> int:
         return len(self._kept)
@@ -126,8 +135,10 @@ class Broker:
 
     def __init__(self, generation: int = 0) -> None:
         self.out: Out = defaultdict(list)
+        self.loads: list[tuple[bytes, m.Load]] = []  # pieces of payloads, and to whom
         self.clients: dict[bytes, int] = {}
         self.numbers: dict[int, bytes] = {}
+        self.uuids: dict[int, str] = {}  # of clients: what the task database calls them
         self.agents: dict[bytes, Agent] = {}
         self.engine_agent: dict[int, Agent] = {}
         self.tasks: dict[int, Task] = {}
@@ -144,6 +155,11 @@ class Broker:
         self._resumed: dict[bytes, int] = {}  # client -> counters up to here are re-sent
         # Tasks whose function is on its way, by function and by the client that was asked.
         self._lacking: dict[bytes, dict[bytes, list[Task]]] = {}
+        # Failures that came before the roll was complete: another try may be under way.
+        self._doubtful: list[tuple[bytes, m.Result]] = []
+        self._risky: set[int] = set()  # an agent that is gone may have run these
+        # Results whose client has left: their agents keep them until they are on the disk.
+        self.unwritten: list[Unwritten] = []
         self._roll: set[bytes] = set()  # agents that have not called yet
         self._recovering = generation > 0
         # Results that came after our restart before the hub had told which clients there are.
@@ -161,11 +177,17 @@ class Broker:
             m.NeedFunction: self._need_function,
             m.Fetch: self._pass_on,
             m.Chunk: self._pass_on,
+            m.Load: self._pass_on,
         }
         # Of these many come at once, and are looked at together.
         self._in_bulk: dict[type, Callable[[bytes, Iterable[Any], float], None]] = {
             m.Received: self._receipts,
         }
+
+    @property
+    def revived(self) -> bool:
+        """Whether there was a scheduler before this one."""
+        return self._generation > 0
 
     # -- what the shell calls --------------------------------------------------------------
 
@@ -191,11 +213,12 @@ class Broker:
 
     # -- what the hub says -----------------------------------------------------------------
 
-    def admit(self, peer: bytes, role: int, number: int) -> None:
+    def admit(self, peer: bytes, role: int, number: int, uuid: str = "") -> None:
         """Let a peer in."""
         if role == m.Role.CLIENT:
             self.clients[peer] = number
             self.numbers[number] = peer
+            self.uuids[number] = uuid
         elif peer not in self.agents:
             self.agents[peer] = Agent(peer)
             if self._recovering:
@@ -207,6 +230,7 @@ class Broker:
         if number is not None:
             del self.numbers[number]
             self._client_gone(peer, number)
+            del self.uuids[number]
         agent = self.agents.pop(peer, None)
         if agent is not None:
             for engine in list(agent.engines):
@@ -241,14 +265,14 @@ class Broker:
         """
         if self._generation:
             self._unknown = self._unknown or lost
-        self._roll = {a for a in agents if a in self.agents and not self.agents[a].called}
-        self._recovering = bool(self._roll)
-        if not self._recovering:
-            self._leave_limbo(now)
         early, self._early = self._early, None
         for peer, result in early or ():
             if peer in self.agents:
                 self._result(peer, result, now)
+        self._roll = {a for a in agents if a in self.agents and not self.agents[a].called}
+        self._recovering = bool(self._roll)
+        if not self._recovering:
+            self._leave_limbo(now)
         self.settle(now)
 
     def absent(self, peer: bytes, absent: bool, now: float) -> None:
@@ -318,7 +342,9 @@ class Broker:
                 known.client = task.client
                 known.retries = task.retries
             return
-        if self._generation and (key & COUNTER) <= self._resumed.get(task.client, -1):
+        if self._generation and (
+            (key & COUNTER) <= self._resumed.get(task.client, -1) or key in self._risky
+        ):
             if self._recovering:
                 self._limbo[key] = task
                 return
@@ -340,8 +366,9 @@ class Broker:
     def _lack(self, task: Task) -> None:
         """Keep a task until its client has sent its function."""
         fn, client = task.work.fn, task.client
-        if client not in self.clients:
-            del self.tasks[task.key]  # nobody has it any more
+        if client not in self.clients:  # nobody has it any more
+            failure = m.Failure("TaskLost", "its function is gone, and so is its client")
+            self._fail(task, m.Status.LOST, failure)
             return
         asked = self._lacking.setdefault(fn, {})
         if client not in asked:
@@ -478,7 +505,13 @@ class Broker:
                 del self.tasks[task.key]
                 self._concluded(task.key, int(m.Status.LOST), -1)
         done = [key for key in self._settling if m.client_of(key) == number]
-        self._let_go(done)
+        if self.recorder is None:
+            self._let_go(done)
+            return
+        for key in done:
+            keeper = self._settling.pop(key)
+            if keeper:
+                self.unwritten.append((keeper, key, None))
 
     # -- from agents -----------------------------------------------------------------------
 
@@ -520,8 +553,31 @@ class Broker:
             self._settling[key] = peer
             self.out[client].append(result)
         else:
-            self.out[peer].append(m.Received([key]))
+            self._leave(peer, result)
         self._concluded(key, status, result.engine)
+
+    def _leave(self, peer: bytes, result: m.Result) -> None:
+        """Nobody but the task database wants this result any more."""
+        if self.recorder is None:
+            self.out[peer].append(m.Received([result.key]))
+        else:
+            self.unwritten.append((peer, result.key, result))
+
+    def written(self, results: Iterable[Unwritten]) -> None:
+        """These of :attr:`unwritten` are on the disk: agents may forget them."""
+        keys: dict[bytes, list[int]] = {}
+        for peer, key, _ in results:
+            if peer in self.agents:
+                keys.setdefault(peer, []).append(key)
+        for peer, some in keys.items():
+            self.out[peer].append(m.Received(some))
+
+    def record_results(self, results: Iterable[Unwritten]) -> None:
+        """The hub that was told of these is gone: tell the next one."""
+        for peer, key, result in results:
+            if self.recorder is not None and result is not None:
+                self.recorder.ended(result, self._now)
+            self.unwritten.append((peer, key, result))
 
     def _orphan_result(self, peer: bytes, result: m.Result) -> None:
         """A result of a task unknown here: of the time before our restart, or a late copy."""
@@ -531,14 +587,37 @@ class Broker:
             if settling != peer:  # its client has had another's
                 self.out[peer].append(m.Received([key]))
             return
+        if self._recovering and result.status in _MAY_RETRY:
+            self._doubtful.append((peer, result))
+            return
         self._limbo.pop(key, None)
+        if self.recorder is not None:
+            self.recorder.ended(result, self._now)
         client = self.numbers.get(m.client_of(key))
         if client is None:
-            self.out[peer].append(m.Received([key]))
-            return
-        self._settling[key] = peer
-        self.out[client].append(result)
+            self._leave(peer, result)
+        else:
+            self._settling[key] = peer
+            self.out[client].append(result)
         self._concluded(key, result.status, result.engine)
+
+    def _judge_doubtful(self, now: float) -> None:
+        """No agent has another try of these under way but what is in ``tasks``."""
+        doubtful, self._doubtful = self._doubtful, []
+        for peer, result in doubtful:
+            if peer not in self.agents:
+                continue
+            key = result.key
+            task = self._limbo.get(key)
+            if key in self.tasks:
+                self.out[peer].append(m.Received([key]))
+            elif task is not None and task.retries > 0 and task.deaths < DEATHS:
+                self.out[peer].append(m.Received([key]))
+                self.tasks[key] = self._limbo.pop(key)
+                task.engine = result.engine
+                self._again(task)
+            else:
+                self._orphan_result(peer, result)
 
     def _returned(self, peer: bytes, message: m.Returned, now: float) -> None:
         back: list[Task] = []
@@ -644,15 +723,17 @@ class Broker:
 
     def _called(self, peer: bytes, now: float) -> None:
         self._roll.discard(peer)
-        if self._recovering and not self._roll:
+        if self._recovering and not self._roll and self._early is None:
             self._recovering = False
             self._leave_limbo(now)
 
     def _leave_limbo(self, now: float) -> None:
         """All agents have told what they hold: what is in limbo, nobody has."""
+        self._judge_doubtful(now)
         limbo, self._limbo = self._limbo, {}
         for task in limbo.values():
             self._enter(task, now)
+        self._risky.clear()
         cancels, self._cancels = self._cancels, []
         for peer, message in cancels:
             self._cancel(peer, message, now)
@@ -670,22 +751,30 @@ class Broker:
 
     def _pass_on(self, peer: bytes, message: Any, now: float) -> None:
         """Route a piece of a body, or the request for one, to the other end."""
-        key = message.key
+        key = message.chunk.key if isinstance(message, m.Load) else message.key
         if peer in self.clients:
             task = self._task(key)
             other = task.agent if task is not None else self._settling.get(key, b"")
             if other in self.agents:
-                self.out[other].append(message)
+                self._hand_on(other, message)
             elif isinstance(message, m.Fetch):
-                text = "whoever kept it is gone"
-                self.out[peer].append(m.Chunk(key, message.id, message.offset, b"", text))
+                self._nobody(peer, message, "whoever kept it is gone")
             return
         client = self.numbers.get(m.client_of(key))
         if client is not None:
-            self.out[client].append(message)
+            self._hand_on(client, message)
         elif isinstance(message, m.Fetch):
-            text = "the client that sent it is gone"
-            self.out[peer].append(m.Chunk(key, message.id, message.offset, b"", text))
+            self._nobody(peer, message, "the client that sent it is gone")
+
+    def _hand_on(self, peer: bytes, message: Any) -> None:
+        if isinstance(message, m.Load):
+            self.loads.append((peer, message))
+        else:
+            self.out[peer].append(message)
+
+    def _nobody(self, peer: bytes, fetch: m.Fetch, why: str) -> None:
+        answer = m.Chunk(fetch.key, fetch.id, fetch.offset, fetch.number, why)
+        self.out[peer].append(answer)
 
     # -- telling ---------------------------------------------------------------------------
 

@@ -127,6 +127,14 @@ class Dependencies:
                 verdicts.append(verdict)
         return verdicts
 
+    def known(self, key: int, depend: Depend) -> list[tuple[int, bool, int]]:
+        """Return how those tasks ended that a task waited for and that have ended."""
+        waiting = self._waiting.get(key)
+        ends = {} if waiting is None else waiting.ends
+        found = [(k, ends.get(k) or self._ends.get(k)) for k in depend.keys]
+        known = {k: (k, *end) for k, end in found if end is not None}
+        return list({**{told[0]: told for told in depend.known}, **known}.values())
+
     def drop(self, key: int) -> bool:
         """Forget a task that waits; False when it does not."""
         waiting = self._waiting.get(key)

@@ -247,7 +247,7 @@ class Ledger:
         return message
 
     def _other(self, channel: int, message: Any) -> None:
-        if isinstance(message, (m.Fetch, m.Chunk)):
+        if isinstance(message, (m.Fetch, m.Chunk, m.Load)):
             self.piece(channel, message)
             return
         if isinstance(message, m.NeedFunction):

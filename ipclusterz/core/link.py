@@ -7,19 +7,27 @@ when either side is a new incarnation; then the layers above tell each other wha
 A packet is 16 bytes of numbers (its own, and the last one received) and a msgpack array of
 messages.  Packet number 0 carries acknowledgements only and is never kept.
 
+A piece of a large payload (:class:`~ipclusterz.core.message.Load`) goes with a packet of its
+own, *beside* it: its data is sealed already, for whoever asked for it, and not touched here.
+It leaves after the messages that wait, which need not queue behind megabytes.
+
 This module knows neither sockets nor keys nor time.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from struct import Struct
 from typing import Any
 
 import msgspec
 
-from ipclusterz.core.message import UNDECODABLE
+from ipclusterz.core.message import UNDECODABLE, Chunk, Load
+
+Data = bytes | memoryview
+Packet = tuple[bytes, Data | None]
+"""What leaves: a packet and the data that goes beside it, if any."""
 
 _NUMBERS = Struct("<QQ")
 _HEAD = _NUMBERS.size
@@ -56,6 +64,7 @@ class Link:
         "_decode",
         "_kept",
         "_kept_bytes",
+        "_loads",
         "_next",
         "_owed",
         "_queue",
@@ -66,7 +75,8 @@ class Link:
     def __init__(self, accepts: Any) -> None:
         self._decode = msgspec.msgpack.Decoder(list[accepts]).decode
         self._queue: list[Any] = []
-        self._kept: deque[tuple[int, bytes]] = deque()
+        self._loads: deque[Load] = deque()
+        self._kept: deque[tuple[int, bytes, Data | None]] = deque()
         self._kept_bytes = 0
         self._next = 1
         self._owed = 0  # packets received since we last said so
@@ -83,18 +93,31 @@ class Link:
         """Queue several messages."""
         self._queue.extend(messages)
 
+    def load(self, load: Load) -> None:
+        """Queue a piece of a payload."""
+        self._loads.append(load)
+
     @property
     def waiting(self) -> int:
-        """How many messages have not left yet."""
-        return len(self._queue)
+        """How many messages and pieces have not left yet."""
+        return len(self._queue) + len(self._loads)
 
     @property
     def unacknowledged(self) -> int:
         """Bytes that left and were not acknowledged."""
         return self._kept_bytes
 
+    def leaving(self) -> Iterator[Packet]:
+        """Yield what may leave now: messages, then pieces, one by one."""
+        for packet in self.take():
+            yield packet, None
+        loads = self._loads
+        while loads and self._kept_bytes < WINDOW:
+            load = loads.popleft()
+            yield self._close(_encode([load.chunk]), load.data), load.data
+
     def take(self) -> list[bytes]:
-        """Return the packets that may leave now."""
+        """Return the packets of messages that may leave now."""
         queue = self._queue
         if not queue:
             return []
@@ -136,10 +159,10 @@ class Link:
                 return index + 1
         return stop
 
-    def _close(self, payload: bytes) -> bytes:
+    def _close(self, payload: bytes, data: Data | None = None) -> bytes:
         packet = _NUMBERS.pack(self._next, self.received) + payload
-        self._kept.append((self._next, packet))
-        self._kept_bytes += len(packet)
+        self._kept.append((self._next, packet, data))
+        self._kept_bytes += len(packet) if data is None else len(packet) + len(data)
         self._next += 1
         self._owed = 0
         return packet
@@ -153,11 +176,12 @@ class Link:
 
     # -- receiving -------------------------------------------------------------------------
 
-    def feed(self, packet: bytes) -> list[Any]:
+    def feed(self, packet: bytes, data: Data | None = None) -> list[Any]:
         """Take a packet in and return its new messages; a packet seen before has none.
 
-        Raises :class:`LinkError` for a gap, an impossible acknowledgement, or messages that
-        do not belong here.
+        With ``data`` beside it, it tells of that alone, and a Load is returned.  Raises
+        :class:`LinkError` for a gap, an impossible acknowledgement, or messages that do not
+        belong here.
         """
         if len(packet) < _HEAD:
             raise LinkError(f"a packet of {len(packet)} bytes")
@@ -171,6 +195,10 @@ class Link:
             messages: list[Any] = self._decode(memoryview(packet)[_HEAD:])
         except UNDECODABLE as error:
             raise LinkError(f"a message that does not belong here: {error}") from None
+        if data is not None:
+            if len(messages) != 1 or type(messages[0]) is not Chunk:
+                raise LinkError("data that its packet does not tell of")
+            messages = [Load(messages[0], data)]
         self.received = number
         self._owed += 1
         return messages
@@ -180,16 +208,20 @@ class Link:
             raise LinkError(f"acknowledged packet {number}, sent only {self._next - 1}")
         kept = self._kept
         while kept and kept[0][0] <= number:
-            self._kept_bytes -= len(kept.popleft()[1])
+            _, packet, data = kept.popleft()
+            self._kept_bytes -= len(packet) if data is None else len(packet) + len(data)
 
     # -- a new connection ------------------------------------------------------------------
 
-    def resume(self, received: int) -> list[bytes]:
-        """Return the packets to send again when the other side has ``received`` so many."""
+    def resume(self, received: int) -> list[Packet]:
+        """Return what is to be sent again when the other side has ``received`` so many."""
         self._acknowledged(received)
         head = self.received
         self._owed = 0
-        return [_NUMBERS.pack(number, head) + packet[_HEAD:] for number, packet in self._kept]
+        return [
+            (_NUMBERS.pack(number, head) + packet[_HEAD:], data)
+            for number, packet, data in self._kept
+        ]
 
     def reset(self, unsent: bool = False) -> None:
         """Forget both directions: the other side is a new incarnation and starts at 1.
@@ -198,6 +230,7 @@ class Link:
         """
         if not unsent:
             self._queue = []
+        self._loads.clear()
         self._kept.clear()
         self._kept_bytes = 0
         self._next = 1

@@ -15,8 +15,7 @@ from typing import Union
 import msgspec
 
 from ipclusterz.core import message as m
-
-_LENGTH = 4
+from ipclusterz.core.records import framed, unframed
 
 
 class Came(msgspec.Struct, tag="came"):
@@ -99,21 +98,15 @@ class Membership:
 
 def written(record: Record) -> bytes:
     """Return a record as it is appended to a file."""
-    data = _encode(record)
-    return len(data).to_bytes(_LENGTH, "little") + data
+    return framed(_encode(record))
 
 
 def read(data: bytes) -> Membership:
     """Return what a file amounts to; what follows a damaged record is left out."""
     found = Membership()
-    at = 0
-    while at + _LENGTH <= len(data):
-        begin = at + _LENGTH
-        at = begin + int.from_bytes(data[at:begin], "little")
-        if at > len(data):
-            break
+    for record in unframed(data):
         try:
-            found.note(_decode(data[begin:at]))
+            found.note(_decode(record))
         except m.UNDECODABLE:
             break
     return found

@@ -27,7 +27,11 @@ INLINE = 64 * 1024
 """Payloads up to this many bytes ride in batches; larger ones become a :class:`Body`."""
 
 CHUNK = 1024 * 1024
-"""The largest piece of a body that travels at once, in bytes: others wait behind it."""
+"""The most of a long answer that travels at once, in bytes."""
+
+PIECE = 2 * 1024 * 1024
+"""The same of a body: others wait behind it, and each piece costs a tenth of a millisecond
+wherever it passes, whatever its size."""
 
 COUNTER_BITS = 40
 
@@ -363,23 +367,39 @@ class Fetch(Message, tag=24):
     """Asks the owner of a task's or a result's body for a piece of its file.
 
     ``key`` tells schedulers whom to ask: the client that made the task, or the agent that
-    keeps its result.
+    keeps its result.  The owner seals the piece with ``secret``, 32 random bytes of this
+    transfer only, and ``number``, never used twice in it.
     """
 
     key: int
     id: bytes
     offset: int
     size: int
+    number: int
+    secret: bytes
 
 
 class Chunk(Message, tag=25):
-    """The piece asked for, or the ``problem`` with it."""
+    """Tells of the piece that comes beside it (:class:`Load`), or the ``problem`` with it."""
 
     key: int
     id: bytes
     offset: int
-    data: bytes
+    number: int
     problem: str = ""
+
+
+class Load:
+    """A piece of a body: what tells of it, and its ``data``, sealed for whoever asked.
+
+    Nobody on the way opens or copies the data; it is never part of a message.
+    """
+
+    __slots__ = ("chunk", "data")
+
+    def __init__(self, chunk: Chunk, data: bytes | memoryview) -> None:
+        self.chunk = chunk
+        self.data = data
 
 
 # -- registration --------------------------------------------------------------------------
@@ -549,7 +569,7 @@ class Hello(Message, tag=60):
 
     ``top_number`` and ``top_engine`` are the highest client number and engine id it ever
     heard of, which must not be given out again.  ``lost`` is why an agent went last, and how
-    many seconds ago.
+    many seconds ago.  ``left`` are clients that have left it work: number and uuid.
     """
 
     channel: int
@@ -559,6 +579,7 @@ class Hello(Message, tag=60):
     top_number: int = 0
     top_engine: int = -1
     lost: tuple[float, str] | None = None
+    left: list[tuple[int, str]] = []
 
 
 class Admit(Message, tag=61):
@@ -571,6 +592,7 @@ class Admit(Message, tag=61):
     session: bytes
     password: bytes
     label: str
+    uuid: str = ""
 
 
 class Expel(Message, tag=62):
@@ -672,11 +694,19 @@ class Shipment(Message, tag=68):
     """Announces encoded :class:`Records`, which follow in a frame of their own.
 
     The hub keeps them as they are: to take each task out of them can wait until somebody
-    asks, or nothing else is to be done.
+    asks, or nothing else is to be done.  It says when they are written if there is a ``serial``
+    number.
     """
 
     count: int
     size: int
+    serial: int = 0
+
+
+class Written(Message, tag=70):
+    """What was shipped up to this serial number is on the disk, as far as it can be."""
+
+    serial: int
 
 
 class Ship(Message, tag=69):
@@ -790,7 +820,7 @@ ToAgentWork = Union[Assign, Fan, Function, Recall, Withdraw, Received, Fetch, Ch
 FromRegistration = Union[Register, EnginesUp, EngineDown, Allocate, Goodbye, Draining]
 ToRegistration = Union[Registered, Refused, Allocated, Shutdown]
 FromScheduler = Union[Hello, Ack, Tally, Shipment]
-ToScheduler = Union[Admit, Expel, Join, Roster, Absent, Ship]
+ToScheduler = Union[Admit, Expel, Join, Roster, Absent, Ship, Written]
 FromAgentStream = Stream
 ToPeerHeartbeat = Union[Beat, Rekey, Shutdown]
 

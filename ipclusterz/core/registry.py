@@ -260,7 +260,7 @@ class Registry:
             if role == Role.CLIENT:
                 number = self._next_number
                 self._next_number += 1
-            peer = self._add(_admit(minted, role, number, message.host), now)
+            peer = self._add(_admit(minted, role, number, message), now)
         peer.connection = connection
         peer.host, peer.boot, peer.pid = message.host, message.boot, message.pid
         peer.uuid, peer.job, peer.world = message.uuid, message.job, message.world
@@ -688,8 +688,9 @@ class Registry:
         self.tallies[message.channel] = message
 
 
-def _admit(minted: Minted, role: int, number: int, label: str) -> m.Admit:
-    return m.Admit(0, minted.peer, role, number, minted.session, minted.password, label)
+def _admit(minted: Minted, role: int, number: int, message: m.Register) -> m.Admit:
+    keys = (minted.session, minted.password)
+    return m.Admit(0, minted.peer, role, number, *keys, message.host, message.uuid)
 
 
 def _came(peer: Peer) -> Came:
@@ -705,4 +706,5 @@ def _at(admit: m.Admit, rev: int) -> m.Admit:
         admit.session,
         admit.password,
         admit.label,
+        admit.uuid,
     )

@@ -120,7 +120,7 @@ class StreamRelay:
         self.numbers: dict[int, bytes] = {}
         self.recorder: Recorder | None = None
 
-    def admit(self, peer: bytes, role: int, number: int) -> None:
+    def admit(self, peer: bytes, role: int, number: int, uuid: str = "") -> None:
         """Let a peer in."""
         if role == m.Role.CLIENT:
             self.clients[peer] = number

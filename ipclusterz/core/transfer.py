@@ -2,15 +2,25 @@
 
 Because the receiver asks, what is on its way is bounded by :data:`WINDOW` for each body,
 whoever owns it, and nothing in between has to keep anything.  What was asked for on a link
-that was renewed is asked for again.
+that was renewed is asked for again, and so is a piece that was changed on the way.
+
+Each request has a number of its own: the owner seals the piece with it, so it must never be
+the same for two answers.
 """
 
 from __future__ import annotations
 
 from ipclusterz.core import message as m
 
-WINDOW = 8
+WINDOW = 6
 """Pieces of one body that may be on their way."""
+
+AT_ONCE = 2
+"""Places that must be free before more is asked for: a request costs as much as its piece's
+way through a scheduler, and those in one packet little more than one."""
+
+PATIENCE = 8
+"""Pieces of one body that may be changed on the way before it is given up."""
 
 ALIGN = 64
 
@@ -21,16 +31,32 @@ def image_size(sizes: list[int]) -> int:
 
 
 class Transfer:
-    """One body on its way to us; ``total`` is the size of its file in bytes."""
+    """One body on its way to us; ``total`` is the size of its file in bytes.
 
-    __slots__ = ("_asked", "_left", "_next", "id", "key", "total")
+    ``secret`` is 32 random bytes of this transfer only.
+    """
 
-    def __init__(self, key: int, id: bytes, total: int) -> None:
+    __slots__ = (
+        "_asked",
+        "_left",
+        "_next",
+        "_number",
+        "_spoilt",
+        "id",
+        "key",
+        "secret",
+        "total",
+    )
+
+    def __init__(self, key: int, id: bytes, total: int, secret: bytes) -> None:
         self.key = key
         self.id = id
         self.total = total
+        self.secret = secret
+        self._spoilt = 0
         self._next = 0
-        self._asked: dict[int, int] = {}  # offset -> size, of pieces on their way
+        self._number = 0
+        self._asked: dict[int, tuple[int, int]] = {}  # offset -> size, number; on their way
         self._left = total
 
     @property
@@ -39,23 +65,37 @@ class Transfer:
         return self._left == 0
 
     def wanted(self) -> list[m.Fetch]:
-        """Return the requests that may be sent now."""
+        """Return the requests that are to be sent now."""
         requests: list[m.Fetch] = []
+        if len(self._asked) > WINDOW - AT_ONCE:
+            return requests
         while self._next < self.total and len(self._asked) < WINDOW:
-            size = min(m.CHUNK, self.total - self._next)
-            self._asked[self._next] = size
-            requests.append(m.Fetch(self.key, self.id, self._next, size))
+            size = min(m.PIECE, self.total - self._next)
+            requests.append(self._ask(self._next, size))
             self._next += size
         return requests
 
-    def came(self, offset: int, size: int) -> bool:
-        """Note a piece; False when it was not asked for (or is of another size)."""
-        if self._asked.get(offset) != size:
-            return False
-        del self._asked[offset]
-        self._left -= size
-        return True
+    def _ask(self, offset: int, size: int) -> m.Fetch:
+        self._number += 1
+        self._asked[offset] = size, self._number
+        return m.Fetch(self.key, self.id, offset, size, self._number, self.secret)
+
+    def awaited(self, chunk: m.Chunk) -> int:
+        """Return the size of a piece that was asked for; 0 when it was not, or is here."""
+        size, number = self._asked.get(chunk.offset, (0, 0))
+        return size if number == chunk.number else 0
+
+    def came(self, chunk: m.Chunk) -> None:
+        """Note that a piece that is awaited is here."""
+        self._left -= self._asked.pop(chunk.offset)[0]
+
+    def spoil(self, chunk: m.Chunk) -> m.Fetch | None:
+        """A piece did not open: return another request, None when there were too many."""
+        self._spoilt += 1
+        if self._spoilt > PATIENCE:
+            return None
+        return self._ask(chunk.offset, self._asked[chunk.offset][0])
 
     def again(self) -> list[m.Fetch]:
-        """Return the requests that a renewed link has lost."""
-        return [m.Fetch(self.key, self.id, o, size) for o, size in self._asked.items()]
+        """Return requests for what a renewed link has lost."""
+        return [self._ask(offset, size) for offset, (size, _) in list(self._asked.items())]

@@ -314,7 +314,11 @@ class Agent:
         self._carrier.renewed(channel)
 
     def _send(self, channel: int, message: Any) -> None:
-        self._dials[channel].link.put(message)  # type: ignore[index]
+        dial = self._dials[channel]  # type: ignore[index]
+        if isinstance(message, m.Load):
+            dial.load(message)
+        else:
+            dial.send(message)
 
     def _brought(self, id: bytes, body: m.Body | None, problem: str) -> None:
         self.custody.fetched(id, body, problem, monotonic())

@@ -110,7 +110,7 @@ class Connection:
         self._lost_since = -1.0
         self._pid = os.getpid()
         self._payloads = Payloads(
-            lambda channel, message: self.ledger.out[channel].append(message),
+            self._send_piece,
             lambda channel, result: self.ledger.deliver(channel, result),
         )
         self.facts: dict[str, Any] = {}
@@ -467,6 +467,14 @@ class Connection:
                 self._fail_all(self.lost)
             return
         self._driver.leave()
+
+    def _send_piece(self, channel: int, message: Any) -> None:
+        """Send a piece of a payload, or ask for one."""
+        dial = self._dials[channel]  # type: ignore[index]
+        if isinstance(message, m.Load):
+            dial.load(message)
+        else:
+            dial.send(message)
 
     def _flush(self) -> None:
         """Move what callers left and what the ledger says onto the links."""

@@ -96,6 +96,8 @@ class Supervisor:
         # After one that was killed, schedulers are as if started again, and their attempts
         # must not be taken for those of the time before.
         self._journal = journal.path_of(config.key_file)
+        # What the task scheduler must find again when it alone is started again, as well.
+        self._estate = journal.estate_of(config.key_file, self.runtime)
         self._era = 1 + secrets.randbits(30) if journal.is_there(self._journal) else 0
         self._beats = Beats(PARTS, config.hang_limit)
         self._hangs = Watch(self._beats, config.hang_limit)
@@ -196,8 +198,15 @@ class Supervisor:
         seed = int.from_bytes(os.urandom(4), "big")
         era = self._era + generation
         core = scheduler.make_core(channel, era, config.scheme, config.hwm, seed)
-        record = bool(config.db)
-        relay = scheduler.Scheduler(self.listening, channel, core, generation, log, record)
+        relay = scheduler.Scheduler(
+            self.listening,
+            channel,
+            core,
+            generation,
+            log,
+            record=bool(config.db),
+            estate=self._estate,
+        )
         self._beat(part, relay.loop)
         os.write(ready, b"1")
         os.close(ready)
@@ -449,6 +458,7 @@ class Supervisor:
                     files.remove(path)
         if self._wrote_files and self._journal:
             files.remove(self._journal)  # everybody was told that this is the end
+        files.remove(self._estate)
         if self._made_runtime:
             shutil.rmtree(self.runtime, ignore_errors=True)
         else:

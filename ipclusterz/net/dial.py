@@ -15,10 +15,10 @@ from typing import Any
 import msgspec
 import zmq
 
-from ipclusterz.core.link import Link, LinkError
-from ipclusterz.core.message import UNDECODABLE, Channel
+from ipclusterz.core.link import Data, Link, LinkError, Packet
+from ipclusterz.core.message import UNDECODABLE, Channel, Load
 from ipclusterz.net import sockets
-from ipclusterz.net.door import ACK_SECONDS, DATA, HELLO, WELCOME, Greeting, Welcome
+from ipclusterz.net.door import ACK_SECONDS, DATA, HELLO, LOADED, WELCOME, Greeting, Welcome
 from ipclusterz.net.loop import Loop, Timer, ZSocket
 from ipclusterz.net.seal import (
     GREETING,
@@ -262,8 +262,11 @@ class Dial:
 
     # -- receiving -------------------------------------------------------------------------
 
-    def _frames(self, wire: Wire, frames: list[bytes]) -> None:
-        if wire is not self._wire or len(frames) != 1 or not frames[0]:
+    def _frames(self, wire: Wire, frames: list[Any]) -> None:
+        if wire is not self._wire or not frames[0]:
+            return
+        if len(frames) == 2 and self._opener is not None:  # LOADED
+            self._data(*frames)
             return
         frame = frames[0]
         kind = frame[0]
@@ -296,7 +299,7 @@ class Dial:
 
     def _arrive(self, welcome: Welcome) -> None:
         """The channel is up: go on where the link was, or begin a new one."""
-        again: list[bytes] = []
+        again: list[Packet] = []
         renewed = not welcome.resumed
         if welcome.resumed:
             try:
@@ -317,16 +320,18 @@ class Dial:
         self._pause = FIRST_PAUSE
         # The first sealed frame confirms the connection even when there is nothing to say.
         self._transmit(b"\0" * 8 + self.link.received.to_bytes(8, "little"))
-        for packet in again:
-            self._transmit(packet)
+        for packet, data in again:
+            self._transmit(packet, data)
         if renewed and self._on_renewed is not None:
             self._on_renewed()
         self._on_state("")
 
-    def _data(self, frame: bytes) -> None:
+    def _data(self, frame: bytes, data: Data | None = None) -> None:
         assert self._opener is not None
         try:
-            messages = self.link.feed(self._opener.open(memoryview(frame)[1:], DATA))
+            kind = DATA if data is None else LOADED
+            packet = self._opener.open(memoryview(frame)[1:], kind)
+            messages = self.link.feed(packet, data)
         except (SealError, LinkError) as error:
             self._failed(str(error))
             return
@@ -352,18 +357,28 @@ class Dial:
         """Queue a message; it leaves at the end of this turn, or when the channel is up."""
         self.link.put(message)
 
+    def load(self, load: Load) -> None:
+        """Send a piece of a payload, at once: it is in the processor's cache now."""
+        self.link.load(load)
+        self.flush()
+
     def flush(self) -> None:
         """Send what is queued, if the channel is up."""
         if self.up and self.link.waiting:
-            for packet in self.link.take():
-                self._transmit(packet)
+            for packet, data in self.link.leaving():
+                self._transmit(packet, data)
+                if not self.up:
+                    break
 
-    def _transmit(self, packet: bytes) -> None:
+    def _transmit(self, packet: bytes, data: Data | None = None) -> None:
         wire, sealer = self._wire, self._sealer
         if wire is None or sealer is None:
             return
         try:
-            wire.socket.send_one(DATA + sealer.seal(packet, DATA))
+            if data is None:
+                wire.socket.send_one(DATA + sealer.seal(packet, DATA))
+            else:
+                wire.socket.send([LOADED + sealer.seal(packet, LOADED), data])
         except zmq.ZMQError as error:
             self._failed(str(error))
 

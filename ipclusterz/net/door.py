@@ -7,6 +7,7 @@
      | <-- W nonce sealed(Welcome) -------  |
      | -- D sealed packet -------------->   |   only now does this connection replace the old
      | <-- D sealed packet --------------   |
+     | <-> L sealed packet, sealed piece -> |   of a large payload, which is not opened here
      | <-- U ----------------------------   |   no such peer (any more); register again
      | <-- B ----------------------------   |   broken on the way: connect again and go on
 
@@ -26,10 +27,10 @@ from typing import Any
 import msgspec
 import zmq
 
-from ipclusterz.core.link import GapError, Link, LinkError
-from ipclusterz.core.message import UNDECODABLE
+from ipclusterz.core.link import Data, GapError, Link, LinkError
+from ipclusterz.core.message import UNDECODABLE, Load
 from ipclusterz.net import memory
-from ipclusterz.net.loop import Loop, ZSocket
+from ipclusterz.net.loop import BESIDE, Loop, ZSocket
 from ipclusterz.net.seal import (
     GREETING,
     NONCE_BYTES,
@@ -44,11 +45,9 @@ from ipclusterz.net.seal import (
 HELLO = b"H"
 WELCOME = b"W"
 DATA = b"D"
+LOADED = BESIDE
 UNKNOWN = b"U"
 BROKEN = b"B"
-
-LARGE = 256 * 1024
-"""A frame of more bytes is a piece of a large payload, and others will follow."""
 
 MAX_GREETING = 512
 ACK_SECONDS = 0.25
@@ -190,9 +189,19 @@ class Door:
         member = self.members.get(peer)
         if member is not None:
             member.link.extend(messages)
-            if not member.dirty:
-                member.dirty = True
-                self._dirty.append(member)
+            self._soil(member)
+
+    def load(self, peer: bytes, load: Load) -> None:
+        """Queue a piece of a payload; it leaves after what else is queued."""
+        member = self.members.get(peer)
+        if member is not None:
+            member.link.load(load)
+            self._soil(member)
+
+    def _soil(self, member: Member) -> None:
+        if not member.dirty:
+            member.dirty = True
+            self._dirty.append(member)
 
     def flush(self) -> None:
         """Send what is queued."""
@@ -203,15 +212,21 @@ class Door:
             member.dirty = False
             connection = member.connection
             if connection is not None:
-                for packet in member.link.take():
-                    if not self._transmit(connection, packet):
+                for packet, data in member.link.leaving():
+                    if not self._transmit(connection, packet, data):
                         break
 
-    def _transmit(self, connection: Connection, packet: bytes) -> bool:
-        frame = DATA + connection.sealer.seal(packet, DATA)
-        return self._send([connection.id, frame], connection)
+    def _transmit(
+        self, connection: Connection, packet: bytes, data: Data | None = None
+    ) -> bool:
+        frames: list[Data] = [connection.id]
+        if data is None:
+            frames.append(DATA + connection.sealer.seal(packet, DATA))
+        else:
+            frames += [LOADED + connection.sealer.seal(packet, LOADED), data]
+        return self._send(frames, connection)
 
-    def _send(self, frames: list[bytes], connection: Connection | None = None) -> bool:
+    def _send(self, frames: list[Data], connection: Connection | None = None) -> bool:
         try:
             self._socket.send(frames)
         except zmq.ZMQError:
@@ -229,7 +244,11 @@ class Door:
 
     # -- receiving -------------------------------------------------------------------------
 
-    def _frames(self, frames: list[bytes]) -> None:
+    def _frames(self, frames: list[Any]) -> None:
+        if len(frames) == 3 and frames[1][:1] == LOADED:
+            memory.keep()
+            self._data(*frames)
+            return
         if len(frames) != 2 or not frames[1]:
             self._reject("a message of wrong shape")
             return
@@ -241,7 +260,7 @@ class Door:
         else:
             self._reject("a frame of no known kind")
 
-    def _data(self, sender: bytes, frame: bytes) -> None:
+    def _data(self, sender: bytes, frame: bytes, data: Data | None = None) -> None:
         connection = self._connections.get(sender) or self._pending.get(sender)
         if connection is None:
             # It was sent away, or forgotten: let it greet again, or register.
@@ -249,14 +268,13 @@ class Door:
             if sender not in self._former:
                 self._reject("a frame before the greeting")
             return
-        if len(frame) > LARGE:
-            memory.keep()
         try:
-            packet = connection.opener.open(memoryview(frame)[1:], DATA)
+            kind = DATA if data is None else LOADED
+            packet = connection.opener.open(memoryview(frame)[1:], kind)
             if not connection.confirmed:
                 self._confirm(connection)
             member = connection.member
-            messages = member.link.feed(packet)
+            messages = member.link.feed(packet, data)
         except (SealError, LinkError) as error:
             self._reject(str(error))
             if connection.confirmed and isinstance(error, (SealError, GapError)):
@@ -274,9 +292,7 @@ class Door:
                 self._ack_due = True
                 self._loop.after(ACK_SECONDS, self._acknowledge)
         elif not member.dirty and member.link.waiting:
-            # An acknowledgement may have opened the window.
-            member.dirty = True
-            self._dirty.append(member)
+            self._soil(member)  # an acknowledgement may have opened the window
 
     def _tell(self, sender: bytes, what: bytes) -> None:
         """Tell a connection to go, once: who sends and never reads fills no memory."""
@@ -358,12 +374,11 @@ class Door:
                 link.reset()
             if self._on_renewed is not None:
                 self._on_renewed(member.id)
-        for packet in link.resume(connection.peer_received):
-            if not self._transmit(connection, packet):
+        for packet, data in link.resume(connection.peer_received):
+            if not self._transmit(connection, packet, data):
                 return
-        if link.waiting and not member.dirty:
-            member.dirty = True
-            self._dirty.append(member)
+        if link.waiting:
+            self._soil(member)
 
     def _reject(self, what: str) -> None:
         """Count what does not belong here; tell of it at powers of two only."""

@@ -81,6 +81,10 @@ class History:
         if self._waiting:
             self._tell_waiting(_decode(records))
 
+    def when_written(self, act: Callable[[], None]) -> None:
+        """Call ``act`` when what was noted so far is on the disk, or cannot be written."""
+        self._do(lambda: self._store.when_written(lambda value, error: act()))
+
     def ask(self, what: str, arg: Any, done: Done) -> None:
         """Answer one of :data:`ASKED` by calling ``done(value, error)``."""
         self._do(lambda: self._ask(what, arg, done))

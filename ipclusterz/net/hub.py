@@ -486,6 +486,9 @@ class Hub:
             return
         if isinstance(message, m.Hello):
             self.registry.scheduler(message, monotonic())
+            if self.history is not None:
+                for number, uuid in message.left:
+                    self.history.client(number, uuid)
             for peer in self.registry.peers.values():
                 self._local(peer.admit)
             if self._remembering and self.registry.complete:
@@ -497,6 +500,10 @@ class Hub:
         elif isinstance(message, m.Shipment):
             if self.history is not None:
                 self.history.note(frames[-1], message.count, message.size)
+                if message.serial:
+                    written = m.Written(message.serial)
+                    channel = frames[0][0] - 1
+                    self.history.when_written(lambda: self._tell(channel, written))
         else:
             self.registry.tally(message)
 

@@ -25,6 +25,13 @@ def path_of(key_file: str) -> str:
     return key_file.removesuffix(".key") + ".members" if key_file else ""
 
 
+def estate_of(key_file: str, runtime: str) -> str:
+    """Return the path of what the task scheduler notes; with ``-r`` it outlives us."""
+    if not key_file:
+        return os.path.join(runtime, "left")
+    return key_file.removesuffix(".key") + ".left"
+
+
 def is_there(path: str) -> bool:
     """Tell whether a controller ended without removing its journal."""
     return bool(path) and os.path.exists(path)

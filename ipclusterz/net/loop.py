@@ -29,9 +29,14 @@ _POLLIN = int(zmq.POLLIN)
 _EVENTS = zmq.EVENTS
 _NOBLOCK = int(zmq.NOBLOCK)
 _MORE = int(zmq.NOBLOCK | zmq.SNDMORE)
+_RCVMORE = zmq.RCVMORE
 
 TURN = 64
 """Messages read from one socket before others have their turn."""
+
+BESIDE = b"L"
+"""First byte of a frame (for a load) beside which another one comes: megabytes, which are
+handed out as a view of ZeroMQ's own memory; to copy them took longer than to encrypt them."""
 
 monotonic = time.monotonic
 
@@ -64,8 +69,14 @@ class ZSocket:
         self._loop.hot.append(self)
 
     def send(self, frames: list[Any]) -> None:
-        """Send without waiting; raises zmq.Again (full) or zmq.ZMQError (no such peer)."""
+        """Send without waiting; raises zmq.Again (full) or zmq.ZMQError (no such peer).
+
+        A view of a frame that was received leaves without being copied.
+        """
         send = self.socket.send
+        last = frames[-1]
+        if type(last) is memoryview and isinstance(last.obj, zmq.Frame):
+            frames = [*frames[:-1], last.obj]
         for frame in frames[:-1]:
             send(frame, _MORE)
         send(frames[-1], _NOBLOCK)
@@ -84,13 +95,34 @@ class ZSocket:
             if self.closed or not socket.getsockopt(_EVENTS) & _POLLIN:  # type: ignore[operator]
                 return False
             try:
-                if single:
-                    self.on_frames([socket.recv(_NOBLOCK)])
-                else:
-                    self.on_frames(socket.recv_multipart(_NOBLOCK, self.copy))
+                frames = [socket.recv(_NOBLOCK)] if single else self._several()
+                if single and frames[0][:1] == BESIDE:
+                    frames += self._beside()
+                self.on_frames(frames)
             except zmq.Again:
                 return False
+            if type(frames[-1]) is memoryview:
+                return True  # it is to leave while it is in the processor's cache
         return True
+
+    def _several(self) -> list[Any]:
+        """Read a message of several frames."""
+        if not self.copy:
+            return self.socket.recv_multipart(_NOBLOCK, False)
+        socket = self.socket
+        frames: list[Any] = [socket.recv(_NOBLOCK)]
+        while socket.getsockopt(_RCVMORE):
+            if len(frames) > 1 and frames[-1][:1] == BESIDE:
+                frames.append(socket.recv(_NOBLOCK, False).buffer)
+            else:
+                frames.append(socket.recv(_NOBLOCK))
+        return frames
+
+    def _beside(self) -> list[Any]:
+        """Read what comes beside a frame; nothing where the peer breaks the rule."""
+        if not self.socket.getsockopt(_RCVMORE):
+            return []
+        return [self.socket.recv(_NOBLOCK, False).buffer]
 
     def close(self, linger: int = 0) -> None:
         """Close the socket; unsent messages are kept for ``linger`` milliseconds."""

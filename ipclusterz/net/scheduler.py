@@ -16,11 +16,13 @@ import zmq
 
 from ipclusterz.core import message as m
 from ipclusterz.core.balance import Balancer
+from ipclusterz.core.broker import Unwritten
 from ipclusterz.core.message import Channel, Role
 from ipclusterz.core.recorder import Recorder
 from ipclusterz.core.relay import Relay, StreamRelay
 from ipclusterz.net import sockets
 from ipclusterz.net.door import Door
+from ipclusterz.net.estate import EstateFile
 from ipclusterz.net.gate import Gate
 from ipclusterz.net.listening import Listening
 from ipclusterz.net.loop import Loop, ZSocket, monotonic, serve
@@ -69,6 +71,7 @@ class Scheduler:
         generation: int,
         log: logging.Logger,
         record: bool = False,
+        estate: str = "",
     ) -> None:
         self.loop = loop = Loop()
         self.log = log
@@ -82,12 +85,18 @@ class Scheduler:
         self._tallying = False
         self._changed = False  # since the last tally was asked for
         self._shipping = False
+        self._serial = 0  # of the last shipment that has results whose client has left
+        self._unwritten: dict[int, list[Unwritten]] = {}  # these, by serial
         self._top_number = 0
         self._top_engine = -1
         self.recorder: Recorder | None = None
         if record:
             self.recorder = Recorder(int(channel), time.time() - monotonic())
             core.recorder = self.recorder
+        self._estate: EstateFile | None = None
+        if estate and isinstance(core, Balancer):
+            self._estate = EstateFile(estate, core, log.warning)
+            self._inherit(self._estate, core)
         self._context = context = sockets.context()
         self.gate = Gate(loop, context)
         self.gate.on_refused = self._refused
@@ -105,6 +114,18 @@ class Scheduler:
         monitor.connect(listening.monitor[1])
         loop.flush.insert(0, self._carry)
 
+    def _inherit(self, estate: EstateFile, core: Balancer) -> None:
+        """Go on with the tasks that a scheduler before us had, and whose clients have left."""
+        if not core.revived:
+            estate.discard()
+            return
+        left = estate.read()
+        core.inherit(left, monotonic())
+        self._top_number = max(left.names, default=0)
+        if left.tasks:
+            text = "%d tasks of %d clients that have left are taken over"
+            self.log.info(text, len(left.tasks), len(left.names))
+
     # -- the hub ---------------------------------------------------------------------------
 
     def _hello(self) -> None:
@@ -120,13 +141,20 @@ class Scheduler:
             self._top_number,
             self._top_engine,
             self._lost and (monotonic() - self._lost[0], self._lost[1]),
+            list(self.core.estate.names.items()) if isinstance(self.core, Balancer) else [],
         )
         self._monitor.send([m.encode(hello)])
         if self.broker is not None:
             self.broker.record_again()
+            for results in self._unwritten.values():
+                self.broker.record_results(results)
+            self._unwritten.clear()
 
     def _hub_says(self, frames: list[bytes]) -> None:
         message = _decode_hub(frames[-1])
+        if isinstance(message, m.Written):
+            self._written(message.serial)
+            return
         now = monotonic()
         if isinstance(message, m.Admit):
             self._admit(message)
@@ -150,7 +178,7 @@ class Scheduler:
         self._top_number = max(self._top_number, admit.number)
         self.gate.admit(admit.peer, admit.password)
         accepts = ACCEPTS[(self.channel, Role(admit.role))]
-        self.core.admit(admit.peer, admit.role, admit.number)
+        self.core.admit(admit.peer, admit.role, admit.number, admit.uuid)
         self.door.admit(admit.peer, admit.session, accepts)
 
     def _expel(self, message: m.Expel, now: float) -> None:
@@ -159,6 +187,8 @@ class Scheduler:
             self._lost = (now, message.reason)
         self.gate.expel(message.peer)
         self.core.expel(message.peer, message.reason, now)
+        if isinstance(self.core, Balancer):
+            self.core.write_down()
         self.door.expel(message.peer)
 
     # -- peers -----------------------------------------------------------------------------
@@ -173,22 +203,31 @@ class Scheduler:
 
     def _carry(self) -> None:
         core = self.core
+        if self._estate is not None and isinstance(core, Balancer) and core.estate.out:
+            self._estate.carry()
         if core.out:
             out, core.out = core.out, defaultdict(list)
             for peer, messages in out.items():
                 self.door.send_all(peer, messages)
             self._changed = True
+        if self.broker is not None and self.broker.loads:
+            loads, self.broker.loads = self.broker.loads, []
+            for peer, load in loads:
+                self.door.load(peer, load)
         # Tasks that only wait are counted, too, though nothing is said about them.
         if self._changed and not self._tallying and self.broker is not None:
             self._tallying, self._changed = True, False
             self.loop.after(TALLY_SECONDS, self._tally)
         recorder = self.recorder
-        if recorder is not None and not self._shipping and recorder.waiting:
+        if recorder is not None and not self._shipping and self._has_news(recorder):
             self._shipping = True
             self.loop.after(SHIP_SECONDS, self._ship)
         if self.broker is not None and not self._ticking and self.broker.tasks:
             self._ticking = True
             self.loop.after(TICK_SECONDS, self._tick)
+
+    def _has_news(self, recorder: Recorder) -> bool:
+        return recorder.waiting or (self.broker is not None and bool(self.broker.unwritten))
 
     def _tick(self) -> None:
         self._ticking = False
@@ -201,7 +240,18 @@ class Scheduler:
         if self.recorder is not None:
             records = self.recorder.take()
             shipment = m.Shipment(records.count, records.size)
+            if self.broker is not None and self.broker.unwritten:
+                self._serial = shipment.serial = self._serial + 1
+                self._unwritten[self._serial] = self.broker.unwritten
+                self.broker.unwritten = []
             self._monitor.send([m.encode(shipment), m.encode(records)])
+
+    def _written(self, serial: int) -> None:
+        """Shipments up to this one are on the disk."""
+        for done in [s for s in self._unwritten if s <= serial]:
+            results = self._unwritten.pop(done)
+            if self.broker is not None:
+                self.broker.written(results)
 
     def _tally(self) -> None:
         self._tallying = False
@@ -218,6 +268,8 @@ class Scheduler:
         self._carry()
         self.door.flush()
         self.door.close()
+        if self._estate is not None:
+            self._estate.close()
         self._monitor.socket.disable_monitor()
         self._events.close()
         self._monitor.close()

@@ -5,6 +5,10 @@ of its own, one a direction, derived from the peer's session key, the channel, a
 random number of either side; so nothing recorded on one connection opens on another.  The
 nonce is a counter that only ever grows: a replayed or reordered frame falls out.
 
+Pieces of large payloads are sealed once, by their owner for whoever asked, with a key that the
+asker made for this transfer and sent under the seal of its connection.  Schedulers hand them
+on as they are; the message that tells of a piece is sealed and numbered like any other.
+
 Open first, then decode: nothing here looks at what is inside.
 """
 
@@ -21,6 +25,8 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF, HKDFExpand
 from zmq.utils import z85
 
 _COUNTER = Struct(">4xQ")
+_PIECE = Struct(">Q")
+TAG_BYTES = 16
 KEY_BYTES = 32
 NONCE_BYTES = 16
 
@@ -82,6 +88,44 @@ class Opener:
             raise SealError(f"frame {count} came again after frame {self._last}")
         self._last = count
         return data
+
+
+def seal_piece(
+    secret: bytes, number: int, id: bytes, offset: int, data: memoryview, to: memoryview
+) -> None:
+    """Write a piece of a body into ``to``, so that only who has ``secret`` can open it.
+
+    ``to`` is 16 bytes longer.  ``number`` must not be used twice with one secret.  ValueError
+    for what is no key or no number.
+    """
+    if len(secret) != KEY_BYTES or not 0 <= number < 1 << 64 or not 0 <= offset < 1 << 64:
+        raise ValueError("a request without a key or a number")
+    bound = id + _PIECE.pack(offset)
+    AESGCM(secret).encrypt_into(_COUNTER.pack(number), data, bound, to)
+
+
+class PieceOpener:
+    """Opens the pieces of one transfer, in any order: each has its place and number."""
+
+    __slots__ = ("_decrypt", "_id")
+
+    def __init__(self, secret: bytes, id: bytes) -> None:
+        self._decrypt = AESGCM(secret).decrypt_into
+        self._id = id
+
+    def open(
+        self, number: int, offset: int, sealed: bytes | memoryview, to: memoryview
+    ) -> None:
+        """Write what is inside into ``to``, whose size must be its own; else SealError.
+
+        Then ``to`` holds nothing of worth.
+        """
+        if len(sealed) != len(to) + TAG_BYTES:
+            raise SealError(f"a piece of {len(sealed)} bytes where {len(to)} were asked for")
+        try:
+            self._decrypt(_COUNTER.pack(number), sealed, self._id + _PIECE.pack(offset), to)
+        except InvalidTag:
+            raise SealError("a piece that was changed on the way") from None
 
 
 class ClusterKeys:

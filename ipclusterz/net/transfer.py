@@ -2,7 +2,8 @@
 
 On one host a body is mapped and never travels.  The rules of asking are in
 :mod:`ipclusterz.core.transfer`; here are the files.  Only a bare name made of the body's id
-is ever opened, in a folder that is ours alone.
+is ever opened, in a folder that is ours alone.  Each piece is sealed here for whoever asked
+for it, and opened there; who hands it on cannot change it unseen.
 """
 
 from __future__ import annotations
@@ -11,10 +12,14 @@ import os
 from collections.abc import Callable
 from typing import Any
 
+import zmq
+
 from ipclusterz.core import message as m
+from ipclusterz.core.link import Data
 from ipclusterz.core.transfer import Transfer, image_size
 from ipclusterz.engine import bodies
 from ipclusterz.net import memory
+from ipclusterz.net.seal import KEY_BYTES, TAG_BYTES, PieceOpener, SealError, seal_piece
 
 _READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
 
@@ -25,14 +30,25 @@ Done = Callable[[bytes, m.Body | None, str], None]
 class _Arrival:
     """A transfer and the file it goes to."""
 
-    __slots__ = ("body", "channel", "fd", "here", "transfer")
+    __slots__ = ("channel", "fd", "here", "opener", "room", "transfer")
 
-    def __init__(self, channel: int, key: int, body: m.Body, here: m.Body, fd: int) -> None:
+    def __init__(self, channel: int, key: int, here: m.Body, fd: int) -> None:
+        secret = os.urandom(KEY_BYTES)
         self.channel = channel
-        self.body = body
         self.here = here
         self.fd = fd
-        self.transfer = Transfer(key, body.id, image_size(body.sizes))
+        self.transfer = Transfer(key, here.id, image_size(here.sizes), secret)
+        self.opener = PieceOpener(secret, here.id)
+        # A piece is opened here, and written while it is in the processor's cache.
+        self.room = memoryview(bytearray(min(self.transfer.total, m.PIECE)))
+
+    def put(self, chunk: m.Chunk, sealed: Data, size: int) -> None:
+        """Open a piece of ``size`` bytes and write it; SealError or OSError."""
+        opened = self.room[:size]
+        self.opener.open(chunk.number, chunk.offset, sealed, opened)
+        done = 0
+        while done < size:
+            done += os.pwrite(self.fd, opened[done:], chunk.offset + done)
 
 
 class Carrier:
@@ -48,6 +64,7 @@ class Carrier:
         self._send = send
         self._done = done
         self._arrivals: dict[bytes, _Arrival] = {}
+        self._room = memoryview(b"")
 
     # -- bringing --------------------------------------------------------------------------
 
@@ -61,14 +78,7 @@ class Carrier:
             self._done(body.id, None, f"no place for {total} bytes: {error.strerror}")
             return
         here = m.Body(body.id, body.sizes, folder, proof)
-        arrival = self._arrivals[body.id] = _Arrival(channel, key, body, here, fd)
-        try:
-            if total:
-                os.posix_fallocate(fd, 0, total)
-        except OSError as error:
-            text = f"no room for {total} bytes in {folder}: {error.strerror}"
-            self._end(arrival, text)
-            return
+        arrival = self._arrivals[body.id] = _Arrival(channel, key, here, fd)
         self._go_on(arrival)
 
     def _go_on(self, arrival: _Arrival) -> None:
@@ -78,22 +88,34 @@ class Carrier:
         for request in arrival.transfer.wanted():
             self._send(arrival.channel, request)
 
-    def came(self, chunk: m.Chunk) -> None:
-        """Take in one piece."""
+    def came(self, message: m.Chunk | m.Load) -> None:
+        """Take in one piece, or hear why there is none."""
+        if isinstance(message, m.Load):
+            self._take(message.chunk, message.data)
+        else:
+            self._take(message, b"")
+
+    def _take(self, chunk: m.Chunk, sealed: Data) -> None:
         arrival = self._arrivals.get(chunk.id)
-        if arrival is None:
+        size = arrival.transfer.awaited(chunk) if arrival is not None else 0
+        if arrival is None or not size:
             return
         if chunk.problem:
             self._end(arrival, chunk.problem)
             return
-        if not arrival.transfer.came(chunk.offset, len(chunk.data)):
-            return
         try:
-            os.pwrite(arrival.fd, chunk.data, chunk.offset)
+            arrival.put(chunk, sealed, size)
+        except SealError as error:
+            request = arrival.transfer.spoil(chunk)
+            if request is None:
+                self._end(arrival, f"again and again there came {error}")
+            else:
+                self._send(arrival.channel, request)
         except OSError as error:
             self._end(arrival, f"writing to {arrival.here.folder} failed: {error.strerror}")
-            return
-        self._go_on(arrival)
+        else:
+            arrival.transfer.came(chunk)
+            self._go_on(arrival)
 
     def renewed(self, channel: int) -> None:
         """Ask again on a link that lost what was asked for."""
@@ -103,37 +125,51 @@ class Carrier:
                     self._send(channel, request)
 
     def _end(self, arrival: _Arrival, problem: str) -> None:
-        del self._arrivals[arrival.body.id]
+        del self._arrivals[arrival.here.id]
         os.close(arrival.fd)
         if problem:
             bodies.remove(arrival.here)
-            self._done(arrival.body.id, None, problem)
+            self._done(arrival.here.id, None, problem)
         else:
-            self._done(arrival.body.id, arrival.here, "")
+            self._done(arrival.here.id, arrival.here, "")
 
     # -- serving ---------------------------------------------------------------------------
 
     def serve(self, channel: int, request: m.Fetch) -> None:
         """Send a piece of one of our bodies, or say why not."""
         memory.keep()
-        data, problem = b"", ""
+        r = request
+        problem = ""
+        sealed: Data = b""
         try:
-            if not 0 < request.size <= m.CHUNK or len(request.id) != 16:
+            if not 0 < r.size <= m.PIECE or len(r.id) != 16:
                 raise ValueError("a request of impossible size")
-            fd = os.open(bodies.path_of(self._folder, request.id), _READ)
-            try:
-                data = os.pread(fd, request.size, request.offset)
-            finally:
-                os.close(fd)
-            if len(data) != request.size:
-                raise ValueError("the file is shorter than what was asked for")
+            sealed = self._sealed(r)
         except FileNotFoundError:
             problem = "its owner has let go of it"
         except (OSError, ValueError, OverflowError) as error:
             problem = f"its owner cannot read it: {error}"
-        if problem:
-            data = b""
-        self._send(channel, m.Chunk(request.key, request.id, request.offset, data, problem))
+        chunk = m.Chunk(r.key, r.id, r.offset, r.number, problem)
+        self._send(channel, chunk if problem else m.Load(chunk, sealed))
+
+    def _sealed(self, request: m.Fetch) -> Data:
+        """Read a piece and seal it, both in memory that is in the processor's cache.
+
+        What is returned is ZeroMQ's memory already, so to send it takes no copy.
+        """
+        r = request
+        if not self._room:
+            self._room = memoryview(bytearray(2 * m.PIECE + TAG_BYTES))
+        plain = self._room[: r.size]
+        sealed = self._room[m.PIECE : m.PIECE + r.size + TAG_BYTES]
+        fd = os.open(bodies.path_of(self._folder, r.id), _READ)
+        try:
+            if os.preadv(fd, [plain], r.offset) != r.size:
+                raise ValueError("the file is shorter than what was asked for")
+        finally:
+            os.close(fd)
+        seal_piece(r.secret, r.number, r.id, r.offset, plain, sealed)
+        return zmq.Frame(sealed, copy=True).buffer
 
     def close(self) -> None:
         """Give up what has not come."""

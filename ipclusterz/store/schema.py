@@ -70,8 +70,13 @@ _ROW = "(" + ", ".join("?" * len(COLUMNS)) + ")"
 
 
 def upsert(rows: int) -> str:
-    """Return the statement that writes so many rows; what is not told (NULL) stays."""
-    kept = ", ".join(f"{name} = coalesce(excluded.{name}, {name})" for name in COLUMNS[1:])
+    """Return the statement that writes so many rows; what is not told (NULL) stays.
+
+    Of a task that is told of again, to a scheduler that is new, the first time counts.
+    """
+    told = [name for name in COLUMNS[1:] if name != "submitted"]
+    kept = ", ".join(f"{name} = coalesce(excluded.{name}, {name})" for name in told)
+    kept += ", submitted = coalesce(submitted, excluded.submitted)"
     values = ", ".join([_ROW] * rows)
     return (
         f"INSERT INTO tasks ({', '.join(COLUMNS)}) VALUES {values}"

@@ -158,6 +158,16 @@ class Store:
         else:
             self._writer.inbox.append(item)
 
+    def when_written(self, done: Done) -> None:
+        """Have ``done`` called when everything noted so far is on the disk.
+
+        Or at once when it cannot be written, with the reason: nobody must wait for a disk.
+        """
+        if self._closed:
+            self._answer(done, None, "the task database is closed")
+        else:
+            self._writer.commands.put(("tell", None, done))
+
     # -- questions -------------------------------------------------------------------------
 
     def query(

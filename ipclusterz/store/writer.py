@@ -88,6 +88,7 @@ class Writer:
         self._answer = answer
         self._database: Database | None = None
         self._pending = Pending()
+        self._telling: list[Done] = []  # who is to be told when all of it is written
         self._due: float | None = None
         self._prune_at = 0.0
         self._shipped = 0.0  # when something was shipped last
@@ -115,6 +116,10 @@ class Writer:
             if word == "wake":
                 if self._due is None:
                     self._due = monotonic() + self._flush_seconds
+            elif word == "tell" and done is not None:
+                self._telling.append(done)
+                if self._due is None:
+                    self._due = monotonic()
             elif word == "hurry":
                 if not self._delay:
                     self._flush()
@@ -162,6 +167,8 @@ class Writer:
             )
 
     def _refuse_the_rest(self) -> None:
+        for told in self._telling:
+            self._answer(told, None, f"the task database has stopped: {self.problem}")
         while True:
             word, _, done = self.commands.get()
             if done is not None:
@@ -217,6 +224,9 @@ class Writer:
         self._write()
         while self.inbox and not self._delay:
             self._write()
+        telling, self._telling = self._telling, []
+        for told in telling:
+            self._answer(told, None, self.problem if self._delay else "")
         if self._over():
             self._prune()
 

@@ -21,7 +21,7 @@ from typing import Any
 import msgspec
 
 from ipclusterz.core import custody as c
-from ipclusterz.core import membership
+from ipclusterz.core import estate, membership
 from ipclusterz.core import message as m
 from ipclusterz.core import registry as r
 from ipclusterz.core.balance import Balancer
@@ -35,8 +35,6 @@ from ipclusterz.core.relay import Relay
 
 WORK = (Channel.TASK, Channel.DIRECT, Channel.CONTROL)
 RECONNECT = 0.05
-NOTHING = object()
-"""What an event returns after which nobody has anything to send; most are such ticks."""
 
 
 class World:
@@ -49,10 +47,14 @@ class World:
         self.delay = delay
         self.duplicates = 0.0  # the share of packets that arrive twice
         self.scheme = scheme
-        self._events: list[tuple[float, int, Callable[[], object]]] = []
+        self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._count = 0
         self.registry = Registry(lease=30.0, heartbeat=1.0)
         self.journal = b""
+        self.estate = b""  # what the task scheduler wrote of clients that left
+        self.left: list[ClientNode] = []
+        self.orphans: dict[int, ClientNode] = {}  # their tasks that had not ended
+        self.recorded: dict[int, list[m.Result]] = defaultdict(list)
         self.keeps = False  # whether the controller was started with -r
         self.schedulers: dict[int, SchedulerNode] = {}
         self.agents: list[AgentNode] = []
@@ -66,8 +68,7 @@ class World:
 
     # -- time ------------------------------------------------------------------------------
 
-    def later(self, delay: float, act: Callable[[], object]) -> None:
-        """Do something after a delay; it may return ``NOTHING`` when nothing came of it."""
+    def later(self, delay: float, act: Callable[[], None]) -> None:
         self._count += 1
         heapq.heappush(self._events, (self.now + delay, self._count, act))
 
@@ -75,25 +76,20 @@ class World:
         return self.delay * (0.2 + self.random.random())
 
     def run(self, until: float, done: Callable[[], bool] = lambda: False) -> None:
-        settled = False  # something may have been asked since the last event
         while self._events and not done():
             when, _, act = self._events[0]
             if when > until:
                 break
             heapq.heappop(self._events)
             self.now = max(self.now, when)
-            if act() is not NOTHING or not settled:
-                self.settle()
-                settled = True
+            act()
+            self.settle()
 
     def settle(self) -> None:
         """Carry what the cores left; messages between processes take their time."""
-        # Nearly always there is nothing: what costs most is to find that out.
-        if self.registry.out:
-            self._carry_hub()
+        self._carry_hub()
         for scheduler in self.schedulers.values():
-            if scheduler.core.out or scheduler.queued:
-                scheduler.carry()
+            scheduler.carry()
         for agent in self.agents:
             agent.carry()
         for client in self.clients:
@@ -208,6 +204,16 @@ class World:
         engines = sorted(node.engines) if role == Role.ENGINE else []
         self.register(node, role, len(engines), engines=engines, peer=node.peer)
 
+    def leave(self, node: ClientNode) -> None:
+        """A client says goodbye, whatever it has under way."""
+        self.faults["client"] += 1
+        node.dead = True
+        self.clients.remove(node)
+        self.left.append(node)
+        for pipe in node.pipes.values():
+            pipe.close()
+        self._bury(node)
+
     def silence(self, node: AgentNode, seconds: float) -> None:
         """The hub hears nothing of an agent for a while, though its links may work."""
         self.faults["silence"] += 1
@@ -221,8 +227,11 @@ class World:
 
     def forget_functions(self) -> None:
         """Caches are full: every scheduler and agent evicts all functions it has."""
+        self.faults["functions"] += 1
         for channel in WORK:
-            self.schedulers[channel].core.functions = Functions()
+            core = self.schedulers[channel].core
+            pinned, core.functions = core.functions.pinned, Functions()
+            core.functions.pinned = pinned
         for agent in self.agents:
             agent.custody.functions = Functions()
 
@@ -234,7 +243,7 @@ class World:
         self.agents.remove(node)
         self.later(self.lag(), lambda: self._bury(node))
 
-    def _bury(self, node: AgentNode) -> None:
+    def _bury(self, node: Any) -> None:
         """Stand in for the lease: a hub that was restarted meanwhile may know it again."""
         known = node.peer in self.registry.peers or not self.registry.complete
         if self.registry.complete:
@@ -250,6 +259,18 @@ class World:
                 outcomes = client.outcomes.get(key, [])
                 assert len(outcomes) == 1, f"task {key:x} has {len(outcomes)} outcomes"
                 self._check_outcome(client, key, outcomes[0])
+        for key, client in self.orphans.items():
+            ends = self.recorded[key]
+            assert len(ends) == 1, f"task {key:x}, whose client left, has {len(ends)} ends"
+            self._check_outcome(client, key, ends[0])
+        core = self.schedulers[Channel.TASK].core
+        assert core.estate.over, f"{len(core.estate.keys)} tasks are left"
+
+    def peaceful(self) -> bool:
+        """Whether nothing is under way any more."""
+        if not all(client.done() for client in self.clients):
+            return False
+        return all(self.recorded[key] for key in self.orphans)
 
     def _check_outcome(self, client: ClientNode, key: int, result: m.Result) -> None:
         runs = self.runs[key]
@@ -259,20 +280,26 @@ class World:
             assert result.data == value_of(key), f"task {key:x} has a foreign value"
             assert runs >= 1
             self._check_dependency(client, key, result)
-        elif client.impossible(key, result):
+        elif client.impossible(key, result, self.recorded):
             assert runs == 0, f"task {key:x} ran though it could not"
         elif result.status in (Status.DIED, Status.REFUSED, Status.LOST):
-            assert self.faults["engine"] or self.faults["agent"], f"{key:x}: {result.data!r}"
+            faults = self.faults["engine"] or self.faults["agent"] or self._unknown(client)
+            assert faults, f"{key:x}: {result.data!r}"
         else:
-            assert result.status == Status.ABORTED and key in client.cancelled
+            assert result.status == Status.ABORTED
+            assert key in client.cancelled or self._unknown(client)
             # With retries, an earlier attempt may have run and died.
             assert runs <= retries, f"task {key:x} ran though it was cancelled before it began"
+
+    def _unknown(self, client: ClientNode) -> bool:
+        """Whether functions may have gone before the client did that could send them again."""
+        return client.dead and self.faults["functions"] > 0
 
     def _check_dependency(self, client: ClientNode, key: int, result: m.Result) -> None:
         depend = client.after.get(key)
         if depend is None:
             return
-        ends = [client.outcomes[k][0] for k in depend.keys if k in client.outcomes]
+        ends = client.ends(depend, self.recorded)
         good = [e for e in ends if (depend.success if not e.status else depend.failure)]
         # A task that did not run to its end has no time of its own.
         before = [e for e in good if e.finished <= result.started + 1e-9]
@@ -340,11 +367,11 @@ class Pipe:
         member.pipe = self
         if not resumed:
             scheduler.core.renewed(self.peer)
-        for packet in member.link.resume(theirs):
+        for packet, _ in member.link.resume(theirs):
             self._travel(packet, to_peer=True)
         again: list[bytes] = []
         if resumed:
-            again = self.link.resume(received)
+            again = [packet for packet, _ in self.link.resume(received)]
         else:
             if self.link_id >= 0:
                 self.link.reset()
@@ -420,6 +447,10 @@ class SchedulerNode:
             if channel == Channel.TASK
             else Relay(generation)
         )
+        if channel == Channel.TASK:
+            self.core.recorder = EndRecorder(world)
+            if generation:
+                self.core.inherit(estate.read(world.estate), world.now)
         self._last = 0.0
         self.admits: dict[bytes, m.Admit] = {}
         self.lost: tuple[float, str] | None = None
@@ -442,11 +473,10 @@ class SchedulerNode:
 
         self.world.later(self.world.lag(), say)
 
-    def _tick(self) -> object:
+    def _tick(self) -> None:
         if not self.dead:
             self.core.tick(self.world.now)
             self.world.later(0.1, self._tick)
-        return None if self.core.out or self.queued else NOTHING
 
     def tell(self, message: Any) -> None:
         at = max(self.world.now + self.world.lag(), self._last)
@@ -471,7 +501,11 @@ class SchedulerNode:
             admit = self.admits.pop(message.peer, None)
             if admit is not None and admit.role == Role.ENGINE:
                 self.lost = (now, message.reason)
+            if admit is not None and self.channel == Channel.TASK:
+                self._note_left(admit)
             core.expel(message.peer, message.reason, now)
+            if self.channel == Channel.TASK:
+                core.write_down()
             self.members.pop(message.peer, None)
             self.queued.pop(message.peer, None)
         elif isinstance(message, m.Join):
@@ -499,7 +533,32 @@ class SchedulerNode:
         if packet is not None:
             member.pipe.to_peer(packet)
 
+    def _note_left(self, admit: m.Admit) -> None:
+        """A client leaves: what the scheduler has of it must come to an end."""
+        client = self.world.by_peer.get(admit.peer)
+        if isinstance(client, ClientNode):
+            for key, task in (*self.core.tasks.items(), *self.core._limbo.items()):
+                if m.client_of(key) == admit.number and getattr(task, "work", task) is not None:
+                    self.world.orphans[key] = client
+
+    def _carry_estate(self) -> None:
+        kept = self.core.estate
+        if kept.over:
+            kept.out, self.world.estate = [], b""
+        elif kept.wasteful:
+            self.core.rewrite()
+            self.world.estate = b""
+        out, kept.out = kept.out, []
+        self.world.estate += estate.written(out)
+
     def carry(self) -> None:
+        if self.dead:
+            return
+        if self.core.unwritten:
+            results, self.core.unwritten = self.core.unwritten, []
+            self.world.later(0.1, lambda: self.core.written(results))
+        if self.channel == Channel.TASK and self.core.estate.out:
+            self._carry_estate()
         if self.core.out:
             out, self.core.out = self.core.out, defaultdict(list)
             for peer, messages in out.items():
@@ -518,6 +577,30 @@ class SchedulerNode:
                     member.pipe.to_peer(packet)
             if not member.link.waiting:
                 del self.queued[peer]
+
+
+class EndRecorder:
+    """Stands for the task database: what was recorded is never lost."""
+
+    class _Nothing(dict[int, Any]):
+        def __setitem__(self, key: int, value: Any) -> None:
+            pass
+
+    def __init__(self, world: World) -> None:
+        self.arrived: dict[int, Any] = self._Nothing()
+        self.pairs: list[Any] = []
+        self._recorded = world.recorded
+
+    def begun(self, *told: Any) -> None:
+        pass
+
+    def function(self, digest: bytes, data: bytes) -> None:
+        pass
+
+    def ended(self, result: m.Result, now: float) -> None:
+        told = self._recorded[result.key]
+        if result not in told:  # an agent tells a scheduler that is new again
+            told.append(result)
 
 
 class AgentNode:
@@ -567,11 +650,10 @@ class AgentNode:
     def _tell_hub(self, act: Callable[[], None]) -> None:
         self.world.later(self.world.lag(), act)
 
-    def _tick(self) -> object:
+    def _tick(self) -> None:
         if not self.dead:
             self.custody.tick(self.world.now)
             self.world.later(0.02, self._tick)
-        return None if self.custody.out else NOTHING
 
     def carry(self) -> None:
         while self.custody.out and not self.dead:
@@ -755,7 +837,14 @@ class ClientNode:
     def deliver(self, key: int, result: m.Result) -> None:
         self.outcomes.setdefault(key, []).append(result)
 
-    def impossible(self, key: int, result: m.Result) -> bool:
+    def ends(self, depend: m.Depend, recorded: dict[int, list[m.Result]]) -> list[m.Result]:
+        """How the tasks of a dependency ended, as it was told or written down."""
+        told = (self.outcomes.get(k) or recorded.get(k) for k in depend.keys)
+        return [ends[0] for ends in told if ends]
+
+    def impossible(
+        self, key: int, result: m.Result, recorded: dict[int, list[m.Result]]
+    ) -> bool:
         """Whether it ended because a task it waited for did not end as wanted."""
         if result.status != Status.REFUSED or key not in self.after:
             return False
@@ -763,7 +852,7 @@ class ClientNode:
         if failure.name != "ImpossibleDependency":
             return False
         depend = self.after[key]
-        ends = [self.outcomes[k][0] for k in depend.keys if k in self.outcomes]
+        ends = self.ends(depend, recorded)
         good = [e for e in ends if (depend.success if not e.status else depend.failure)]
         assert len(good) < len(depend.keys) if depend.all else not good, failure.text
         return True

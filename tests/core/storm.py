@@ -27,6 +27,7 @@ from tests.core.simulator import ClientNode, World
 
 SCHEMES = ["leastload", "lru", "plainrandom", "twobin", "weighted"]
 WHOLE = 1_000_000
+LEAVING = 2_000_000
 PEACE = 400.0
 """Simulated seconds after the last fault in which everything must have ended."""
 
@@ -46,7 +47,8 @@ def started(seed: int, agents: int = 2, engines: int = 3, scheme: str = "leastlo
 def storm(seed: int) -> None:
     """Work and faults in random order, then peace, then the verdict; AssertionError.
 
-    With an odd seed from :data:`WHOLE` on, faults of the whole controller are among them.
+    With an odd seed from :data:`WHOLE` on, faults of the whole controller are among them; from
+    :data:`LEAVING` on clients leave without waiting for their results.
     """
     choose = random.Random(seed ^ 0x5EED)
     world = started(seed, choose.randint(1, 3), choose.randint(1, 4), choose.choice(SCHEMES))
@@ -66,9 +68,13 @@ def storm(seed: int) -> None:
                 break_something(world, choose)
         else:
             ask_something(choose.choice(world.clients), choose)
+        if seed >= LEAVING and choose.random() < 0.1 and world.clients[0].peer:
+            world.leave(world.clients[0])
+            if not world.clients:
+                world.add_client()
         world.run(world.now + choose.random() * 0.2)
     world.add_agent(2)  # whatever died, somebody is there in the end
-    world.run(world.now + PEACE, lambda: all(c.done() for c in world.clients))
+    world.run(world.now + PEACE, world.peaceful)
     world.check()
 
 

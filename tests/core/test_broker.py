@@ -561,12 +561,16 @@ def test_pieces_of_a_tasks_body_go_between_its_client_and_its_agent() -> None:
     cluster = bench(0)
     cluster.say(b"client", submit(1))
     cluster.out()
-    fetch = m.Fetch(key(1), b"i" * 16, 0, 10)
-    chunk = m.Chunk(key(1), b"i" * 16, 0, b"0123456789")
+    fetch = m.Fetch(key(1), b"i" * 16, 0, 10, 1, b"s" * 32)
+    load = m.Load(m.Chunk(key(1), b"i" * 16, 0, 1), b"0123456789")
     cluster.say(b"agent", fetch)
     assert cluster.out() == [(b"client", fetch)]
-    cluster.say(b"client", chunk)
-    assert cluster.out() == [(b"agent", chunk)]
+    cluster.say(b"client", load)
+    assert cluster.out() == [], "pieces do not queue with messages"
+    assert cluster.core.loads == [(b"agent", load)]
+    problem = m.Chunk(key(1), b"i" * 16, 0, 1, "it is gone")
+    cluster.say(b"client", problem)
+    assert cluster.out() == [(b"agent", problem)]
 
 
 def test_pieces_of_a_results_body_come_from_the_agent_that_keeps_it() -> None:
@@ -574,30 +578,33 @@ def test_pieces_of_a_results_body_come_from_the_agent_that_keeps_it() -> None:
     cluster.say(b"client", submit(1))
     cluster.work()
     cluster.out()
-    fetch = m.Fetch(key(1), b"i" * 16, 0, 10)
+    fetch = m.Fetch(key(1), b"i" * 16, 0, 10, 1, b"s" * 32)
     cluster.say(b"client", fetch)
     assert cluster.out() == [(b"agent", fetch)]
+    load = m.Load(m.Chunk(key(1), b"i" * 16, 0, 1), b"0123456789")
+    cluster.say(b"agent", load)
+    assert cluster.core.loads == [(b"client", load)]
 
 
 def test_who_asks_for_a_piece_of_somebody_gone_is_told_so() -> None:
     cluster = bench(0)
-    fetch = m.Fetch(key(1), b"i" * 16, 64, 10)
+    fetch = m.Fetch(key(1), b"i" * 16, 64, 10, 9, b"s" * 32)
     cluster.say(b"client", fetch)
     ((peer, chunk),) = cluster.out()
-    assert (peer, chunk.key, chunk.id, chunk.offset, chunk.data) == (
+    assert (peer, chunk.key, chunk.id, chunk.offset, chunk.number) == (
         b"client",
         key(1),
         b"i" * 16,
         64,
-        b"",
+        9,
     )
     assert chunk.problem == "whoever kept it is gone"
     cluster.expel(b"client")
     cluster.say(b"agent", fetch)
     ((peer, chunk),) = cluster.out()
     assert (peer, chunk.problem) == (b"agent", "the client that sent it is gone")
-    cluster.say(b"agent", m.Chunk(key(1), b"i" * 16, 0, b"data"))
-    assert cluster.out() == []
+    cluster.say(b"agent", m.Load(m.Chunk(key(1), b"i" * 16, 0, 1), b"data"))
+    assert cluster.out() == [] and cluster.core.loads == []
 
 
 # -- counts --------------------------------------------------------------------------------

@@ -884,9 +884,10 @@ def test_fixed_work_waits_in_its_place_for_its_body() -> None:
 
 def test_pieces_are_passed_on_to_whoever_carries_them() -> None:
     agent = Agent(0)
-    fetch = m.Fetch(key(1), b"i" * 16, 0, 10)
-    agent.custody.handle(TASK, [fetch], agent.now)
-    assert agent.took(c.A_PIECE) == [(c.A_PIECE, TASK, fetch)]
+    fetch = m.Fetch(key(1), b"i" * 16, 0, 10, 1, b"s" * 32)
+    load = m.Load(m.Chunk(key(1), b"i" * 16, 0, 1), b"sealed")
+    agent.custody.handle(TASK, [fetch, load], agent.now)
+    assert agent.took(c.A_PIECE) == [(c.A_PIECE, TASK, fetch), (c.A_PIECE, TASK, load)]
 
 
 def test_a_draining_agent_gives_back_all_that_has_not_begun_and_takes_no_more() -> None:

@@ -210,10 +210,11 @@ def test_pieces_of_bodies_are_passed_on() -> None:
     client = Client()
     seen: list[Any] = []
     client.ledger.piece = lambda channel, message: seen.append((channel, message))
-    fetch = m.Fetch(1, b"i" * 16, 0, 1)
-    chunk = m.Chunk(1, b"i" * 16, 0, b"x")
-    client.hear(fetch, chunk)
-    assert seen == [(TASK, fetch), (TASK, chunk)]
+    fetch = m.Fetch(1, b"i" * 16, 0, 1, 1, b"s" * 32)
+    chunk = m.Chunk(1, b"i" * 16, 0, 1, "why not")
+    load = m.Load(chunk, b"x")
+    client.hear(fetch, chunk, load)
+    assert seen == [(TASK, fetch), (TASK, chunk), (TASK, load)]
     Ledger().handle(TASK, [fetch])
 
 

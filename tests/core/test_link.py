@@ -33,6 +33,10 @@ def send(sender: Link, *values: int) -> list[bytes]:
     return sender.take()
 
 
+def resume(link: Link, received: int = 0) -> list[bytes]:
+    return [packet for packet, _ in link.resume(received)]
+
+
 def pair() -> tuple[Link, Link]:
     return Link(m.Beat), Link(m.Beat)
 
@@ -122,7 +126,7 @@ def test_what_was_lost_is_sent_again_on_the_next_connection() -> None:
     one, two = pair()
     packets = [send(one, value)[0] for value in range(4)]
     two.feed(packets[0])
-    again = one.resume(two.received)
+    again = resume(one, two.received)
     assert [numbers(p)[0] for p in again] == [2, 3, 4]
     received = [message.n for packet in again for message in two.feed(packet)]
     assert received == [1, 2, 3]
@@ -132,7 +136,7 @@ def test_packets_sent_again_carry_what_was_received_meanwhile() -> None:
     one, two = pair()
     send(one, 1)
     one.feed(send(two, 9)[0])
-    assert numbers(one.resume(0)[0]) == (1, 1)
+    assert numbers(resume(one)[0]) == (1, 1)
 
 
 def test_packets_that_arrive_twice_are_taken_once() -> None:
@@ -140,7 +144,7 @@ def test_packets_that_arrive_twice_are_taken_once() -> None:
     packets = [send(one, value)[0] for value in range(3)]
     for packet in packets:
         two.feed(packet)
-    for packet in one.resume(0):
+    for packet in resume(one):
         assert two.feed(packet) == []
     assert two.received == 3
 
@@ -373,7 +377,7 @@ class Wire:
         for end in (0, 1):
             self.flying[end].clear()
         for end in (0, 1):
-            self.flying[end].extend(self.ends[end].resume(known[1 - end]))
+            self.flying[end].extend(resume(self.ends[end], known[1 - end]))
 
 
 step = st.one_of(
@@ -404,3 +408,85 @@ def test_every_message_arrives_once_and_in_order_over_connections_that_break(
     assert wire.got[0] == wire.put[1]
     assert wire.got[1] == wire.put[0]
     assert wire.ends[0].unacknowledged == wire.ends[1].unacknowledged == 0
+
+
+# -- pieces of payloads --------------------------------------------------------------------
+
+
+def load(number: int, size: int = 100) -> m.Load:
+    return m.Load(m.Chunk(7, b"i" * 16, 0, number), bytes(size))
+
+
+def told(message: m.Load) -> tuple[int, int]:
+    return message.chunk.number, len(message.data)
+
+
+def test_a_piece_goes_beside_its_packet_and_after_the_messages() -> None:
+    one, two = Link(m.Beat), Link(m.Chunk)
+    one.load(load(1))
+    one.load(load(2, 50))
+    one.put(m.Beat(5))
+    assert one.waiting == 3
+    (beat, none), *loads = one.leaving()
+    assert one.waiting == 0 and none is None
+    assert Link(m.Beat).feed(beat) == [m.Beat(5)]
+    assert [len(data or b"") for _, data in loads] == [100, 50]
+    assert all(len(packet) < 100 for packet, _ in loads), "the data is not in it"
+    two.received = 1
+    assert [told(x) for packet, data in loads for x in two.feed(packet, data)] == [
+        (1, 100),
+        (2, 50),
+    ]
+
+
+def test_a_piece_is_kept_with_its_data_until_it_is_acknowledged() -> None:
+    one, two = Link(m.Beat), Link(m.Chunk)
+    one.load(load(1))
+    ((packet, data),) = one.leaving()
+    kept = one.unacknowledged
+    assert kept == len(packet) + 100
+    ((again, same),) = one.resume(0)
+    assert same is data and numbers(again) == (1, 0)
+    assert [told(x) for x in two.feed(again, same)] == [(1, 100)]
+    assert two.feed(packet, data) == [], "it came a second time"
+    ack = two.acknowledgement(force=True)
+    assert ack is not None
+    one.feed(ack)
+    assert one.unacknowledged == 0 and one.resume(1) == []
+
+
+def test_no_more_pieces_leave_than_may_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(link_module, "WINDOW", 1000)
+    one = Link(m.Beat)
+    for number in range(9):
+        one.load(load(number, 400))
+    assert len(list(one.leaving())) == 3
+    assert list(one.leaving()) == [] and one.waiting == 6
+    one.feed(pack("<QQ", 0, 2))
+    assert len(list(one.leaving())) == 2
+
+
+def test_one_after_the_other_is_made_when_it_leaves() -> None:
+    one = Link(m.Beat)
+    one.load(load(1))
+    one.load(load(2))
+    next(one.leaving())
+    assert one.waiting == 1, "the connection broke: what has not left waits"
+
+
+def test_data_that_no_piece_tells_of_is_an_error() -> None:
+    for messages in ([m.Beat(1)], [load(1).chunk] * 2, []):
+        link = Link(m.Beat | m.Chunk)
+        with pytest.raises(LinkError, match="data that its packet does not tell of"):
+            link.feed(pack("<QQ", 1, 0) + m.encode(messages), b"data")
+        assert link.received == 0
+
+
+def test_a_new_incarnation_is_sent_no_piece_of_the_one_before() -> None:
+    for unsent in (False, True):
+        one = Link(m.Beat)
+        one.load(load(1))
+        next(one.leaving())
+        one.load(load(2))
+        one.reset(unsent)
+        assert (one.waiting, one.unacknowledged, one.resume(0)) == (0, 0, [])

@@ -7,7 +7,7 @@ import os
 import pytest
 
 from ipclusterz.core.message import Channel, Status
-from tests.core.storm import WHOLE, started, storm, verdicts
+from tests.core.storm import LEAVING, WHOLE, started, storm, verdicts
 
 
 def test_tasks_and_requests_end_once_with_their_own_values() -> None:
@@ -130,6 +130,13 @@ def test_storms() -> None:
 def test_storms_in_which_whole_controllers_are_killed() -> None:
     """Started again with -r, they know whom to wait for."""
     seeds = range(WHOLE + 1, WHOLE + 1 + RUNS, 2)
+    assert [f"seed {seed}: {text}" for seed, text in verdicts(seeds) if text] == []
+
+
+@pytest.mark.timeout(max(300, RUNS))
+def test_storms_in_which_clients_leave() -> None:
+    """What they left to be done comes to an end, once, and to be recorded."""
+    seeds = range(LEAVING, LEAVING + RUNS // 2)
     assert [f"seed {seed}: {text}" for seed, text in verdicts(seeds) if text] == []
 
 

@@ -17,6 +17,7 @@ from ipclusterz.cluster import SettingError
 from ipclusterz.core import message as m
 from ipclusterz.engine import bodies
 from ipclusterz.net import sharedmemory
+from ipclusterz.net.seal import PieceOpener
 from ipclusterz.net.transfer import Carrier
 from tests.faults.watch import files, until
 from tests.running import run
@@ -86,11 +87,16 @@ def test_both_places_are_served_to_other_hosts(
         body = bodies.write(*here, [b"x" * size])
         assert body.folder == folder
         carrier.serve(1, fetch(body.id))
-        assert (said[-1].problem, said[-1].data) == ("", b"x" * 640)
+        opened = memoryview(bytearray(640))
+        PieceOpener(SECRET, body.id).open(1, 0, said[-1].data, opened)
+        assert (said[-1].chunk.problem, bytes(opened)) == ("", b"x" * 640)
+
+
+SECRET = b"s" * 32
 
 
 def fetch(name: bytes) -> Any:
-    return m.Fetch(7, name, 0, 640)
+    return m.Fetch(7, name, 0, 640, 1, SECRET)
 
 
 def _never(name: bytes, body: Any, problem: str) -> None:

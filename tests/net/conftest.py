@@ -51,16 +51,16 @@ class Bench:
             log=self.log.append,
         )
 
-    def admit(self, identity: Identity) -> None:
+    def admit(self, identity: Identity, accepts: Any = m.Beat) -> None:
         self.gate.admit(identity.peer, identity.password)
-        self.door.admit(identity.peer, identity.session, m.Beat)
+        self.door.admit(identity.peer, identity.session, accepts)
 
-    def dial(self, identity: Identity = PEER) -> Dial:
+    def dial(self, identity: Identity = PEER, accepts: Any = m.Beat) -> Dial:
         made = Dial(
             self.loop,
             self.context,
             CHANNEL,
-            m.Beat,
+            accepts,
             self.answers.extend,
             on_state=self.states.append,
             on_renewed=lambda: self.news.append("renewed"),

@@ -95,6 +95,78 @@ def test_a_link_goes_on_after_a_cut_and_nothing_is_lost_or_doubled(bench: Any) -
     assert bench.renewed == [PEER.peer] and bench.news == ["renewed"], "one link all the time"
 
 
+def piece(number: int, size: int = 500_000) -> m.Load:
+    return m.Load(m.Chunk(1, b"i" * 16, 0, number), bytes((number % 256,)) * size)
+
+
+def told(loads: list[Any]) -> list[tuple[int, bytes]]:
+    return [(load.chunk.number, bytes(load.data)) for load in loads]
+
+
+def test_pieces_pass_both_ways_and_are_handed_on_as_they_are(bench: Any) -> None:
+    bench.admit(PEER, m.Beat | m.Chunk)
+    bench.admit(OTHER, m.Beat | m.Chunk)
+    dial = bench.dial(accepts=m.Beat | m.Chunk)
+    bench.dial(OTHER, accepts=m.Beat | m.Chunk)
+    bench.until(lambda: bench.door.connected(OTHER.peer) and dial.up)
+    for number in range(20):
+        dial.load(piece(number))
+        dial.send(m.Beat(number))
+    bench.until(lambda: len(bench.heard) == 40)
+    loads = [x for _, x in bench.heard if isinstance(x, m.Load)]
+    assert told(loads) == told([piece(number) for number in range(20)])
+    assert numbers([x for _, x in bench.heard if isinstance(x, m.Beat)]) == list(range(20))
+    for load in loads:
+        bench.door.load(OTHER.peer, load)
+    bench.until(lambda: len(bench.answers) == 20)
+    assert told(bench.answers) == told(loads)
+
+
+def test_pieces_survive_a_cut_and_come_once(bench: Any) -> None:
+    bench.admit(PEER, m.Beat | m.Chunk)
+    dial = bench.dial(accepts=m.Beat | m.Chunk)
+    bench.until(lambda: dial.up)
+    for number in range(100):
+        dial.load(piece(number, 10_000))
+        bench.door.load(PEER.peer, piece(number, 10_000))
+        bench.turn()
+        if number % 30 == 15:
+            cut(dial)
+    bench.until(lambda: len(bench.heard) >= 100 and len(bench.answers) >= 100)
+    assert told([x for _, x in bench.heard]) == [
+        told([piece(n, 10_000)])[0] for n in range(100)
+    ]
+    assert [number for number, _ in told(bench.answers)] == list(range(100))
+    assert bench.news == ["renewed"], "one link all the time"
+
+
+def test_a_piece_without_its_packet_or_the_other_way_round_is_no_piece(bench: Any) -> None:
+    bench.admit(PEER, m.Beat | m.Chunk)
+    chunk = m.Chunk(1, b"i" * 16, 0, 1)
+    for harm in (
+        lambda seal: [doors.LOADED + seal(packet(1, chunk), doors.LOADED)],
+        lambda seal: [doors.DATA + seal(packet(1, chunk), doors.LOADED), b"data"],
+        lambda seal: [doors.LOADED + seal(packet(1, chunk), doors.DATA), b"data"],
+        lambda seal: [doors.LOADED + seal(packet(1, m.Beat(1)), doors.LOADED), b"data"],
+        lambda seal: [doors.LOADED + seal(packet(1, chunk), doors.LOADED), b"data", b"data"],
+    ):
+        socket = bench.raw(PEER)
+        sealer, _, _ = greet(bench, socket, PEER)
+        before = bench.door.rejected
+        socket.send_multipart(harm(sealer.seal))
+        bench.until(lambda before=before: bench.door.rejected == before + 1)
+        assert not bench.heard
+    socket = bench.raw(PEER)
+    sealer, _, _ = greet(bench, socket, PEER)
+    whole = [doors.LOADED + sealer.seal(packet(1, chunk), doors.LOADED), b"data"]
+    socket.send_multipart(whole)
+    bench.until(lambda: bench.heard)
+    assert told([bench.heard[0][1]]) == [(1, b"data")]
+    socket.send_multipart(whole)  # played again
+    bench.until(lambda: bench.door.rejected > before + 1)
+    assert len(bench.heard) == 1
+
+
 def test_what_waits_for_a_peer_that_is_away_comes_when_it_is_back(bench: Any) -> None:
     bench.admit(PEER)
     bench.door.send(PEER.peer, m.Beat(1))
@@ -227,6 +299,10 @@ def test_a_greeting_under_another_peers_name_does_not_open(bench: Any) -> None:
         [b"U"],
         [b"\0" * 64],
         [b"D" + b"x" * 50, b"more"],
+        [b"L" + b"x" * 50],
+        [b"L" + b"x" * 50, b"more"],
+        [b"L" + b"x" * 50, b"more", b"and more"],
+        [b"L", b""],
         [random.Random(7).randbytes(1000)],
     ],
     ids=lambda frames: repr(frames[0][:4]) + str(sum(map(len, frames))),

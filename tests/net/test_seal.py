@@ -9,13 +9,16 @@ import pytest
 from ipclusterz.net.seal import (
     GREETING,
     NONCE_BYTES,
+    TAG_BYTES,
     TO_PEER,
     TO_SERVER,
     ClusterKeys,
     Opener,
+    PieceOpener,
     Sealer,
     SealError,
     connection_key,
+    seal_piece,
 )
 
 SESSION = bytes(range(32))
@@ -107,3 +110,72 @@ def test_the_keys_of_a_cluster_follow_from_its_one_key() -> None:
     assert ClusterKeys(b"j" * 32).client_secret != first.client_secret
     with pytest.raises(ValueError, match="15 bytes; 16 is the least"):
         ClusterKeys(b"k" * 15)
+
+
+# -- pieces of payloads --------------------------------------------------------------------
+
+SECRET, ID = bytes(range(32, 64)), b"i" * 16
+
+
+def sealed(data: bytes, number: int = 1, offset: int = 0) -> bytes:
+    to = memoryview(bytearray(len(data) + TAG_BYTES))
+    seal_piece(SECRET, number, ID, offset, memoryview(data), to)
+    return bytes(to)
+
+
+def opened(
+    piece: bytes,
+    size: int,
+    number: int = 1,
+    offset: int = 0,
+    secret: bytes = SECRET,
+    id: bytes = ID,
+) -> bytes:
+    to = memoryview(bytearray(size))
+    PieceOpener(secret, id).open(number, offset, piece, to)
+    return bytes(to)
+
+
+@pytest.mark.parametrize("size", [1, 100, 70_000])
+def test_a_piece_opens_where_it_was_asked_for(size: int) -> None:
+    data = os.urandom(size)
+    piece = sealed(data, 3, 4096)
+    assert len(piece) == size + 16 and data not in piece
+    assert opened(piece, size, 3, 4096) == data
+
+
+def test_a_piece_opens_nowhere_else() -> None:
+    piece = sealed(b"x" * 50, 3, 4096)
+    for wrong in (
+        {"number": 4, "offset": 4096},
+        {"number": 3, "offset": 0},
+        {"number": 3, "offset": 4096, "id": b"j" * 16},
+        {"number": 3, "offset": 4096, "secret": bytes(32)},
+        {"number": 3, "offset": 4096, "size": 49},
+        {"number": 3, "offset": 4096, "size": 51},
+    ):
+        with pytest.raises(SealError):
+            opened(piece, **{"size": 50, **wrong})  # type: ignore[arg-type]
+
+
+def test_every_flipped_bit_of_a_piece_is_noticed() -> None:
+    piece = sealed(b"what is inside")
+    for at in range(len(piece) * 8):
+        changed = bytearray(piece)
+        changed[at // 8] ^= 1 << at % 8
+        with pytest.raises(SealError, match="changed on the way"):
+            opened(bytes(changed), len(piece) - TAG_BYTES)
+
+
+def test_no_piece_is_sealed_without_a_key_of_full_length_and_a_number() -> None:
+    to = memoryview(bytearray(4 + TAG_BYTES))
+    for secret, number, offset in (
+        (b"", 1, 0),
+        (bytes(16), 1, 0),
+        (SECRET, -1, 0),
+        (SECRET, 1 << 64, 0),
+        (SECRET, 1, -1),
+    ):
+        with pytest.raises(ValueError, match="without a key or a number"):
+            seal_piece(secret, number, ID, offset, memoryview(b"data"), to)
+    assert bytes(to) == bytes(4 + TAG_BYTES)

@@ -7,17 +7,21 @@ body for foreign and fetch it.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 import ipclusterz as ipp
 from ipclusterz.core import message as m
+from ipclusterz.core.transfer import PATIENCE
 from ipclusterz.engine import bodies
 from ipclusterz.net.transfer import Carrier
 
+SECRET = b"s" * 32
+ID = b"i" * 16
 ITEMS = 3_000_000  # 24 MB: more pieces than a window
 
 
@@ -64,6 +68,42 @@ def test_nothing_is_left_in_the_clients_folder(rc: ipp.Client, elsewhere: None) 
     assert os.listdir(folder) == [".proof"]
 
 
+def test_bytes_changed_on_the_way_reach_no_engine(
+    rc: ipp.Client, elsewhere: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The scheduler hands pieces on without opening them; the agent does, and asks again."""
+    carrier = rc.session.connection._payloads._carrier
+    send, harmed = carrier._send, []
+
+    def harm(channel: int, message: Any) -> None:
+        if isinstance(message, m.Load) and len(harmed) < PATIENCE:
+            harmed.append(message.chunk.offset)
+            message = flipped(message, len(message.data) // 2)
+        send(channel, message)
+
+    monkeypatch.setattr(carrier, "_send", harm)
+    sent = np.arange(ITEMS, dtype="f8")
+    total, first = rc[0].apply_async(lambda x: (float(x.sum()), x[:3].tolist()), sent).get(30)
+    assert (total, first) == (float(sent.sum()), [0.0, 1.0, 2.0])
+    assert len(harmed) == PATIENCE
+
+
+def test_a_link_that_changes_everything_fails_the_task_by_name(
+    rc: ipp.Client, elsewhere: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    carrier = rc.session.connection._payloads._carrier
+    send = carrier._send
+
+    def harm(channel: int, message: Any) -> None:
+        send(channel, flipped(message, 0) if isinstance(message, m.Load) else message)
+
+    monkeypatch.setattr(carrier, "_send", harm)
+    with pytest.raises(ipp.SerializationError, match="changed on the way"):
+        rc[0].apply_async(len, b"x" * 5_000_000).get(30)
+    monkeypatch.undo()
+    assert rc[0].apply_sync(abs, -1) == 1
+
+
 class Peers:
     """Two carriers that talk to each other directly."""
 
@@ -74,12 +114,13 @@ class Peers:
         self.owner = Carrier(*self.owner_at, self.to_taker, lambda *a: None)
         self.taker = Carrier(*self.taker_at, self.to_owner, lambda *a: self.ended.append(a))
         self.requests: list[m.Fetch] = []
+        self.harm: Callable[[Any], Any] = lambda message: message
 
     def to_owner(self, channel: int, message: m.Fetch) -> None:
         self.requests.append(message)
 
-    def to_taker(self, channel: int, message: m.Chunk) -> None:
-        self.taker.came(message)
+    def to_taker(self, channel: int, message: m.Chunk | m.Load) -> None:
+        self.taker.came(self.harm(message))
 
     def run(self) -> None:
         while self.requests:
@@ -96,7 +137,7 @@ def peers() -> Iterator[Peers]:
 
 
 def test_a_body_arrives_as_it_was(peers: Peers) -> None:
-    parts = [b"head", os.urandom(10 * m.CHUNK + 17), b""]
+    parts = [b"head", os.urandom(10 * m.PIECE + 17), b""]
     body = bodies.write(*peers.owner_at, parts)
     peers.taker.bring(4, 1, body)
     peers.run()
@@ -117,20 +158,98 @@ def test_a_body_that_is_gone_says_so_and_leaves_nothing(peers: Peers) -> None:
     assert os.listdir(peers.taker_at[0]) == [".proof"]
 
 
+def flipped(load: m.Load, at: int) -> m.Load:
+    data = bytearray(load.data)
+    data[at] ^= 1
+    return m.Load(load.chunk, bytes(data))
+
+
+HARMS: dict[str, Callable[[m.Load], Any]] = {
+    "its first byte": lambda load: flipped(load, 0),
+    "its tag": lambda load: flipped(load, -1),
+    "cut": lambda load: m.Load(load.chunk, load.data[:-1]),
+    "longer": lambda load: m.Load(load.chunk, bytes(load.data) + b"x"),
+    "empty": lambda load: m.Load(load.chunk, b""),
+    "left out": lambda load: load.chunk,
+}
+
+
+@pytest.mark.parametrize("harm", HARMS)
+def test_a_piece_that_was_changed_on_the_way_is_asked_for_again(
+    peers: Peers, harm: str
+) -> None:
+    parts = [os.urandom(3 * m.PIECE)]
+    left = [2, 0]  # how many of the next are harmed
+
+    def now_and_then(load: m.Load) -> Any:
+        left[0] -= 1
+        return HARMS[harm](load) if left[0] >= 0 else load
+
+    peers.harm = now_and_then
+    peers.taker.bring(4, 1, bodies.write(*peers.owner_at, parts))
+    peers.run()
+    [(_, here, problem)] = peers.ended
+    assert here is not None and problem == ""
+    assert [bytes(part) for part in bodies.read(here)] == parts
+
+
+def test_pieces_that_changed_places_are_noticed(peers: Peers) -> None:
+    parts = [os.urandom(3 * m.PIECE)]
+    kept: list[m.Load] = []
+
+    def swap(load: m.Load) -> m.Load:
+        kept.append(load)
+        return m.Load(load.chunk, kept[0].data) if len(kept) in (2, 3) else load
+
+    peers.harm = swap
+    peers.taker.bring(4, 1, bodies.write(*peers.owner_at, parts))
+    peers.run()
+    [(_, here, problem)] = peers.ended
+    assert here is not None and problem == "" and len(kept) == 5
+    assert [bytes(part) for part in bodies.read(here)] == parts
+
+
+def test_what_is_always_changed_on_the_way_ends_with_an_error(peers: Peers) -> None:
+    peers.harm = lambda load: flipped(load, 5)
+    peers.taker.bring(4, 1, bodies.write(*peers.owner_at, [b"x" * 100_000]))
+    peers.run()
+    [(_, here, problem)] = peers.ended
+    assert here is None and "changed on the way" in problem
+    assert os.listdir(peers.taker_at[0]) == [".proof"]
+
+
+def test_nobody_on_the_way_sees_what_a_piece_is(peers: Peers) -> None:
+    word = b"a word that must not be seen"
+    seen: list[m.Load] = []
+    peers.harm = lambda load: seen.append(load) or load
+    body = bodies.write(*peers.owner_at, [word * 10_000])
+    for _ in range(2):  # and each transfer has a secret of its own
+        peers.taker.bring(4, 1, body)
+        peers.run()
+        bodies.remove(peers.ended[-1][1])
+    assert all(word not in bytes(load.data) for load in seen)
+    assert len({bytes(load.data) for load in seen}) == 2
+
+
 @pytest.mark.parametrize(
     "request_",
     [
-        m.Fetch(1, b"short", 0, 10),
-        m.Fetch(1, b"i" * 16, 0, 0),
-        m.Fetch(1, b"i" * 16, 0, m.CHUNK + 1),
-        m.Fetch(1, b"i" * 16, -5, 10),
-        m.Fetch(1, b"../../etc/passwd", 0, 10),
+        m.Fetch(1, b"short", 0, 10, 1, SECRET),
+        m.Fetch(1, b"i" * 16, 0, 0, 1, SECRET),
+        m.Fetch(1, b"i" * 16, 0, m.PIECE + 1, 1, SECRET),
+        m.Fetch(1, b"i" * 16, -5, 10, 1, SECRET),
+        m.Fetch(1, b"../../etc/passwd", 0, 10, 1, SECRET),
+        m.Fetch(1, ID, 0, 10, 1, b""),
+        m.Fetch(1, ID, 0, 10, 1, b"short"),
+        m.Fetch(1, ID, 0, 10, -1, SECRET),
+        m.Fetch(1, ID, 0, 100_000, 1, SECRET),
     ],
 )
 def test_impossible_requests_get_no_byte(peers: Peers, request_: m.Fetch) -> None:
+    with open(os.path.join(peers.owner_at[0], ID.hex()), "wb") as file:
+        file.write(b"x" * 1000)
     answers: list[m.Chunk] = []
     peers.owner._send = lambda channel, message: answers.append(message)
     peers.owner.serve(4, request_)
     [answer] = answers
-    assert answer.data == b""
-    assert answer.problem
+    assert isinstance(answer, m.Chunk) and answer.problem

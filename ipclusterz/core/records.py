@@ -1,0 +1,26 @@
+"""Records one after the other in a file that is only appended to; the last may be cut off.
+
+Lives here: how they are told apart.  Must not know: what they say, and files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+_LENGTH = 4
+
+
+def framed(record: bytes) -> bytes:
+    """Return a record as it is appended."""
+    return len(record).to_bytes(_LENGTH, "little") + record
+
+
+def unframed(data: bytes) -> Iterator[bytes]:
+    """Yield the records of a file's content; a last one that is not whole is left out."""
+    at = 0
+    while at + _LENGTH <= len(data):
+        begin = at + _LENGTH
+        at = begin + int.from_bytes(data[at:begin], "little")
+        if at > len(data):
+            return
+        yield data[begin:at]
