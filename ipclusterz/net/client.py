@@ -20,7 +20,6 @@ from ipclusterz.core import message as m
 from ipclusterz.core.connector import Connector
 from ipclusterz.core.ledger import Ledger, Sink, task
 from ipclusterz.core.message import Channel, Options, Role
-from ipclusterz.engine import bodies
 from ipclusterz.error import (
     AuthenticationError,
     ControllerLost,
@@ -489,7 +488,7 @@ class Connection:
         if ledger.dropped:
             dropped, ledger.dropped = ledger.dropped, []
             for body in dropped:
-                bodies.remove(body)
+                self._payloads.drop(body)
 
     def _ride(self, ledger: Ledger) -> None:
         """Let acknowledgements go with what goes anyway; alone only when many or late."""

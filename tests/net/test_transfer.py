@@ -7,6 +7,7 @@ body for foreign and fetch it.
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ import ipclusterz as ipp
 from ipclusterz.core import message as m
 from ipclusterz.core.transfer import PATIENCE
 from ipclusterz.engine import bodies
+from ipclusterz.net.payload import SLOW, Payloads
 from ipclusterz.net.transfer import Carrier
 
 SECRET = b"s" * 32
@@ -102,6 +104,24 @@ def test_a_link_that_changes_everything_fails_the_task_by_name(
         rc[0].apply_async(len, b"x" * 5_000_000).get(30)
     monkeypatch.undo()
     assert rc[0].apply_sync(abs, -1) == 1
+
+
+@pytest.mark.parametrize("size", [1000, SLOW])
+def test_a_body_that_was_dropped_is_gone_at_once_and_soon_its_memory(size: int) -> None:
+    payloads = Payloads(lambda channel, message: None, lambda channel, result: None)
+    try:
+        body = bodies.write(payloads.folder, payloads.proof, [bytes(size)])
+        path = os.path.join(body.folder, body.id.hex())
+        payloads.drop(body)
+        payloads.drop(body)  # a second time does no harm
+        assert os.listdir(payloads.folder) == [".proof"]
+        for thread in threading.enumerate():
+            if thread.name == "ipclusterz-clear":
+                thread.join(10)
+        fds = [os.path.join("/proc/self/fd", fd) for fd in os.listdir("/proc/self/fd")]
+        assert not [fd for fd in fds if os.path.lexists(fd) and path in os.readlink(fd)]
+    finally:
+        payloads.close()
 
 
 class Peers:
