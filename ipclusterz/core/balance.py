@@ -38,7 +38,13 @@ MAX_CREDIT = 1000
 """Tasks an engine may hold, however short."""
 
 RECALL_AFTER = 0.100
-"""Seconds an agent must have been silent before work is recalled from it."""
+"""Seconds of silence after which an agent's engines are no longer taken for quick."""
+
+LOOK_AFTER = 0.020
+"""Seconds between two looks whether engines idle while an agent has more than it can run."""
+
+LOOK_COST = 2e-5
+"""The same for each agent: where there are very many, to look takes its time."""
 
 NO_ENGINE_AFTER = 60.0
 """Seconds without any engine after which waiting tasks fail instead of waiting on."""
@@ -75,10 +81,14 @@ class Balancer(Broker):
         self._queue: deque[Any] = deque()  # the same, and some that wait no more
         self.queued = 0  # how many do
         self._groups: dict[_Allowed, deque[Task]] = {}  # tasks that only some may run
+        # Tasks that may run anywhere but on a few engines, which failed them or do not suit.
+        self._shunning: dict[frozenset[int], deque[Task]] = {}
         self._loose: set[_Allowed] = set()  # groups with tasks that new engines may run, too
         self._policy = policy.make(scheme, seed)
         self._hwm = hwm
         self._heard: dict[bytes, float] = {}  # agent -> last result
+        self._look_at = 0.0
+        self._hoards: set[bytes] = set()  # agents seen to have too much at the last look
         self._recalled: set[bytes] = set()  # agents asked to give back, and not answered
         self._dry_since = -1.0  # when the last engine went while tasks wait
         self._told: set[bytes] = set()  # clients that know that there is no engine
@@ -91,6 +101,11 @@ class Balancer(Broker):
         self.estate = Estate()
         self._in_bulk[m.Submit] = self._submits
         self._in_bulk[m.Result] = self._results
+
+    @property
+    def uneasy(self) -> bool:
+        """Whether to settle again after :data:`LOOK_AFTER`, if nothing happens before."""
+        return bool(self._hoards)
 
     # -- entering --------------------------------------------------------------------------
 
@@ -152,6 +167,10 @@ class Balancer(Broker):
     def _place(self, task: Task) -> None:
         if not task.free and self._depends(task):
             return
+        shunned = self._shunned(task)
+        if shunned and not self._everywhere(shunned):
+            self._shunning.setdefault(shunned, deque()).append(task)
+            return
         allowed = self._allowed(task)
         if allowed is None:
             task.queued = True
@@ -178,6 +197,17 @@ class Balancer(Broker):
             client = self.numbers.get(key >> m.COUNTER_BITS, b"")
             found = self.tasks[key] = Task(key, client, found, queued=True)
         return found
+
+    def _shunned(self, task: Task) -> frozenset[int]:
+        """Return the few engines where a task that may run anywhere shall not run."""
+        opt = task.work.opt
+        if task.places is not None or (opt is not None and opt.engines is not None):
+            return frozenset()
+        return frozenset((*(task.excluded or ()), *(task.unmet or ())))
+
+    def _everywhere(self, shunned: frozenset[int]) -> bool:
+        """Whether there is no other engine than these."""
+        return sum(engine in self.engines for engine in shunned) == len(self.engines)
 
     def _allowed(self, task: Task) -> _Allowed | None:
         """Return the engines a task is confined to, or None for any."""
@@ -293,7 +323,7 @@ class Balancer(Broker):
             return True
         if self._depending.drop(task.key):
             return True
-        for group in self._groups.values():
+        for group in (*self._groups.values(), *self._shunning.values()):
             if task in group:
                 group.remove(task)
                 return True
@@ -316,6 +346,9 @@ class Balancer(Broker):
         self._policy.withdraw(engine)
         for allowed in [a for a in self._groups if engine in a]:
             for task in self._groups.pop(allowed):
+                self._place(task)
+        for shunned in [s for s in self._shunning if self._everywhere(s)]:
+            for task in self._shunning.pop(shunned):
                 self._place(task)
 
     def _absence(self, agent: Agent) -> None:
@@ -343,7 +376,11 @@ class Balancer(Broker):
         """Give waiting tasks to engines with room."""
         if self._groups:
             self._settle_groups()
+        if self._shunning:
+            self._settle_shunning()
         if not self.queued:
+            if now >= self._look_at and not self._groups and not self._shunning:
+                self._look(now)
             return
         pick = self._policy.pick
         engines = self.engines
@@ -393,6 +430,23 @@ class Balancer(Broker):
                 share -= 1
         engine.load += given
         self.queued -= given
+
+    def _settle_shunning(self) -> None:
+        """Give tasks to the first engine with room that is not among those they shun."""
+        policy, engines = self._policy, self.engines
+        for shunned, group in list(self._shunning.items()):
+            aside: list[int] = []
+            while group and (chosen := policy.pick()) is not None:
+                if chosen in shunned:
+                    aside.append(chosen)
+                    policy.withdraw(chosen)
+                    continue
+                self._give(group.popleft(), engines[chosen], True)
+                self._offer(engines[chosen])
+            for engine in aside:
+                self._offer(engines[engine])
+            if not group:
+                del self._shunning[shunned]
 
     def _settle_groups(self) -> None:
         engines = self.engines
@@ -625,8 +679,6 @@ class Balancer(Broker):
         self._judge_dry(now)
         if self._deadlines:
             self._judge_late(now)
-        if not self.queued and not self._groups:
-            self._recall(now)
 
     def _judge_dry(self, now: float) -> None:
         """Tell clients when nothing can progress, and end it when it has lasted."""
@@ -666,24 +718,35 @@ class Balancer(Broker):
         for client in clients:
             self.out[client].append(m.Waiting(reason))
 
-    def _recall(self, now: float) -> None:
-        """Ask for unbegun work back from agents that hold too much while engines idle."""
-        idle = sum(1 for e in self.engines.values() if e.load == 0 and not e.agent.absent)
-        if not idle:
+    def _look(self, now: float) -> None:
+        """Have agents give back what they cannot run yet, if others have nothing to do.
+
+        Of one that goes on working half: by the next look, much of the rest has run.
+        """
+        self._look_at = now + max(LOOK_AFTER, LOOK_COST * len(self.agents))
+        before, self._hoards = self._hoards, set()
+        agents = [agent for agent in self.agents.values() if not agent.absent]
+        if all(len(agent.held) >= len(agent.engines) for agent in agents):
             return
-        for agent in self.agents.values():
+        for agent in agents:
             surplus = len(agent.held) - len(agent.engines)
-            if surplus <= 0 or agent.peer in self._recalled or agent.absent:
+            if surplus <= 0 or agent.peer in self._recalled:
                 continue
-            if now - self._heard.get(agent.peer, 0.0) < RECALL_AFTER:
-                continue
-            self._recalled.add(agent.peer)
-            self.out[agent.peer].append(m.Recall(surplus, []))
-            for number in agent.engines:
-                # Silent for so long, they cannot be as quick as they were.
-                engine = self.engines[number]
-                engine.credit = self._hwm or 1
-                self._offer(engine)
+            self._hoards.add(agent.peer)
+            if agent.peer in before:
+                silent = now - self._heard.get(agent.peer, 0.0)
+                wanted = -(-surplus // 2) if silent < LOOK_AFTER else surplus
+                self._recalled.add(agent.peer)
+                self.out[agent.peer].append(m.Recall(wanted, []))
+                if silent >= RECALL_AFTER:
+                    self._distrust(agent)
+
+    def _distrust(self, agent: Agent) -> None:
+        """Silent for so long, its engines cannot be as quick as they were."""
+        for number in agent.engines:
+            engine = self.engines[number]
+            engine.credit = self._hwm or 1
+            self._offer(engine)
 
     def hint(self) -> Any:
         """Return a snapshot for tests and status: engines with (load, credit, pace)."""

@@ -347,6 +347,7 @@ class Broker:
         ):
             if self._recovering:
                 self._limbo[key] = task
+                self._ask_early(task)
                 return
             if self._unknown and not self._survives(task, now):
                 return
@@ -362,6 +363,15 @@ class Broker:
             self._lack(task)
             return
         self._place(task)
+
+    def _ask_early(self, task: Task) -> None:
+        """Have the function of a task in limbo sent as long as its client is there."""
+        fn = task.work.fn
+        if fn and fn not in self.functions and task.client in self.clients:
+            asked = self._lacking.setdefault(fn, {})
+            if task.client not in asked:
+                asked[task.client] = []
+                self.out[task.client].append(m.NeedFunction(fn))
 
     def _lack(self, task: Task) -> None:
         """Keep a task until its client has sent its function."""

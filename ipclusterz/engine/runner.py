@@ -30,7 +30,7 @@ FUNCTIONS = 4096
 _PAUSE = 0.05  # seconds between two interrupts of one task
 _APPLY, _MAP = int(Op.APPLY), int(Op.MAP)
 _OK = int(Status.OK)
-_NO_ARGS, _NONE = serialize.NO_ARGS, serialize.NONE
+_NO_ARGS, _NONE, is_simple = serialize.NO_ARGS, serialize.NONE, serialize.is_simple
 _RESULT = "the result"
 _PLAIN = frozenset({bool, int, float, complex})
 
@@ -158,11 +158,18 @@ class Runner:
                     shipment = function.shipment
                     if shipment is not None and self.namespace.shipped is not shipment:
                         self.namespace.apply(shipment)
+                    sent = work.data
                     if work.op == _MAP:
                         items, flags = self._load(work)
                         value = map_items(call, items, **flags)
-                    elif work.data == _NO_ARGS:
+                    elif sent == _NO_ARGS:
                         value = call()
+                    elif is_simple(sent):
+                        try:
+                            args, kwargs = pickle.loads(sent)
+                        except Exception as error:
+                            raise LoadError(_WHAT[_APPLY], error) from error
+                        value = call(*args, **kwargs)
                     else:
                         args, kwargs = self._load(work)
                         value = call(*args, **kwargs)

@@ -15,7 +15,7 @@ import msgspec
 import zmq
 
 from ipclusterz.core import message as m
-from ipclusterz.core.balance import Balancer
+from ipclusterz.core.balance import LOOK_AFTER, Balancer
 from ipclusterz.core.broker import Unwritten
 from ipclusterz.core.message import Channel, Role
 from ipclusterz.core.recorder import Recorder
@@ -82,6 +82,7 @@ class Scheduler:
         self._admits: dict[bytes, m.Admit] = {}
         self._lost: tuple[float, str] | None = None  # when an agent went last, and why
         self._ticking = False
+        self._looking = False
         self._tallying = False
         self._changed = False  # since the last tally was asked for
         self._shipping = False
@@ -225,6 +226,14 @@ class Scheduler:
         if self.broker is not None and not self._ticking and self.broker.tasks:
             self._ticking = True
             self.loop.after(TICK_SECONDS, self._tick)
+        if isinstance(core, Balancer) and core.uneasy and not self._looking:
+            self._looking = True
+            self.loop.after(LOOK_AFTER, self._look)
+
+    def _look(self) -> None:
+        self._looking = False
+        if self.broker is not None:
+            self.broker.settle(monotonic())
 
     def _has_news(self, recorder: Recorder) -> bool:
         return recorder.waiting or (self.broker is not None and bool(self.broker.unwritten))

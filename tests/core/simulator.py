@@ -24,7 +24,7 @@ from ipclusterz.core import custody as c
 from ipclusterz.core import estate, membership
 from ipclusterz.core import message as m
 from ipclusterz.core import registry as r
-from ipclusterz.core.balance import Balancer
+from ipclusterz.core.balance import LOOK_AFTER, Balancer
 from ipclusterz.core.broker import Functions
 from ipclusterz.core.custody import Custody
 from ipclusterz.core.ledger import Ledger, task
@@ -300,8 +300,12 @@ class World:
             assert runs <= retries, f"task {key:x} ran though it was cancelled before it began"
 
     def _unknown(self, client: ClientNode) -> bool:
-        """Whether functions may have gone before the client did that could send them again."""
-        return client.dead and self.faults["functions"] > 0
+        """Whether functions may have gone before the client did that could send them again.
+
+        A scheduler that is new asks for them, and its client may leave instead of answering.
+        """
+        gone = ("functions", "scheduler", "controller")
+        return client.dead and any(self.faults[fault] for fault in gone)
 
     def _check_dependency(self, client: ClientNode, key: int, result: m.Result) -> None:
         depend = client.after.get(key)
@@ -448,6 +452,7 @@ class SchedulerNode:
         self.channel = channel
         self.generation = generation
         self.dead = False
+        self.looking = False
         self.members: dict[bytes, Member] = {}
         self.queued: dict[bytes, Member] = {}  # for whom something waits
         self.core: Any = (
@@ -542,6 +547,11 @@ class SchedulerNode:
         if packet is not None:
             member.pipe.to_peer(packet)
 
+    def _look(self) -> None:
+        self.looking = False
+        if not self.dead:
+            self.core.settle(self.world.now)
+
     def _note_left(self, admit: m.Admit) -> None:
         """A client leaves: what the scheduler has of it must come to an end."""
         client = self.world.by_peer.get(admit.peer)
@@ -575,6 +585,9 @@ class SchedulerNode:
             self.world.later(0.1, lambda: self.core.written(results))
         if self.channel == Channel.TASK and self.core.estate.out:
             self._carry_estate()
+        if self.channel == Channel.TASK and self.core.uneasy and not self.looking:
+            self.looking = True
+            self.world.later(LOOK_AFTER, self._look)
         if self.core.out:
             out, self.core.out = self.core.out, defaultdict(list)
             for peer, messages in out.items():

@@ -9,6 +9,7 @@ import pytest
 from ipclusterz.core import message as m
 from ipclusterz.core.balance import (
     AHEAD,
+    LOOK_AFTER,
     MAX_CREDIT,
     NO_ENGINE_AFTER,
     RECALL_AFTER,
@@ -346,6 +347,54 @@ def test_a_retry_may_go_to_an_engine_that_came_since() -> None:
     assert [a.key for a in cluster.assigned(b"late")] == [given[0].key]
 
 
+def test_tasks_that_failed_wait_for_another_engine_and_let_others_pass() -> None:
+    cluster = bench(0, 1)
+    cluster.say(b"client", submit(1, engines=[1]))
+    assert [a.engine for a in cluster.assigned()] == [1]
+    cluster.say(b"client", submit(2, retries=1))
+    (first,) = cluster.assigned()
+    cluster.say(b"client", submit(3))
+    cluster.say(b"agent", result(first, Status.ERROR))
+    (other,) = cluster.assigned()
+    assert (other.key, other.engine) == (key(3), 0), "engine 1 is busy, and 0 failed the second"
+    cluster.expel(b"agent")
+    cluster.agent(b"next", 7)
+    assert key(2) in [a.key for _, a in cluster.out(m.Assign)]
+
+
+def test_one_that_waits_for_another_engine_can_be_cancelled() -> None:
+    cluster = bench(0, 1)
+    cluster.say(b"client", submit(1, engines=[1]), submit(2, retries=1))
+    failed = next(a for a in cluster.assigned() if a.engine == 0)
+    cluster.say(b"agent", result(failed, Status.ERROR))
+    cluster.say(b"client", m.Cancel([key(2)]))
+    assert [r.status for r in cluster.results()] == [Status.ABORTED]
+
+
+def test_a_retry_looks_at_few_engines_however_many_there_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cluster = bench(*range(1000))
+    cluster.say(b"client", submit(1, retries=3))
+    policy = core(cluster)._policy
+    picks = 0
+    pick = policy.pick
+
+    def counted() -> int | None:
+        nonlocal picks
+        picks += 1
+        return pick()
+
+    monkeypatch.setattr(policy, "pick", counted)
+    seen = set()
+    for _ in range(4):
+        (assign,) = cluster.assigned()
+        seen.add(assign.engine)
+        cluster.say(b"agent", result(assign, Status.ERROR))
+    assert len(seen) == 4 and picks <= 12
+    assert [r.status for r in cluster.results()] == [Status.ERROR]
+
+
 # -- absence -------------------------------------------------------------------------------
 
 
@@ -486,18 +535,40 @@ def heaped(seconds: float = 1e-5) -> Bench:
     assert not core(cluster).queued
     assert load(cluster, 0) > 5
     cluster.agent(b"idle", 1)
-    cluster.out()
+    cluster.tick(LOOK_AFTER)
+    assert cluster.out() == [], "it may be done with it before it has been asked"
     return cluster
 
 
 def test_work_is_recalled_from_an_agent_that_is_slow_while_another_idles() -> None:
     cluster = heaped()
     held = load(cluster, 0)
-    cluster.tick(RECALL_AFTER / 2)
+    cluster.tick(LOOK_AFTER / 2)
     assert cluster.out() == []
     cluster.tick(RECALL_AFTER)
     assert cluster.out() == [(b"agent", m.Recall(held - 1, []))]
     assert credit(cluster, 0) == 1
+
+
+def test_half_is_recalled_from_an_agent_that_goes_on_working_while_another_idles() -> None:
+    """Much of the rest it will have done before anybody else could."""
+    cluster = heaped()
+    before = credit(cluster, 0)
+    cluster.now += LOOK_AFTER
+    held = next(iter(cluster.core.agents[b"agent"].held.values()))
+    cluster.say(b"agent", outcome(held.key, held.attempt, 0, seconds=1e-5))
+    surplus = load(cluster, 0) - 1
+    assert cluster.out(m.Recall) == [(b"agent", m.Recall(-(-surplus // 2), []))]
+    assert credit(cluster, 0) >= before, "it is as quick as it was"
+
+
+def test_agents_whose_engines_all_have_work_take_nothing_from_each_other() -> None:
+    cluster = heaped()
+    cluster.say(b"client", submit(500, engines=[1]))
+    cluster.out()
+    for _ in range(3):
+        cluster.tick(LOOK_AFTER * 2)
+    assert cluster.out(m.Recall) == [] and not core(cluster).uneasy
 
 
 def test_an_agent_is_asked_once_until_it_answers() -> None:
@@ -507,7 +578,8 @@ def test_an_agent_is_asked_once_until_it_answers() -> None:
     cluster.tick(1.0)
     assert cluster.out() == []
     cluster.say(b"agent", m.Returned([], -1, "given back as asked"))
-    cluster.tick(1.0)
+    cluster.tick(LOOK_AFTER)
+    cluster.tick(LOOK_AFTER)
     assert len(cluster.out(m.Recall)) == 1
 
 
@@ -524,22 +596,18 @@ def test_what_was_recalled_goes_to_the_idle_engine() -> None:
     assert {a.key for a in cluster.assigned(b"idle")} <= {k for k, _ in back}
 
 
-@pytest.mark.parametrize("reason", ["busy", "absent", "heard", "waiting"])
+@pytest.mark.parametrize("reason", ["busy", "absent", "waiting"])
 def test_nothing_is_recalled_without_need(reason: str) -> None:
     cluster = heaped()
     if reason == "busy":
         cluster.say(b"client", submit(500, engines=[1]))
     elif reason == "absent":
         cluster.core.absent(b"agent", True, cluster.now)
-    elif reason == "heard":
-        cluster.now += 1.0
-        held = next(iter(cluster.core.agents[b"agent"].held.values()))
-        cluster.say(b"agent", outcome(held.key, held.attempt, 0, seconds=1e-5))
     else:
         for i in range(500, 700):
             cluster.say(b"client", submit(i))
     cluster.out()
-    cluster.tick(0.0 if reason == "heard" else 1.0)
+    cluster.tick(1.0)
     assert cluster.out(m.Recall) == []
 
 
