@@ -7,8 +7,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
-pytest_plugins = ["tests.leftovers", "tests.lab.fixtures", "tests.lab.slurm"]
+pytest_plugins = ["tests.leftovers", "tests.turns", "tests.lab.fixtures", "tests.lab.slurm"]
+
+
+# A busy machine is no bug: neither an example that takes long nor slowly drawn data.
+settings.register_profile(
+    "patient", settings.default, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("patient")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -12,6 +12,10 @@ and a private place for temporary files and runtime folders.  At its end it look
 It waits a bounded time for what is just ending, names what is left, ends it by its id,
 and makes the run fail.  Shared memory has no owner one could ask: while another cluster
 or test run lives on the machine, new entries there are only mentioned.
+
+Where the tests are spread over several processes (pytest-xdist) each of them is such a run
+inside the whole one: it looks for its own, and reports to the whole, which looks at what has
+no owner when they have ended.
 """
 
 from __future__ import annotations
@@ -23,6 +27,7 @@ import uuid
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -61,13 +66,18 @@ class Run:
 
 RUN = pytest.StashKey[Run]()
 FINDINGS = pytest.StashKey[Findings]()
+REPORTED = pytest.StashKey[list[str]]()
+"""What the processes among which the tests were divided have found."""
 
 
-def start(shared: Iterable[Path]) -> Run:
-    """Name the run, move its temporary files to a private place, look round."""
+def start(shared: Iterable[Path], system: str | None = None) -> Run:
+    """Name the run, move its temporary files to a private place, look round.
+
+    The private place is made in ``system``, by default the folder for temporary files.
+    """
     outer = os.environ.get(MARKER, "")
     name = uuid.uuid4().hex
-    system = tempfile.gettempdir()
+    system = system or tempfile.gettempdir()
     # Short: UNIX sockets live below it, and their paths end at 107 characters.
     root = Path(tempfile.mkdtemp(prefix="ipcz-", dir=system))
     changes = {
@@ -210,14 +220,29 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addini("leftover_patience", "seconds granted to what is ending", default="10")
 
 
+def part_of_a_run(config: pytest.Config) -> bool:
+    """Whether this process runs some of the tests for another one."""
+    return hasattr(config, "workerinput")
+
+
 def pytest_configure(config: pytest.Config) -> None:
-    config.stash[RUN] = start([Path("/dev/shm"), Path(tempfile.gettempdir())])
+    config.stash[REPORTED] = []
+    if part_of_a_run(config):
+        config.stash[RUN] = start([], os.environ["PYTEST_DEBUG_TEMPROOT"])
+    else:
+        config.stash[RUN] = start([Path("/dev/shm"), Path(tempfile.gettempdir())])
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
     run = config.stash.get(RUN, None)
     if run is not None:
         end(run)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any, error: object) -> None:
+    """Keep what a process that ran a part of the tests has found; one that died says why."""
+    node.config.stash[REPORTED] += getattr(node, "workeroutput", {}).get("left", [])
 
 
 @pytest.hookimpl(trylast=True)
@@ -227,6 +252,9 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         return
     patience = float(session.config.getini("leftover_patience"))
     findings = session.config.stash[FINDINGS] = check(run, patience)
+    if part_of_a_run(session.config):
+        session.config.workeroutput["left"] = findings.left
+    findings.left[:0] = session.config.stash[REPORTED]
     if findings.left and session.exitstatus in (
         pytest.ExitCode.OK,
         pytest.ExitCode.NO_TESTS_COLLECTED,

@@ -95,19 +95,6 @@ class Ledger:
         self._counter += n
         return self._base + first
 
-    def submit(
-        self,
-        key: int,
-        op: int,
-        fn: Packed | None,
-        data: bytes,
-        body: m.Body | None,
-        opt: m.Options | None,
-        sink: Sink,
-    ) -> None:
-        """Enter a task for any engine."""
-        self.enter((task(key, op, fn, data, body, opt, sink),))
-
     def enter(self, entries: Iterable[Entry]) -> None:
         """Enter what :func:`task` made."""
         pending = self.pending

@@ -12,7 +12,6 @@ from __future__ import annotations
 import ctypes
 import gc
 import os
-import resource
 import signal
 import socket
 import sys
@@ -21,6 +20,7 @@ import msgspec
 
 import ipclusterz.engine.start as start
 from ipclusterz.engine import zygote
+from ipclusterz.engine.limits import raise_file_limit
 from ipclusterz.engine.offspring import AGENT_MARK, SPACE, TOKEN_SIZE
 
 _TOLD = 1 << 20  # bytes of surroundings and names of modules, at most
@@ -100,7 +100,7 @@ def _begin(parent: int, sock: socket.socket, stderr: int, root: str) -> int:
     os.dup2(null, 0)
     os.dup2(stderr, 2)
     _close_all_but(sock.fileno())
-    _raise_file_limit()
+    raise_file_limit()  # as an agent does for its other children
     told = sock.recv(_TOLD)
     if not told:
         return 0  # nobody needs it
@@ -118,16 +118,6 @@ def _close_all_but(kept: int) -> None:
                 os.close(int(name))
             except OSError:
                 pass  # the one that this listing was read from
-
-
-def _raise_file_limit() -> None:
-    """Allow engines as many open files as an agent's other children have."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    try:
-        if hard != resource.RLIM_INFINITY and soft < hard:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    except (OSError, ValueError):
-        pass
 
 
 def _surround(more: dict[str, str]) -> None:

@@ -26,6 +26,7 @@ from ipclusterz.core.placement import show_cores
 from ipclusterz.core.ranks import UNREPLACED
 from ipclusterz.core.replacing import Replacing
 from ipclusterz.engine import bodies, offspring
+from ipclusterz.engine.limits import raise_file_limit
 from ipclusterz.error import LaunchError, SSHError
 from ipclusterz.net import host, process, sharedmemory, sockets
 from ipclusterz.net.cores import Binding
@@ -98,7 +99,7 @@ def run(
     log = open_log(config.log_dir, f"{prefix}-agent-{os.getpid()}", config.log_level)
     if config.origin:
         log.info("%s", config.origin)
-    host.raise_file_limit()
+    raise_file_limit()
     engines = "1 engine" if config.n == 1 else f"{config.n} engines"
     host.check_files(
         FILES + FILES_ENGINE * config.n, f"an agent with {engines}", ", or start fewer engines"

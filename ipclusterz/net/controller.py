@@ -31,6 +31,7 @@ from ipclusterz.core.addresses import beyond
 from ipclusterz.core.config import CHANNEL_NAMES, ControllerConfig
 from ipclusterz.core.connector import Connector, dump
 from ipclusterz.core.message import Channel
+from ipclusterz.engine.limits import raise_file_limit
 from ipclusterz.error import LaunchError
 from ipclusterz.net import host, hub, journal, scheduler
 from ipclusterz.net.beats import Beats, Watch
@@ -224,7 +225,7 @@ class Supervisor:
 
     def run(self, stop_fd: int | None) -> int:
         """Start everything, then watch until told to stop."""
-        host.raise_file_limit()
+        raise_file_limit()
         host.check_files(FILES, "a controller", "")
         host.no_core_dump()
         gc.freeze()  # what all parts share: a collection in one would copy every page of it

@@ -64,18 +64,6 @@ def answers(url: str) -> bool:
     return True
 
 
-def raise_file_limit() -> int:
-    """Raise the soft limit of open files to the hard one; return the limit before."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft < hard or hard == resource.RLIM_INFINITY:
-        wanted = hard if hard != resource.RLIM_INFINITY else 1 << 20
-        try:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-        except (OSError, ValueError):
-            pass
-    return soft
-
-
 def check_files(need: int, who: str, instead: str) -> None:
     """Raise LaunchError unless this process may have ``need`` open files.
 

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,9 @@ from ipclusterz.engine import bodies
 from ipclusterz.net.host import loopback_id
 from ipclusterz.paths import ProfileDir, runtime_dir
 from tests.running import alive, children, eventually, kill, run
+
+# Engines that start, and each `clean`, remove what the dead left in shared memory.
+pytestmark = pytest.mark.alone
 
 LONG_AGO = time.time() - 3600
 
@@ -67,6 +71,16 @@ def connector(path: str, pid: int, **more: Any) -> None:
     Path(path).chmod(0o600)
 
 
+def sleepers(pid: int) -> list[int]:
+    """The processes below ``pid`` that run ``sleep``."""
+    found = []
+    for child in children(pid):
+        with suppress(OSError):
+            if Path(f"/proc/{child}/cmdline").read_bytes().startswith(b"sleep\0"):
+                found.append(child)
+    return found
+
+
 @pytest.fixture
 def killed(ipython_dir: Path) -> Iterator[dict[str, Any]]:
     """A cluster all of whose processes but one of its engines' daemons were killed."""
@@ -79,12 +93,10 @@ def killed(ipython_dir: Path) -> Iterator[dict[str, Any]]:
         command = f"setsid sleep 300 & echo $! > {pid}"
         code = f"import subprocess; subprocess.run({command!r}, shell=True)"
         rc[0].execute(code, block=True)
+    # Its number is known before it has become what it will be.
     eventually(lambda: pid.exists() and pid.read_text().strip())
-    daemon = next(
-        p
-        for p in children(state["launcher"]["pid"])
-        if Path(f"/proc/{p}/cmdline").read_bytes().startswith(b"sleep\0")
-    )
+    eventually(lambda: sleepers(state["launcher"]["pid"]))
+    (daemon,) = sleepers(state["launcher"]["pid"])
     everything = [state["launcher"]["pid"], *children(state["launcher"]["pid"])]
     for each in everything:
         if each != daemon:

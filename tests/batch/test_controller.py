@@ -90,10 +90,28 @@ def client(tmp_path: Path) -> Iterator[Any]:
         one.process.wait()
 
 
+@pytest.fixture
+def waiting(batch: Path, client: Any) -> Waiting:
+    """A client that waits for a controller whose job, number 1, waits in the queue."""
+    (batch / "hold").touch()
+    assert run(f"{START} {BOTH} -n 1").returncode == 0
+    made: Waiting = client()
+    made.until(WAITS)
+    return made
+
+
 def left(ipython_dir: Path) -> list[str]:
     """What a cluster left in the profile, logs and database apart."""
     folders = [profile(ipython_dir) / name for name in ("jobs", "pid", "security")]
     return [str(path) for folder in folders for path in folder.glob("*")]
+
+
+def stopping_cancels_only_ours(batch: Path, ipython_dir: Path) -> None:
+    """Stop a cluster of one job, with another user's beside it; nothing of ours stays."""
+    (batch / "7.job").write_text('{"script": "another user\'s"}')
+    assert run("ipclusterz stop").returncode == 0
+    assert cancelled(batch) == ["1"], "ours, and no other"
+    assert left(ipython_dir) == []
 
 
 def test_from_submission_to_results_and_back(batch: Path, ipython_dir: Path) -> None:
@@ -148,26 +166,15 @@ def test_a_client_waits_and_says_what_for(batch: Path, client: Any) -> None:
     assert waiting.text.endswith("2\n"), "the answer of the engine, from its job"
 
 
-def test_stopped_while_it_waits(batch: Path, ipython_dir: Path, client: Any) -> None:
-    (batch / "hold").touch()
-    assert run(f"{START} {BOTH} -n 1").returncode == 0
-    waiting = client()
-    waiting.until(WAITS)
-    (batch / "2.job").write_text('{"script": "another user\'s"}')
-    assert run("ipclusterz stop").returncode == 0
-    assert cancelled(batch) == ["1"], "ours, and no other"
+def test_stopped_while_it_waits(batch: Path, ipython_dir: Path, waiting: Waiting) -> None:
+    stopping_cancels_only_ours(batch, ipython_dir)
     assert waiting.end() == 1
     assert "was stopped while its controller's job waited" in waiting.text
-    assert left(ipython_dir) == []
 
 
 def test_cancelled_from_outside_while_it_waits(
-    batch: Path, ipython_dir: Path, client: Any
+    batch: Path, ipython_dir: Path, waiting: Waiting
 ) -> None:
-    (batch / "hold").touch()
-    assert run(f"{START} {BOTH} -n 1").returncode == 0
-    waiting = client()
-    waiting.until(WAITS)
     subprocess.run(["scancel", "1"], check=True)
     said = "it has ended: Slurm job 1 (the controller) has ended: it was cancelled"
     assert waiting.end() == 1
@@ -182,18 +189,31 @@ def test_cancelled_from_outside_while_it_waits(
     assert again.returncode == 0, again.stderr
 
 
+@pytest.mark.parametrize(
+    ("told_to_end", "said_why", "ending"),
+    [
+        (True, "its batch job 1 was ended", "it was cancelled"),
+        (False, None, "FAILED"),
+    ],
+    ids=["cancelled", "without a word"],
+)
 def test_a_controllers_job_that_ends_takes_the_engines_along(
-    batch: Path, ipython_dir: Path
+    told_to_end: bool, said_why: str | None, ending: str, batch: Path, ipython_dir: Path
 ) -> None:
     assert run(f"{START} {BOTH} -n 1 --wait=1").returncode == 0
     with ipp.Client() as rc:
         running = rc[0].apply_async(__import__("time").sleep, 600)
         eventually(lambda: rc.queue_status()[0]["queue"])
-        subprocess.run(["scancel", "1"], check=True)
-        with pytest.raises(ControllerLost, match="its batch job 1 was ended"):
+        if told_to_end:
+            subprocess.run(["scancel", "1"], check=True)
+        else:
+            kill(int((batch / "1.pid").read_text()))
+        with pytest.raises(ControllerLost, match=said_why):
             running.get(timeout=30)
+        with pytest.raises(ControllerLost):
+            rc.wait_for_engines(2, timeout=30)
     eventually(lambda: (batch / "2.end").exists(), timeout=30)
-    said = "Slurm job 1 (the controller) has ended: it was cancelled"
+    said = f"Slurm job 1 (the controller) has ended: {ending}"
     eventually(lambda: said in run("ipclusterz status").stderr, timeout=30)
     assert said in run("ipclusterz logs launcher").stdout
     stopped = run("ipclusterz stop")
@@ -218,26 +238,9 @@ def test_a_controller_ends_in_order_before_its_walltime(batch: Path, ipython_dir
     assert left(ipython_dir) == []
 
 
-def test_a_controller_that_dies_without_a_word(batch: Path, ipython_dir: Path) -> None:
-    assert run(f"{START} {BOTH} -n 1 --wait=1").returncode == 0
-    with ipp.Client() as rc:
-        kill(int((batch / "1.pid").read_text()))
-        with pytest.raises(ControllerLost):
-            rc.wait_for_engines(2, timeout=30)
-    said = "Slurm job 1 (the controller) has ended: FAILED"
-    eventually(lambda: said in run("ipclusterz status").stderr, timeout=30)
-    assert (batch / "2.end").exists()
-    run("ipclusterz stop")
-    assert left(ipython_dir) == []
-
-
 def test_a_launcher_that_was_killed_while_the_job_waits(
-    batch: Path, ipython_dir: Path, client: Any
+    batch: Path, ipython_dir: Path, waiting: Waiting
 ) -> None:
-    (batch / "hold").touch()
-    assert run(f"{START} {BOTH} -n 1").returncode == 0
-    waiting = client()
-    waiting.until(WAITS)
     launcher = state(ipython_dir)["launcher"]["pid"]
     kill(launcher)
     eventually(lambda: not alive(launcher))
@@ -247,10 +250,7 @@ def test_a_launcher_that_was_killed_while_the_job_waits(
     assert WAITS in shown and "cancel it with: ipclusterz stop" in shown
     assert run(f"{START} {BOTH} -n 1").returncode == 10, "its job may start at any time"
     assert str(profile(ipython_dir)) not in run("ipclusterz clean").stdout
-    (batch / "7.job").write_text('{"script": "another user\'s"}')
-    assert run("ipclusterz stop").returncode == 0
-    assert cancelled(batch) == ["1"]
-    assert left(ipython_dir) == []
+    stopping_cancels_only_ours(batch, ipython_dir)
 
 
 def test_a_launcher_that_was_killed_while_all_run(batch: Path, ipython_dir: Path) -> None:

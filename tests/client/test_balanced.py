@@ -202,7 +202,7 @@ def test_a_view_used_by_threads_remembers_all(rc: Client) -> None:
     for thread in threads:
         thread.join()
     assert set(view.history) == {name for into in names for name in into}
-    assert (
-        len(view.history) == 12_000
-        and view._past.ranges() == rc.session.connection.task_ranges()
-    )
+    assert len(view.history) == 12_000
+    # Which thread notes its task first decides how they are cut into ranges.
+    remembered, sent = view._past.ranges(), rc.session.connection.task_ranges()
+    assert sorted(n for each in remembered for n in each) == [n for each in sent for n in each]

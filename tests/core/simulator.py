@@ -27,7 +27,7 @@ from ipclusterz.core import registry as r
 from ipclusterz.core.balance import LOOK_AFTER, Balancer
 from ipclusterz.core.broker import Functions
 from ipclusterz.core.custody import Custody
-from ipclusterz.core.ledger import Ledger
+from ipclusterz.core.ledger import Ledger, task
 from ipclusterz.core.link import Link
 from ipclusterz.core.message import Channel, Op, Role, Status
 from ipclusterz.core.registry import Minted, Registry
@@ -35,6 +35,8 @@ from ipclusterz.core.relay import Relay
 
 WORK = (Channel.TASK, Channel.DIRECT, Channel.CONTROL)
 RECONNECT = 0.05
+NOTHING = object()
+"""What an event returns after which nobody has anything to send; most are such ticks."""
 
 
 class World:
@@ -47,7 +49,7 @@ class World:
         self.delay = delay
         self.duplicates = 0.0  # the share of packets that arrive twice
         self.scheme = scheme
-        self._events: list[tuple[float, int, Callable[[], None]]] = []
+        self._events: list[tuple[float, int, Callable[[], object]]] = []
         self._count = 0
         self.registry = Registry(lease=30.0, heartbeat=1.0)
         self.journal = b""
@@ -68,7 +70,8 @@ class World:
 
     # -- time ------------------------------------------------------------------------------
 
-    def later(self, delay: float, act: Callable[[], None]) -> None:
+    def later(self, delay: float, act: Callable[[], object]) -> None:
+        """Do something after a delay; it may return ``NOTHING`` when nothing came of it."""
         self._count += 1
         heapq.heappush(self._events, (self.now + delay, self._count, act))
 
@@ -76,20 +79,25 @@ class World:
         return self.delay * (0.2 + self.random.random())
 
     def run(self, until: float, done: Callable[[], bool] = lambda: False) -> None:
+        settled = False  # something may have been asked since the last event
         while self._events and not done():
             when, _, act = self._events[0]
             if when > until:
                 break
             heapq.heappop(self._events)
             self.now = max(self.now, when)
-            act()
-            self.settle()
+            if act() is not NOTHING or not settled:
+                self.settle()
+                settled = True
 
     def settle(self) -> None:
         """Carry what the cores left; messages between processes take their time."""
-        self._carry_hub()
+        # Nearly always there is nothing: what costs most is to find that out.
+        if self.registry.out:
+            self._carry_hub()
         for scheduler in self.schedulers.values():
-            scheduler.carry()
+            if scheduler.busy():
+                scheduler.carry()
         for agent in self.agents:
             agent.carry()
         for client in self.clients:
@@ -478,10 +486,11 @@ class SchedulerNode:
 
         self.world.later(self.world.lag(), say)
 
-    def _tick(self) -> None:
+    def _tick(self) -> object:
         if not self.dead:
             self.core.tick(self.world.now)
             self.world.later(0.1, self._tick)
+        return None if self.busy() else NOTHING
 
     def tell(self, message: Any) -> None:
         at = max(self.world.now + self.world.lag(), self._last)
@@ -560,6 +569,13 @@ class SchedulerNode:
             self.world.estate = b""
         out, kept.out = kept.out, []
         self.world.estate += estate.written(out)
+
+    def busy(self) -> bool:
+        """Whether there is anything to carry."""
+        core = self.core
+        if core.out or self.queued or core.unwritten:
+            return True
+        return self.channel == Channel.TASK and bool(core.estate.out)
 
     def carry(self) -> None:
         if self.dead:
@@ -663,10 +679,11 @@ class AgentNode:
     def _tell_hub(self, act: Callable[[], None]) -> None:
         self.world.later(self.world.lag(), act)
 
-    def _tick(self) -> None:
+    def _tick(self) -> object:
         if not self.dead:
             self.custody.tick(self.world.now)
             self.world.later(0.02, self._tick)
+        return None if self.custody.out else NOTHING
 
     def carry(self) -> None:
         while self.custody.out and not self.dead:
@@ -883,7 +900,7 @@ class ClientNode:
             opt = m.Options(retries=retries, after=after)
         self.submitted[key] = retries
         self.balanced.add(key)
-        self.ledger.submit(key, int(Op.APPLY), fn, kind, None, opt, self)
+        self.ledger.enter((task(key, int(Op.APPLY), fn, kind, None, opt, self),))
         return key
 
     def submit_lasting(self, seconds: float) -> int:

@@ -10,7 +10,7 @@ import pytest
 
 from ipclusterz.core import ledger as ledger_module
 from ipclusterz.core import message as m
-from ipclusterz.core.ledger import Ledger
+from ipclusterz.core.ledger import Ledger, task
 from ipclusterz.core.message import Channel, Op, Status
 from tests.core.bench import outcome
 
@@ -47,7 +47,7 @@ class Client:
 
     def submit(self, fn: Packed | None = None, body: m.Body | None = None) -> int:
         key = self.ledger.reserve()
-        self.ledger.submit(key, int(Op.APPLY), fn, b"data", body, None, self)
+        self.ledger.enter((task(key, int(Op.APPLY), fn, b"data", body, None, self),))
         return key
 
     def request(
@@ -102,7 +102,7 @@ def test_a_task_is_sent_as_it_was_asked() -> None:
     client = Client()
     key = client.ledger.reserve()
     opt = m.Options(retries=2)
-    client.ledger.submit(key, int(Op.MAP), F, b"args", body(), opt, client)
+    client.ledger.enter((task(key, int(Op.MAP), F, b"args", body(), opt, client),))
     assert client.out()[-1] == (TASK, m.Submit(key, int(Op.MAP), b"f", b"args", body(), opt))
 
 
@@ -192,7 +192,7 @@ def test_a_sink_may_ask_for_more_while_it_is_told() -> None:
             client.submit()
 
     key = client.ledger.reserve()
-    client.ledger.submit(key, int(Op.APPLY), None, b"", None, None, Again())
+    client.ledger.enter((task(key, int(Op.APPLY), None, b"", None, None, Again()),))
     client.out()
     client.answer(key)
     assert [type(x) for _, x in client.out()] == [m.Submit]
@@ -428,7 +428,7 @@ def test_retries_that_were_spent_are_not_asked_for_again() -> None:
     options = m.Options(retries=3)
     one, other = (client.ledger.reserve() for _ in range(2))
     for key in (one, other):
-        client.ledger.submit(key, int(Op.APPLY), None, b"data", None, options, client)
+        client.ledger.enter((task(key, int(Op.APPLY), None, b"data", None, options, client),))
     client.out()
     client.ledger.handle(TASK, [m.Retried(one, 1), m.Retried(12345, 0)])
     client.ledger.renewed(TASK)

@@ -123,7 +123,7 @@ def installed(checkout: Path, tools: Path) -> Path:
     (checkout / "setup.py").touch()
     (checkout / "ipclusterz/_version.py").touch()
     scripts = {
-        checkout / ".venv/bin/python": '[ "$1 $2" != "-m pytest" ] || echo "pytest runs"',
+        checkout / ".venv/bin/python": '[ "$1 $2" != "-m pytest" ] || echo "pytest runs: $*"',
         tools / "apt-get": f'echo "$@" >>{checkout}/apt-calls',
         tools / "id": "echo 1000",
     }
@@ -150,6 +150,21 @@ def test_missing_system_packages_are_named(
     (line,) = [line for line in done.stderr.splitlines() if says in line]
     assert "openssh-client" in line.split()
     assert not (installed / "apt-calls").exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "runs"),
+    [
+        ([], "-m pytest --numprocesses=3 --dist=loadfile"),
+        (["--long"], "-m pytest --long"),
+        (["tests/core", "-k", "a or b", "-s"], "-m pytest tests/core -k a or b -s"),
+    ],
+)
+def test_all_tests_are_divided_and_arguments_go_to_pytest(
+    installed: Path, tools: Path, given: list[str], runs: str
+) -> None:
+    done = run_copy(installed, "test", *given, PATH=str(tools))
+    assert done.stdout.splitlines()[-1] == f"pytest runs: {runs}"
 
 
 def test_ci_requires_the_lab() -> None:

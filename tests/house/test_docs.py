@@ -58,11 +58,12 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(240)
 def test_the_documentation_builds_without_a_warning(tmp_path: Path) -> None:
     pytest.importorskip("sphinx", reason="./dev test has it")
     out = str(tmp_path / "html")
     options = ("-q", "-W", "--keep-going", "-n", "-b", "html", "-d", str(tmp_path / "tree"))
-    done = run("sphinx", *options, "docs", out)
+    done = run("sphinx", *options, "docs", out, timeout=200)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "html" / "architecture.html").is_file()
     kinds = {"AsyncResult", "Client", "Cluster", "DirectView", "LoadBalancedView"}

@@ -27,8 +27,8 @@ TABLE: dict[str, tuple[str, ...]] = {
     "engine": ("core.message", "error"),
     "net": (
         *("core", "error", "files", "paths", "_version"),
-        *("engine.bodies", "engine.offspring", "engine.page", "engine.serialize"),
-        *("engine.streams", "engine.early", "store"),
+        *("engine.bodies", "engine.limits", "engine.offspring", "engine.page"),
+        *("engine.serialize", "engine.streams", "engine.early", "store"),
     ),
     "store": ("core", "error"),
     "files": ("core", "error"),

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import psutil
+import pytest
 
 from tests import leftovers
 
@@ -46,14 +48,14 @@ def test_clean():
 """
 
 
-def run_pytest(folder: Path, text: str) -> subprocess.CompletedProcess[str]:
+def run_pytest(folder: Path, text: str, *more: str) -> subprocess.CompletedProcess[str]:
     """Run ``text`` as a suite of its own that uses the plugin."""
     (folder / "test_inner.py").write_text(text)
     (folder / "pytest.ini").write_text("[pytest]\nleftover_patience = 0.5\n")
     return subprocess.run(
         [
             *(sys.executable, "-m", "pytest", "-p", "tests.leftovers"),
-            *("-p", "no:cacheprovider", "--rootdir", str(folder), str(folder)),
+            *("-p", "no:cacheprovider", "--rootdir", str(folder), str(folder), *more),
         ],
         cwd=folder,
         env=os.environ | {"PYTHONPATH": str(ROOT)},
@@ -77,6 +79,20 @@ def test_an_orphan_is_named_ended_and_fails_the_run(tmp_path: Path) -> None:
     pid = int(line.split()[1].rstrip(":"))
     _, left = psutil.wait_procs([psutil.Process(pid)] if psutil.pid_exists(pid) else [], 10)
     assert not [process for process in left if leftovers.alive(process)]
+
+
+def test_processes_that_share_the_tests_report_what_they_find(tmp_path: Path) -> None:
+    pytest.importorskip("xdist")
+    (tmp_path / "test_other.py").write_text(CLEAN)
+    done = run_pytest(tmp_path, ORPHAN + FOLDER, "-n2", "--dist=loadfile")
+    assert done.returncode == 1, done.stdout
+    assert "3 passed" in done.stdout
+    assert len(re.findall(r"^process \d+: .*signal\.pause\(\)", done.stdout, re.M)) == 1
+    assert len(re.findall("^temporary folder: .*forgotten-", done.stdout, re.M)) == 1
+    (tmp_path / "test_inner.py").unlink()
+    done = run_pytest(tmp_path, CLEAN, "-n2", "--dist=loadfile")
+    assert done.returncode == 0, done.stdout
+    assert "2 passed" in done.stdout and "nothing left behind" in done.stdout
 
 
 def test_a_listening_port_is_named_and_fails_the_run(tmp_path: Path) -> None:

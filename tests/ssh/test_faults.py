@@ -7,21 +7,21 @@ import re
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 
 import psutil
 import pytest
 
 from tests.lab.host import Host
 from tests.lab.lab import Lab
-from tests.ssh.conftest import answer, cluster_on, script
+from tests.ssh.conftest import KINDS, answer, cluster_on, script
 
 MAPS = """
 import json, sys
 import ipclusterz as ipp
-def once(i):
+def once(i, kind=sys.argv[1]):
     import os, time
-    with open(f"ran-{i}", "x"):  # a second time would fail
+    with open(f"ran-{kind}-{i}", "x"):  # a second time would fail
         pass
     time.sleep(0.02)
     return i
@@ -37,45 +37,55 @@ rc.close()
 Finish = Callable[[], str]
 
 
-@contextmanager
-def mapping(lab: Lab, kind: str, n: int) -> Iterator[Finish]:
-    """A map on the laptop that is under way; call the value for how it ended."""
+@pytest.fixture
+def cluster(lab: Lab) -> Iterator[None]:
+    """A cluster on the login node, which has not worked yet."""
     with cluster_on(lab.login):
         for left in lab.login.file(".").glob("ran-*"):
             left.unlink()
-        lab.laptop.write("maps.py", MAPS)
-        maps = lab.laptop.popen(
-            ["python3", "maps.py", kind, str(n)],
-            stdin=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
-        assert maps.stdout is not None
-        line = maps.stdout.readline()
-        assert line == "up\n", maps.communicate(timeout=30)
-
-        def finish() -> str:
-            out, err = maps.communicate("\n", timeout=120)
-            assert maps.returncode == 0, err
-            assert out == "true\n"
-            return str(err)
-
-        try:
-            yield finish
-        finally:
-            maps.kill()
-            maps.communicate()
+        yield
 
 
-def test_thirty_seconds_without_a_network(lab: Lab, laptop: Host, kind: str) -> None:
-    with mapping(lab, kind, 400) as finish:
+@contextmanager
+def mapping(lab: Lab, kind: str, n: int) -> Iterator[Finish]:
+    """A map on the laptop that is under way; call the value for how it ended."""
+    lab.laptop.write("maps.py", MAPS)
+    maps = lab.laptop.popen(
+        ["python3", "maps.py", kind, str(n)],
+        stdin=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert maps.stdout is not None
+    line = maps.stdout.readline()
+    assert line == "up\n", maps.communicate(timeout=30)
+
+    def finish() -> str:
+        out, err = maps.communicate("\n", timeout=120)
+        assert maps.returncode == 0, err
+        assert out == "true\n"
+        return str(err)
+
+    try:
+        yield finish
+    finally:
+        maps.kill()
+        maps.communicate()
+
+
+@pytest.mark.timeout(120)
+def test_thirty_seconds_without_a_network(lab: Lab, laptop: Host, cluster: None) -> None:
+    """For clients of all kinds at once."""
+    with ExitStack() as stack:
+        finishes = [stack.enter_context(mapping(lab, kind, 400)) for kind in KINDS]
         with lab.cut("laptop", "login"):
             time.sleep(30)  # the fault itself, not a wait for something
-        said = finish()
-    assert "lost the SSH connection to login" in said
-    assert "the SSH connection to login is back" in said
+        for finish in finishes:
+            said = finish()
+            assert "lost the SSH connection to login" in said
+            assert "the SSH connection to login is back" in said
 
 
-def test_the_connection_is_killed(lab: Lab, laptop: Host, kind: str) -> None:
+def test_the_connection_is_killed(lab: Lab, laptop: Host, cluster: None, kind: str) -> None:
     """Twice: the program here, then the server's session."""
     with mapping(lab, kind, 300) as finish:
         for process in laptop.processes("ada"):
