@@ -906,3 +906,42 @@ def test_a_draining_agent_gives_back_all_that_has_not_begun_and_takes_no_more() 
     agent.done(0, 1)
     assert agent.took(c.A_STOP) == [(c.A_STOP, 0, None)]
     assert [key(1)] == [r.key for r in agent.sent(m.Result)]
+
+
+# -- very many engines ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("engines", [c.MANY, 4 * c.MANY])
+def test_of_very_many_engines_no_more_are_woken_than_short_tasks_are_worth(
+    engines: int,
+) -> None:
+    """To wake one takes longer than a few of them; where there are few, all get some."""
+    custody = Custody()
+    custody.is_here = lambda body: True
+    for number in range(engines):
+        custody.engine_up(number, 0.0)
+    custody.handle(Channel.TASK, [m.Function(b"f", b"code")], 0.0)
+    custody._pace[b"f"] = 1e-5
+    custody.out.clear()
+    tasks = [
+        m.Assign(key(i), 1, i % engines, False, int(Op.APPLY), b"f", b"data")
+        for i in range(4 * engines)
+    ]
+    custody.pool.extend(_pooled(custody, tasks))
+    custody.settle(0.0)
+    batches = [(action[1], len(action[3])) for action in custody.out if action[0] == c.A_BATCH]
+    assert sum(n for _, n in batches) == len(tasks)
+    if engines > c.MANY:
+        assert batches[0][1] == round(c.LEAST_SECONDS / 1e-5)
+    else:
+        assert {engine for engine, _ in batches} == set(range(engines))
+
+
+def _pooled(custody: Custody, tasks: list[m.Assign]) -> list[c.Item]:
+    """Tasks as they wait in an agent whose engines were all busy when they came."""
+    items = []
+    for a in tasks:
+        work = m.Work(a.key, a.op, a.fn, a.data)
+        items.append(c.Item(a.key, a.attempt, int(Channel.TASK), a.engine, False, work))
+    custody.items.update((item.key, item) for item in items)
+    return items
