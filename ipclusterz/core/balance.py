@@ -686,7 +686,7 @@ class Balancer(Broker):
         if not reason or self.engines:
             self._dry_since = -1.0
         if not reason:
-            self._tell(self._told.intersection(self.clients), "")
+            self._tell([client for client in self.clients if client in self._told], "")
             self._told.clear()
             return
         news = [client for client in self.clients if client not in self._told]

@@ -47,8 +47,8 @@ BATCH_TASKS = 200
 BATCH_BYTES = 60 * 1024
 LEAST_SECONDS = 0.0002
 MANY = 16
-"""Where more engines than this are idle, an engine gets at least so many seconds of work: to wake
-one takes this process 10 to 20 µs, in which those that are awake do more than the one would."""
+"""Where more engines than this are idle, one gets at least so many seconds of work: to wake
+another takes this process 10 to 20 µs, in which those that are awake do more than it would."""
 
 PREFETCH_SECONDS = 0.020
 """A second batch waits in the socket only while the first is expected to end this soon."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 
 import pytest
 
@@ -211,3 +213,30 @@ def test_a_second_client_after_a_hub_restart_has_a_number_of_its_own() -> None:
     other = world.add_client()
     world.run(world.now + 2.0, lambda: bool(other.peer))
     assert other.ledger.number != world.clients[0].ledger.number
+
+
+RUN = """
+from tests.core.simulator import World
+from tests.core.storm import storm
+
+worlds = []
+begin = World.__init__
+def noted(self, *args, **options):
+    begin(self, *args, **options)
+    worlds.append(self)
+World.__init__ = noted
+for seed in (235, 245, 259):
+    storm(seed)
+    print(worlds[-1]._count, worlds[-1].now)
+"""
+
+
+def test_a_seed_gives_the_same_run_in_another_process() -> None:
+    """Whatever the order of what is hashed, which differs from process to process."""
+    said = []
+    for order in ("1", "2"):
+        env = {**os.environ, "PYTHONHASHSEED": order}
+        command = [sys.executable, "-c", RUN]
+        told = subprocess.run(command, env=env, capture_output=True, text=True, check=True)
+        said.append(told.stdout)
+    assert said[0] == said[1] != ""
