@@ -457,6 +457,12 @@ class EnginesUp(Message, tag=33):
     engines: list[EngineInfo]
 
 
+class Known(Message, tag=39):
+    """The hub to an agent: who asks from now on is told of these engines."""
+
+    engines: list[int]
+
+
 class EngineDown(Message, tag=34):
     """An engine has ended; ``reason`` is its death certificate for people."""
 
@@ -818,7 +824,7 @@ ToClientWork = Union[Result, NeedFunction, Waiting, Retried, Fetch, Chunk]
 FromAgentWork = Union[Result, Returned, Down, RollCall, NeedFunction, Fetch, Chunk]
 ToAgentWork = Union[Assign, Fan, Function, Recall, Withdraw, Received, Fetch, Chunk]
 FromRegistration = Union[Register, EnginesUp, EngineDown, Allocate, Goodbye, Draining]
-ToRegistration = Union[Registered, Refused, Allocated, Shutdown]
+ToRegistration = Union[Registered, Refused, Allocated, Known, Shutdown]
 FromScheduler = Union[Hello, Ack, Tally, Shipment]
 ToScheduler = Union[Admit, Expel, Join, Roster, Absent, Ship, Written]
 FromAgentStream = Stream

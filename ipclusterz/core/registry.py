@@ -405,8 +405,11 @@ class Registry:
         if peer is None:
             return
         fresh: list[m.EngineInfo] = []
+        again: list[int] = []  # the answer was lost with the agent's connection
         for info in engines:
             known = peer.engines.get(info.id)
+            if known is not None and known.pid and info.id not in self._untold:
+                again.append(info.id)
             if self._reserved.get(info.id) != peer_id or (known is not None and known.pid):
                 continue
             made = m.EngineInfo(info.id, peer.host, info.pid, peer_id)
@@ -415,15 +418,19 @@ class Registry:
             if known is None:
                 self._untold.add(info.id)
             fresh.append(made)
+        if again:
+            self.out.append((R_REGISTRATION, peer.connection, m.Known(again)))
         if not fresh:
             return
         ids = [e.id for e in fresh]
         self.out.append((R_KEEP, None, Brought(peer_id, ids)))
         rev = self._announce(lambda r: m.Join(r, peer_id, ids))
-        self._after(rev, lambda: self._up(fresh))
+        self._after(rev, lambda: self._up(peer, fresh))
 
-    def _up(self, fresh: list[m.EngineInfo]) -> None:
+    def _up(self, peer: Peer, fresh: list[m.EngineInfo]) -> None:
         """Every scheduler knows these engines; tell clients, unless they have ended since."""
+        told = m.Known([info.id for info in fresh])
+        self.out.append((R_REGISTRATION, peer.connection, told))
         self._untold.difference_update(info.id for info in fresh)
         left = [info for info in fresh if info.id in self.engine_peer]
         if left:

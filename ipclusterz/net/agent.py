@@ -240,6 +240,7 @@ class Agent:
         self._came: list[m.EngineInfo] = []
         self._wanted = config.n
         self._ready = 0
+        self._silent: set[int] = set()  # ready, and not told of yet: the hub has to know first
         self._boot: dict[int, int] = {}  # key of a start-up task -> engine
         self._replacing = Replacing(config.restart_engines)
         self._registered: m.Registered | None = None
@@ -463,6 +464,9 @@ class Agent:
             self._enter(message)
         elif isinstance(message, m.Refused):
             self._fail(f"the controller refused this agent: {message.text}")
+        elif isinstance(message, m.Known):
+            for number in message.engines:
+                self._tell_of(number)
         elif isinstance(message, m.Allocated):
             self._start(self._replacing.granted(message.engines))
         elif isinstance(message, m.Shutdown):
@@ -660,12 +664,19 @@ class Agent:
         self._infos[number] = info
         self._came.append(info)
         self._ready += 1
+        self._silent.add(number)
         self.custody.engine_up(number, monotonic())
-        self.status({"event": "engine", "id": number, "pid": engine.pid})
+
+    def _tell_of(self, number: int) -> None:
+        """Say that an engine is ready, once: whoever connects now is told of it by the hub."""
+        if number not in self._silent:
+            return
+        self._silent.discard(number)
+        self.status({"event": "engine", "id": number, "pid": self._infos[number].pid})
         if text := self._replacing.origin(number):
             self.log.info("%s", text)
             self.status({"event": "replaced", "id": number, "text": text})
-        if self._ready == self._wanted:
+        if self._ready == self._wanted and not self._silent:
             self.log.info("all %d engines are ready", self._ready)
             self.status({"event": "engines", "n": self._ready})
 
@@ -758,6 +769,7 @@ class Agent:
         """An engine is no more: tell everybody, replace it or end if it was the last one."""
         number, pid = engine.number, engine.pid or engine.page.pid
         del self.processes[number]
+        self._tell_of(number)  # that it was there comes before that it is gone
         ready = self._infos.pop(number, None) is not None
         self._boot.pop(number + 1, None)
         self._cores.pop(number, None)

@@ -92,7 +92,9 @@ class Hub:
 
 
 def answers(hub: Hub) -> list[Any]:
-    return [what for _, what in hub.said(r.R_REGISTRATION)]
+    """What registration answered, but for which engines are known by now."""
+    said = [what for _, what in hub.said(r.R_REGISTRATION)]
+    return [what for what in said if not isinstance(what, m.Known)]
 
 
 # -- letting in ----------------------------------------------------------------------------
@@ -381,6 +383,22 @@ def test_a_client_is_not_told_of_engines_that_a_scheduler_may_not_know() -> None
     hub.ack()
     ((_, what),) = hub.said(r.R_QUERY)
     assert ([e.id for e in what.up], what.full) == ([0], False)
+
+
+def test_an_agent_hears_that_its_engines_are_known_when_newcomers_are_told_of_them() -> None:
+    """What it says then to be ready is there for whoever connects after that."""
+    hub = Hub()
+    agent = hub.agent(n=2)
+    hub.out()
+    hub.up(agent, 0)
+    hub.ack(*SCHEDULERS[1:])
+    assert hub.said(r.R_REGISTRATION) == []
+    hub.ack(SCHEDULERS[0])
+    assert hub.said(r.R_REGISTRATION) == [(agent.connection, m.Known([0]))]
+    hub.up(agent, 0, 1)  # as after a connection that broke: the answer may have been lost
+    assert hub.said(r.R_REGISTRATION) == [(agent.connection, m.Known([0]))]
+    hub.ack()
+    assert hub.said(r.R_REGISTRATION) == [(agent.connection, m.Known([1]))]
 
 
 def test_an_engine_is_told_of_once() -> None:

@@ -96,6 +96,27 @@ def test_played_again_it_changes_nothing(target: Target, session: Session) -> No
     assert "ignored a greeting that does not open" in target.log("task"), "it passed the gate"
 
 
+def heard(made: socket.socket, size: int | None) -> None:
+    """Wait for a greeting of ``size`` bytes or for one command, whole.
+
+    Who goes on after half of it speaks out of turn, and the server hangs up.
+    """
+    if size is None:
+        flags, size = whole(made, 2)
+        assert flags == 4, "a command that fits one byte of length"
+    whole(made, size)
+
+
+def whole(made: socket.socket, size: int) -> bytes:
+    """Read so many bytes, in however many pieces they come."""
+    said = b""
+    while len(said) < size:
+        piece = made.recv(size - len(said))
+        assert piece, f"it hung up after {said!r}"
+        said += piece
+    return said
+
+
 def garbage(target: Target, session: Session, frames: int) -> None:
     """So many frames of every length at each of the six doors, by who has captured a password.
 
@@ -111,7 +132,7 @@ def garbage(target: Target, session: Session, frames: int) -> None:
         with socket.create_connection(("127.0.0.1", port), timeout=20) as made:
             for piece in (greeting(b"PLAIN"), plain_hello(user, password), READY):
                 made.sendall(piece)
-                made.recv(1 << 16)
+                heard(made, 64 if len(piece) == 64 else None)
             kinds = [b"", b"D", b"H", b"W", b"U", b"D" + os.urandom(50), b"H" + os.urandom(79)]
             kinds += [os.urandom(n) for n in (1, 17, 60, 200)]
             block = b"".join(bytes((0, len(each))) + each for each in kinds * 100)
