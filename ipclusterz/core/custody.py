@@ -239,7 +239,8 @@ class Custody:
 
     def _lack(self, item: Item) -> None:
         lacking = self._lacking.setdefault(item.work.fn, [])
-        if not lacking:
+        # Each scheduler is asked for what it sent: another one may not have it.
+        if all(other.channel != item.channel for other in lacking):
             self.out.append((A_SEND, item.channel, m.NeedFunction(item.work.fn)))
         lacking.append(item)
 

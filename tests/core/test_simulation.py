@@ -148,6 +148,11 @@ def test_an_agent_that_was_lost_just_before_the_controller(seed: int) -> None:
     storm(seed)
 
 
+def test_a_function_that_one_scheduler_cannot_send_is_asked_of_the_other() -> None:
+    """Seed 2000196: the direct scheduler, asked first, was new, and the client had left."""
+    storm(2000196)
+
+
 def test_retries_spent_before_a_restart_count_after_it() -> None:
     """Seed 21102: a task with two retries ran four times."""
     storm(21102)

@@ -134,7 +134,8 @@ def garbage(target: Target, session: Session, frames: int) -> None:
                 made.sendall(piece)
                 heard(made, 64 if len(piece) == 64 else None)
             kinds = [b"", b"D", b"H", b"W", b"U", b"D" + os.urandom(50), b"H" + os.urandom(79)]
-            kinds += [os.urandom(n) for n in (1, 17, 60, 200)]
+            # Of no kind that there is: one greeting more, and fewer would be counted below.
+            kinds += [b"\xf0" + os.urandom(n) for n in (0, 16, 59, 199)]
             block = b"".join(bytes((0, len(each))) + each for each in kinds * 100)
             made.settimeout(60)
             for _ in range(max(frames // (len(kinds) * 100), 1)):
