@@ -376,15 +376,19 @@ class Broker:
     def _lack(self, task: Task) -> None:
         """Keep a task until its client has sent its function."""
         fn, client = task.work.fn, task.client
-        if client not in self.clients:  # nobody has it any more
-            failure = m.Failure("TaskLost", "its function is gone, and so is its client")
-            self._fail(task, m.Status.LOST, failure)
+        if client not in self.clients:
+            self._fail_without_function(task)
             return
         asked = self._lacking.setdefault(fn, {})
         if client not in asked:
             asked[client] = []
             self.out[client].append(m.NeedFunction(fn))
         asked[client].append(task)
+
+    def _fail_without_function(self, task: Task) -> None:
+        """Nobody has the function of this task any more."""
+        failure = m.Failure("TaskLost", "its function is gone, and so is its client")
+        self._fail(task, m.Status.LOST, failure)
 
     def _drop_lacking(self, task: Task) -> bool:
         fn = task.work.fn if task.work is not None else b""
@@ -512,8 +516,7 @@ class Broker:
         self._resumed.pop(peer, None)
         for asked in self._lacking.values():
             for task in asked.pop(peer, ()):
-                del self.tasks[task.key]
-                self._concluded(task.key, int(m.Status.LOST), -1)
+                self._fail_without_function(task)
         done = [key for key in self._settling if m.client_of(key) == number]
         if self.recorder is None:
             self._let_go(done)
