@@ -107,7 +107,9 @@ def test_work_that_may_be_tried_again_goes_to_the_new_engine(tmp_path: Path) -> 
         old = pids(rc)[0]
         view = rc.load_balanced_view(retries=1)
         new = view.apply_async(once, str(tmp_path / "was")).get(timeout=30)
-        assert new not in (old, 0) and rc.ids == [1] and pids(rc) == {1: new}
+        assert new not in (old, 0)
+        there(rc, 1)  # its agent is quicker with the result than the hub with the news
+        assert pids(rc) == {1: new}
 
 
 def test_one_that_was_asked_to_stop_is_not_replaced() -> None:

@@ -140,7 +140,8 @@ def opened(
 def test_a_piece_opens_where_it_was_asked_for(size: int) -> None:
     data = os.urandom(size)
     piece = sealed(data, 3, 4096)
-    assert len(piece) == size + 16 and data not in piece
+    assert len(piece) == size + 16
+    assert data not in piece or size == 1  # one byte may be there by chance
     assert opened(piece, size, 3, 4096) == data
 
 
