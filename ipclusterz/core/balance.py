@@ -5,9 +5,10 @@ each finished task (so it doubles each round trip, as a congestion window does) 
 by what the engine finishes in :data:`AHEAD` seconds at its measured pace.  Long tasks thus go
 one at a time and short ones by the hundred.
 
-A task that may run anywhere waits as the message that brought it: a :class:`Task` is made of
-it when it is given out, or something out of the ordinary happens to it.  Those who cancel a
-million waiting tasks find them by key; what the queue still has of them is passed over.
+Like tasks wait as the run that brought them (:class:`Queued`) and are given out as shares of
+it (:class:`Given`): what is done once for a hundred need not be fast.  A :class:`Task` is made
+of one of them when something out of the ordinary happens to it; what the queue still has of it
+is then passed over.
 
 Tasks are given out in shares, so that one decision serves many short tasks; the agent may
 move a task between its own engines.  When work is misplaced all the same (an engine idles
@@ -17,9 +18,11 @@ while another agent holds tasks that have not begun), agents are asked to give s
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from heapq import heappop, heappush
-from typing import Any
+from itertools import groupby, repeat
+from operator import sub
+from typing import Any, ClassVar
 
 import msgspec
 from msgspec import structs
@@ -29,7 +32,6 @@ from ipclusterz.core import policy
 from ipclusterz.core.broker import COUNTER, Agent, Broker, Task
 from ipclusterz.core.dependency import Dependencies, Ends, Verdict
 from ipclusterz.core.estate import Entry, Estate, Inheritance
-from ipclusterz.core.recorder import SMALL
 
 AHEAD = 0.050
 """Seconds of work an engine may hold."""
@@ -54,18 +56,50 @@ _Allowed = tuple[int, ...]
 _failure = msgspec.msgpack.Decoder(m.Failure)
 
 
+class Queued(msgspec.Struct, eq=False, gc=False):
+    """Like tasks that wait for any engine; those before ``next`` do not wait here any more."""
+
+    run: m.Run
+    client: bytes
+    next: int  # a key
+    end: int
+
+    agent: ClassVar[bytes] = b""  # nobody holds it
+
+    def single(self, key: int) -> Task:
+        """Return one of them, to go its own way."""
+        return Task(key, self.client, _single(self.run, key), queued=True)
+
+
+class Given(msgspec.Struct, eq=False, gc=False):
+    """Like tasks that were given to an engine together; the names are those of a Task."""
+
+    work: m.Share
+    client: bytes
+    agent: bytes
+    attempt: int
+    engine: int
+
+    def single(self, key: int) -> Task:
+        """Return one of them, to go its own way."""
+        work = _single(self.work, key)
+        return Task(key, self.client, work, self.attempt, self.agent, self.engine)
+
+
+def _single(run: m.Run | m.Share, key: int) -> m.Submit:
+    return m.Submit(key, run.op, run.fn, run.data[key - run.key])
+
+
 class Engine:
     """Load and pace of one engine."""
 
-    __slots__ = ("agent", "credit", "ended", "id", "load", "pace", "touched")
+    __slots__ = ("agent", "credit", "id", "load", "pace")
 
     def __init__(self, id: int, agent: Agent, credit: int) -> None:
         self.id = id
         self.agent = agent
         self.credit = credit
         self.load = 0
-        self.ended = 0  # tasks ended here of the results being looked at
-        self.touched = False  # and whether it is to be offered anew after them
         self.pace = -1.0  # seconds per task, smoothed; below zero: not known
 
 
@@ -77,8 +111,8 @@ class Balancer(Broker):
     ) -> None:
         super().__init__(generation)
         self.engines: dict[int, Engine] = {}
-        self.tasks: dict[int, Any] = {}  # Task, or the Submit of one that waits in the queue
-        self._queue: deque[Any] = deque()  # the same, and some that wait no more
+        self.tasks: dict[int, Any] = {}  # Task, or what many share: Queued or Given
+        self._queue: deque[Any] = deque()  # Task or Queued, and some that wait no more
         self.queued = 0  # how many do
         self._groups: dict[_Allowed, deque[Task]] = {}  # tasks that only some may run
         # Tasks that may run anywhere but on a few engines, which failed them or do not suit.
@@ -99,8 +133,9 @@ class Balancer(Broker):
         self._judging = False
         self._deadlines: list[tuple[float, int]] = []  # a heap of (time, key)
         self.estate = Estate()
-        self._in_bulk[m.Submit] = self._submits
-        self._in_bulk[m.Result] = self._results
+        self._handlers[m.Submit] = self._submit
+        self._handlers[m.Run] = self._run
+        self._handlers[m.Results] = self._results
 
     @property
     def uneasy(self) -> bool:
@@ -109,50 +144,39 @@ class Balancer(Broker):
 
     # -- entering --------------------------------------------------------------------------
 
-    def _submits(self, peer: bytes, run: Iterable[m.Submit], now: float) -> None:
-        """Take in what a client sent; flat, for this is the way of every task."""
-        number = self.clients.get(peer)
-        tasks, settling, queue = self.tasks, self._settling, self._queue
-        recorder = self.recorder
-        noted = None if recorder is None else recorder.arrived
-        upto = self._resumed.get(peer, -1) if self._generation else -1
-        usual = not self._limbo and not self._recovering
-        known = data = b""  # the function that the last task named, and what it was sent with
-        entered = 0
-        for message in run:
-            key = message.key
-            if key >> m.COUNTER_BITS != number:
-                continue
-            fn = message.fn
-            if fn != known:
-                known = self.functions.own(fn)
-            if (
-                not usual
-                or message.opt is not None
-                or fn != known
-                or len(message.data) > SMALL
-                or key in tasks
-                or key in settling
-                or key & COUNTER <= upto
-            ):
-                self.queued += entered
-                entered = 0
-                self._submit(peer, message, now)
-                continue
-            # One object for all that are equal: memory counts where a million wait.
-            message.fn = known
-            if message.data == data:
-                message.data = data
-            else:
-                data = message.data
-            tasks[key] = message
-            queue.append(message)
-            entered += 1
-            if noted is not None:
-                noted[key] = (message, now)
-        self.queued += entered
+    def _run(self, peer: bytes, run: m.Run, now: float) -> None:
+        """Take in like tasks, all at once: this is the way of nearly all."""
+        number, data, first = self.clients.get(peer), run.data, run.key
+        keys = range(first, first + len(data))
+        if not data or {first >> m.COUNTER_BITS, keys[-1] >> m.COUNTER_BITS} != {number}:
+            return
+        fn = self.functions.own(run.fn)
+        if (
+            fn != run.fn
+            or self._limbo
+            or self._recovering
+            or (self._generation and first & COUNTER <= self._resumed.get(peer, -1))
+            or max(map(len, data)) > m.SMALL
+            or not self.tasks.keys().isdisjoint(keys)
+            or not self._settling.keys().isdisjoint(keys)
+        ):
+            for key in keys:
+                self._submit(peer, _single(run, key), now)
+            return
+        # One object for all that are equal: memory counts where a million wait.
+        run.fn = fn
+        if data.count(data[0]) == len(data):
+            run.data = [data[0]] * len(data)
+        queued = Queued(run, peer, first, keys.stop)
+        self.tasks.update(dict.fromkeys(keys, queued))
+        self._queue.append(queued)
+        self.queued += len(data)
+        if self.recorder is not None:
+            self.recorder.run(run, now)
 
     def _submit(self, peer: bytes, message: m.Submit, now: float) -> None:
+        if message.key >> m.COUNTER_BITS != self.clients.get(peer):
+            return
         task = Task(message.key, peer, message)
         opt = message.opt
         if opt is not None:
@@ -193,10 +217,13 @@ class Balancer(Broker):
 
     def _task(self, key: int) -> Task | None:
         found = self.tasks.get(key)
-        if type(found) is m.Submit:
-            client = self.numbers.get(key >> m.COUNTER_BITS, b"")
-            found = self.tasks[key] = Task(key, client, found, queued=True)
-        return found
+        if found is None or type(found) is Task:
+            return found
+        task: Task = found.single(key)
+        self.tasks[key] = task
+        if (agent := self.agents.get(task.agent)) is not None:
+            agent.held[key] = task
+        return task
 
     def _shunned(self, task: Task) -> frozenset[int]:
         """Return the few engines where a task that may run anywhere shall not run."""
@@ -300,7 +327,7 @@ class Balancer(Broker):
         """End tasks that were not given to an engine in the time their client allowed."""
         deadlines = self._deadlines
         while deadlines and deadlines[0][0] <= now:
-            task = self.tasks.get(heappop(deadlines)[1])
+            task = self._task(heappop(deadlines)[1])
             if task is None or task.agent or task.work is None:
                 continue
             seconds = task.work.opt.timeout
@@ -395,41 +422,64 @@ class Balancer(Broker):
             self._offer(engine)
 
     def _give_some(self, engine: Engine, share: int) -> None:
-        """Give the next tasks of the queue to an engine; flat, as :meth:`_submits` is."""
-        agent, chosen = engine.agent, engine.id
-        peer, held, sent = agent.peer, agent.held, agent.functions
-        tasks, numbers = self.tasks, self.numbers
-        take = self._queue.popleft
-        tell = self.out[peer].append
-        attempt = self._base + 1
-        given = 0
+        """Give the next tasks of the queue to an engine."""
+        queue = self._queue
         while share:
-            work = take()
-            key = work.key
-            found = tasks.get(key)
-            if type(found) is m.Submit:
-                if found is not work:
-                    continue  # an old entry of a task that was sent again
-                fn = work.fn
-                if not fn or fn in sent:
-                    client = numbers.get(key >> m.COUNTER_BITS, b"")
-                    if not client:
-                        self.estate.hand(key)
-                    tasks[key] = held[key] = Task(key, client, work, attempt, peer, chosen)
-                    given += 1
-                    tell(
-                        m.Assign(key, attempt, chosen, False, work.op, fn, work.data, work.body)
-                    )
-                    share -= 1
-                    continue
-            task = self._task(key)
-            if task is not None and task.queued and (task is work or task.work is work):
+            head = queue[0]
+            if type(head) is Queued:
+                share -= self._give_of(head, engine, share)
+                if head.next == head.end:
+                    queue.popleft()
+                continue
+            queue.popleft()
+            here = self.tasks.get(head.key) is head  # not an older entry of it
+            if here and head.queued:
+                head.queued = False
+                self._give(head, engine, False)
+                self.queued -= 1
+                share -= 1
+
+    def _give_of(self, queued: Queued, engine: Engine, most: int) -> int:
+        """Give the next tasks of a run to an engine; return how many."""
+        tasks, run, first = self.tasks, queued.run, queued.next
+        keys = range(first, min(first + most, queued.end))
+        found: list[Any] = list(map(tasks.get, keys))
+        if found.count(queued) < len(found):
+            # Some ended, or go their own ways: these first, or up to the first of them.
+            gone = 0
+            for each in found:
+                if each is queued or (type(each) is Task and each.queued):
+                    break
+                gone += 1
+            if gone:
+                queued.next += gone
+                return 0
+            task = found[0]
+            if task is not queued:
+                queued.next += 1
                 task.queued = False
                 self._give(task, engine, False)
                 self.queued -= 1
-                share -= 1
-        engine.load += given
-        self.queued -= given
+                return 1
+            keys = keys[: next(i for i, each in enumerate(found) if each is not queued)]
+        n = len(keys)
+        agent = engine.agent
+        self._hand_function(agent, run.fn)
+        if not queued.client:
+            for key in keys:
+                self.estate.hand(key)
+        start = first - run.key
+        data = run.data if n == len(run.data) else run.data[start : start + n]
+        share = m.Share(first, self._base + 1, engine.id, run.op, run.fn, data)
+        given = Given(share, queued.client, agent.peer, share.attempt, engine.id)
+        held = dict.fromkeys(keys, given)
+        tasks.update(held)
+        agent.held.update(held)
+        self.out[agent.peer].append(share)
+        queued.next += n
+        engine.load += n
+        self.queued -= n
+        return n
 
     def _settle_shunning(self) -> None:
         """Give tasks to the first engine with room that is not among those they shun."""
@@ -505,76 +555,75 @@ class Balancer(Broker):
             cap = max(1, int(AHEAD / engine.pace))
         engine.credit = min(engine.credit + ended, cap)
 
-    def _results(self, peer: bytes, run: Iterable[m.Result], now: float) -> None:
-        """Take in what an agent says of tasks; flat, for this is the way of every task."""
+    def _results(self, peer: bytes, results: m.Results, now: float) -> None:
+        """Take in what an agent says of many tasks, all at once."""
         agent = self.agents.get(peer)
-        if agent is None or self._early is not None:
-            for result in run:
-                self._result(peer, result, now)
+        if agent is None or self._early is not None or not results.whole:
+            super()._results(peer, results, now)
             return
-        tasks, settling, clients = self.tasks, self._settling, self.clients
-        held = agent.held
-        recorder, ends = self.recorder, self._ends.latest
-        noted = {} if recorder is None else recorder.arrived
-        touched: list[Engine] = []
-        client: bytes | None = None
-        tell: Callable[[Any], None] = [].append
-        ran: Engine | None = None
-        count = [0, 0]
-        for result in run:
-            key = result.key
-            task = tasks.get(key)
-            if (
-                type(task) is not Task
-                or task.agent != peer
-                or task.attempt != result.attempt
-                or result.status
-                or task.client not in clients
-            ):
-                self._result(peer, result, now)
-                continue
-            del held[key], tasks[key]
-            if ran is None or ran.id != result.engine:
-                ran = self.engines.get(result.engine)
-                count = self.counts.get(result.engine, [0, 0])
-                if ran is not None and not ran.touched:
-                    ran.touched = True
-                    touched.append(ran)
-            if ran is not None:
-                seconds = result.finished - result.started
-                if 0.0 <= seconds <= ran.pace:
-                    ran.pace += (seconds - ran.pace) / 8
-                else:
-                    ran.pace = _smoothed(ran.pace, seconds)
-                ran.ended += 1
-            given = ran
-            if given is None or given.id != task.engine:
-                given = self.engines.get(task.engine)
-                if given is not None and not given.touched:
-                    given.touched = True
-                    touched.append(given)
-            if given is not None:
-                given.load -= 1
-            count[0] += 1
-            if recorder is not None:
-                if len(result.data) <= SMALL and (arrived := noted.pop(key, None)):
-                    recorder.pairs.append((*arrived, result, now))
-                else:
-                    recorder.ended(result, now)
-            if task.client != client:
-                client, tell = task.client, self.out[task.client].append
-            settling[key] = peer
-            tell(result)
-            if self._depending:
-                self._concluded(key, 0, result.engine)
-            else:
-                ends[key] = (result.engine + 1) << 1 | 1
-        self._ends.turn()
+        keys = results.keys
+        # Of whom they are: a Task each, or many of them the same Given.
+        found: Iterable[Any] = map(self.tasks.get, keys)
+        of = [(given, len(list(same))) for given, same in groupby(found)]
+        client = getattr(of[0][0], "client", b"")
+        attempt = results.attempt
+        if client not in self.clients or any(
+            given is None
+            or given.agent != peer
+            or given.attempt != attempt
+            or given.client != client
+            for given, _ in of
+        ):
+            self._results_apart(peer, results, [n for _, n in of], now)
+            return
+        n = len(keys)
+        _forget(self.tasks, keys)
+        _forget(agent.held, keys)
         self._heard[peer] = now
-        for engine in touched:
-            self._more_credit(engine, engine.ended)
-            engine.ended, engine.touched = 0, False
-            self._offer(engine)
+        if (count := self.counts.get(results.engine)) is not None:
+            count[0] += n
+        touched = {results.engine}
+        for given, number in of:
+            if (engine := self.engines.get(given.engine)) is not None:
+                engine.load -= number
+                touched.add(given.engine)
+        if (ran := self.engines.get(results.engine)) is not None:
+            self._paces(ran, list(map(sub, results.finished, results.started)))
+        for each in touched:
+            if (engine := self.engines.get(each)) is not None:
+                self._offer(engine)
+        if self.recorder is not None:
+            self.recorder.results(results, now)
+        self._settling.update(dict.fromkeys(keys, peer))
+        self.out[client].append(results)
+        if self._depending:
+            for key in keys:
+                self._concluded(key, 0, results.engine)
+        else:
+            self._ends.note_all(keys, True, results.engine)
+
+    def _results_apart(
+        self, peer: bytes, results: m.Results, sizes: list[int], now: float
+    ) -> None:
+        """Take in results that do not all go the usual way, as parts of so many."""
+        if len(sizes) == 1:
+            super()._results(peer, results, now)
+            return
+        start = 0
+        for n in sizes:
+            self._results(peer, results.part(start, start + n), now)
+            start += n
+
+    def _paces(self, engine: Engine, seconds: list[float]) -> None:
+        """Learn from several tasks at once; of what is quick the mean says enough."""
+        n = len(seconds)
+        if min(seconds) >= 0.0 and max(seconds) <= engine.pace:
+            mean = sum(seconds) / n
+            engine.pace = mean + (engine.pace - mean) * 0.875**n
+        else:
+            for each in seconds:
+                engine.pace = _smoothed(engine.pace, each)
+        self._more_credit(engine, n)
 
     def _returned(self, peer: bytes, message: m.Returned, now: float) -> None:
         self._recalled.discard(peer)
@@ -600,18 +649,14 @@ class Balancer(Broker):
         self.estate.leave(number, self.uuids.get(number, ""), own)
         self._risky.update(key for key in own if key in self._limbo)
         for key in own:
-            task = self.tasks.get(key) or self._limbo[key]
-            if type(task) is Task:
-                task.client = b""
+            (self.tasks.get(key) or self._limbo[key]).client = b""
 
     def write_down(self) -> None:
         """Write a portion of what clients left into the estate; called before it is carried."""
         for key in self.estate.portion():
-            task = self.tasks.get(key) or self._limbo.get(key)
+            task = self._task(key) or self._limbo.get(key)
             if task is None:
                 continue
-            if type(task) is m.Submit:
-                task = Task(key, b"", task)
             if task.work is None:
                 continue  # only a roll call told of it: an agent has it, and nobody the rest
             work = task.work
@@ -700,8 +745,8 @@ class Balancer(Broker):
             why = reason.partition(";")[1:]
             text = f"no engine for {NO_ENGINE_AFTER:.0f} s, this task never began{''.join(why)}"
             failure = m.Failure("NoEnginesRegistered", text)
-            for waits in list(self._queue):
-                task = self._task(waits.key)
+            for key in list(self.tasks):
+                task = self._task(key)
                 if task is not None and task.queued and self._drop(task):
                     self._fail(task, m.Status.REFUSED, failure)
 
@@ -756,11 +801,15 @@ class Balancer(Broker):
 class _Known:
     """The keys of tasks that will end some time."""
 
-    def __init__(self, *tasks: dict[int, Task]) -> None:
+    def __init__(self, *tasks: dict[int, Any]) -> None:
         self._tasks = tasks
 
     def __contains__(self, key: object) -> bool:
         return any(key in tasks for tasks in self._tasks)
+
+
+def _forget(tasks: dict[int, Any], keys: list[int]) -> None:
+    deque(map(tasks.pop, keys, repeat(None)), 0)
 
 
 def _smoothed(pace: float, seconds: float) -> float:

@@ -74,7 +74,7 @@ class Agent:
         self.engines: set[int] = set()
         self.functions: set[bytes] = set()
         self.wants: set[bytes] = set()  # functions it asked for that we do not have
-        self.held: dict[int, Task] = {}
+        self.held: dict[int, Any] = {}  # as a broker's tasks
         self.absent = False
         self.called = False  # has told what it holds
 
@@ -141,7 +141,7 @@ class Broker:
         self.uuids: dict[int, str] = {}  # of clients: what the task database calls them
         self.agents: dict[bytes, Agent] = {}
         self.engine_agent: dict[int, Agent] = {}
-        self.tasks: dict[int, Task] = {}
+        self.tasks: dict[int, Any] = {}  # Task, or what a subclass makes one of when needed
         self.functions = Functions()
         self.counts: dict[int, list[int]] = {}  # engine -> [done, failed]
         self._generation = generation
@@ -171,6 +171,7 @@ class Broker:
             m.Cancel: self._cancel,
             m.Resumed: self._resume,
             m.Result: self._result,
+            m.Results: self._results,
             m.Returned: self._returned,
             m.Down: self._down,
             m.RollCall: self._roll_call,
@@ -235,8 +236,9 @@ class Broker:
         if agent is not None:
             for engine in list(agent.engines):
                 self._forget_engine(engine)
-            for task in list(agent.held.values()):
-                self._lost(task, reason, now)
+            for key in list(agent.held):
+                if (task := self._task(key)) is not None:
+                    self._lost(task, reason, now)
             for key, keeper in self._settling.items():
                 if keeper == peer:
                     self._settling[key] = b""
@@ -400,17 +402,19 @@ class Broker:
 
     def _hand(self, task: Task, agent: Agent, engine: int) -> int:
         """Note that ``agent`` holds ``task`` from now on; return the attempt's number."""
-        fn = task.work.fn
-        if fn and fn not in agent.functions:
-            function = self.functions.get(fn)
-            if function is not None:
-                self.out[agent.peer].append(function)
-                agent.functions.add(fn)
+        self._hand_function(agent, task.work.fn)
         attempt = task.attempt = max(task.attempt, self._base) + 1
         task.agent = agent.peer
         task.engine = engine
         agent.held[task.key] = task
         return attempt
+
+    def _hand_function(self, agent: Agent, fn: bytes) -> None:
+        if fn and fn not in agent.functions:
+            function = self.functions.get(fn)
+            if function is not None:
+                self.out[agent.peer].append(function)
+                agent.functions.add(fn)
 
     def _release(self, task: Task) -> None:
         agent = self.agents.get(task.agent)
@@ -517,6 +521,9 @@ class Broker:
         for asked in self._lacking.values():
             for task in asked.pop(peer, ()):
                 self._fail_without_function(task)
+        for agent in self.agents.values():
+            for digest in list(agent.wants):  # it may have been this client that was asked
+                self._need_function(agent.peer, m.NeedFunction(digest), self._now)
         done = [key for key in self._settling if m.client_of(key) == number]
         if self.recorder is None:
             self._let_go(done)
@@ -527,6 +534,10 @@ class Broker:
                 self.unwritten.append((keeper, key, None))
 
     # -- from agents -----------------------------------------------------------------------
+
+    def _results(self, peer: bytes, results: m.Results, now: float) -> None:
+        for result in results.singly():
+            self._result(peer, result, now)
 
     def _result(self, peer: bytes, result: m.Result, now: float) -> None:
         key = result.key
@@ -681,12 +692,12 @@ class Broker:
         agent.functions.discard(digest)
         agent.wants.add(digest)
         orphans: list[int] = []
-        for task in agent.held.values():
+        for key, task in agent.held.items():
             if task.work is not None and task.work.fn == digest:
                 if task.client in self.clients:
                     self.out[task.client].append(m.NeedFunction(digest))
                     return
-                orphans.append(task.key)
+                orphans.append(key)
         if orphans:  # nobody has their function any more
             self.out[peer].append(m.Withdraw(orphans))
 

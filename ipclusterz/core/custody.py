@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable
-from itertools import groupby
+from itertools import groupby, repeat
 from typing import Any
 
 import msgspec
@@ -134,7 +134,7 @@ class Custody:
         self.engines: dict[int, Engine] = {}
         self.pool: deque[Item] = deque()
         self.items: dict[int, Item] = {}
-        self.finished: dict[int, tuple[int, m.Result]] = {}
+        self.finished: dict[int, tuple[int, m.Result | m.Results]] = {}
         self.printed: dict[int, int] = {}
         self.ended: list[int] = []
         self.functions = Functions()
@@ -170,18 +170,21 @@ class Custody:
     def handle(self, channel: int, messages: Iterable[Any], now: float) -> None:
         """Act on messages of a scheduler."""
         for kind, run in groupby(messages, type):
-            if kind is m.Assign:
-                self._assigns(channel, run)
-                continue
             for message in run:
-                if kind is m.Received:
+                if kind is m.Share:
+                    self._share(channel, message)
+                elif kind is m.Received:
                     self._received(message.keys)
                 else:
                     self._rare(channel, message, now)
         self.settle(now)
 
     def _rare(self, channel: int, message: Any, now: float) -> None:
-        if isinstance(message, m.Fan):
+        if isinstance(message, m.Assign):
+            a = message
+            work = m.Work(a.key, a.op, a.fn, a.data, a.body)
+            self._accept(Item(a.key, a.attempt, channel, a.engine, a.fixed, work))
+        elif isinstance(message, m.Fan):
             if channel == Channel.CONTROL:
                 for key, engine in zip(message.keys, message.engines, strict=False):
                     self._control(key, message.attempt, engine, message, now)
@@ -197,25 +200,22 @@ class Custody:
         else:
             self.out.append((A_PIECE, channel, message))
 
-    def _assigns(self, channel: int, run: Iterable[m.Assign]) -> None:
-        """Take in tasks; flat, for this is the way of every one."""
-        items, engines, idle, pool = self.items, self.engines, self._idle, self.pool
-        known = b""  # the function that the last task named, if it is here
-        for a in run:
-            key, fn = a.key, a.fn
-            work = m.Work(key, a.op, fn, a.data, a.body)
-            item = Item(key, a.attempt, channel, a.engine, a.fixed, work)
-            if fn != known and fn in self.functions:
-                known = fn
-            if fn != known or a.body is not None:
+    def _share(self, channel: int, share: m.Share) -> None:
+        """Take in like tasks, all at once: this is the way of nearly all."""
+        data, fn = share.data, share.fn
+        keys = range(share.key, share.key + len(data))
+        works = map(m.Work, keys, repeat(share.op), repeat(fn), data)
+        attempt, number = repeat(share.attempt), share.engine
+        items = list(map(Item, keys, attempt, repeat(channel), repeat(number), _FALSE, works))
+        engine = self.engines.get(number)
+        if fn not in self.functions or engine is None or engine.stopping:
+            for item in items:
                 self._accept(item)
-                continue
-            items[key] = item
-            engine = engines.get(a.engine)
-            if engine is None or engine.stopping or a.fixed or a.engine in idle:
-                self._queue(item)
-            else:
-                pool.append(item)
+            return
+        self.items.update(zip(keys, items, strict=True))
+        if number in self._idle and items:
+            self._queue(items.pop(0))
+        self.pool.extend(items)
 
     def _fan(self, channel: int, fan: m.Fan) -> None:
         for key, engine in zip(fan.keys, fan.engines, strict=False):
@@ -441,27 +441,20 @@ class Custody:
             return
         engine.progress = engine.began = now
         flight = engine.flight
-        items, finished, say = self.items, self.finished, self.out.append
-        rare = bool(self._copies or self._withdrawn or self._unwanted)
-        done = 0
-        for outcome in outcomes:
-            item = flight.pop(outcome.key, None)
-            if item is None:  # told before, from the page
-                continue
-            done += 1
-            self._learn(item.work, outcome.finished - outcome.started)
-            if rare or self.printed:
+        take = flight.pop
+        ended = [(item, o) for o in outcomes if (item := take(o.key, None)) is not None]
+        done = len(ended)  # others were told before, from the page
+        # Those that ended well and are like each other are told of together.
+        well: list[tuple[Item, m.Outcome]] = []
+        rare = bool(self._copies or self._withdrawn or self._unwanted or self.printed)
+        for item, outcome in ended:
+            if rare or outcome.status or outcome.body or len(outcome.data) > m.SMALL:
+                self._learn(item.work, outcome.finished - outcome.started)
                 self._conclude(item, number, outcome)
-                continue
-            key, channel = item.key, item.channel
-            del items[key]
-            o = outcome
-            began, ended = o.started, o.finished
-            result = m.Result(
-                key, item.attempt, number, o.status, o.data, o.body, began, ended, 0
-            )
-            finished[key] = (channel, result)
-            say((A_SEND, channel, result))
+            else:
+                well.append((item, outcome))
+        if well:
+            self._end_well(number, well)
         batches = engine.batches
         while done and batches:
             if batches[0] <= done:
@@ -478,6 +471,37 @@ class Custody:
         self._place_in_sets(engine)
         if engine.stopping and not flight:
             self.out.append((A_STOP, number, None))
+
+    def _end_well(self, number: int, ended: list[tuple[Item, m.Outcome]]) -> None:
+        """Keep and tell the results of tasks that are over, many at once."""
+        for like, run in groupby(ended, _likeness):
+            part = list(run)
+            self._learn_all(part)
+            attempt, channel, _ = like
+            results: m.Result | m.Results
+            if len(part) == 1:
+                ((item, o),) = part
+                key = item.key
+                begun, over = o.started, o.finished
+                results = m.Result(key, attempt, number, o.status, o.data, None, begun, over, 0)
+                keys = [key]
+            else:
+                keys = [item.key for item, _ in part]
+                results = m.Results(
+                    keys,
+                    attempt,
+                    number,
+                    [o.data for _, o in part],
+                    [o.started for _, o in part],
+                    [o.finished for _, o in part],
+                )
+            deque(map(self.items.pop, keys), 0)
+            self.finished.update(dict.fromkeys(keys, (channel, results)))
+            self.out.append((A_SEND, channel, results))
+
+    def _learn_all(self, ended: list[tuple[Item, m.Outcome]]) -> None:
+        for item, outcome in ended:
+            self._learn(item.work, outcome.finished - outcome.started)
 
     def _learn(self, work: m.Work, seconds: float) -> None:
         """Note how long a task took, for those that are like it."""
@@ -818,8 +842,10 @@ class Custody:
 
     def renewed(self, channel: int) -> None:
         """A scheduler is new to us: tell what is finished, then what is held."""
-        for at, result in self.finished.values():
+        for at, result in {id(kept): kept for kept in self.finished.values()}.values():
             if at == channel:
+                if isinstance(result, m.Results):
+                    result = result.only([key in self.finished for key in result.keys])
                 self.out.append((A_SEND, channel, result))
         held = [
             (item.key, item.attempt, item.engine)
@@ -875,6 +901,12 @@ class Custody:
         ]
 
 
+def _likeness(ended: tuple[Item, m.Outcome]) -> tuple[int, int, int]:
+    item = ended[0]
+    return item.attempt, item.channel, item.key >> m.COUNTER_BITS
+
+
+_FALSE = repeat(False)
 _OP_NAMES: dict[int, bytes] = {int(op): op.name.encode() for op in Op}
 
 

@@ -7,7 +7,7 @@ failure).  Pure: told what ends, says what may go.
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Container, Iterable
 from typing import Any
 
 from ipclusterz.core.message import Depend, Options
@@ -32,10 +32,15 @@ class Ends:
     def note(self, key: int, success: bool, engine: int) -> None:
         """A task has ended."""
         self.latest[key] = (engine + 1) << 1 | success
-        self.turn()
+        self._turn()
 
-    def turn(self) -> None:
-        """Forget the oldest, if there are many; called after changes of :attr:`latest`."""
+    def note_all(self, keys: Iterable[int], success: bool, engine: int) -> None:
+        """Several tasks have ended alike."""
+        self.latest.update(dict.fromkeys(keys, (engine + 1) << 1 | success))
+        self._turn()
+
+    def _turn(self) -> None:
+        """Forget the oldest, if there are many."""
         if len(self.latest) >= self._kept:
             self._old, self.latest = self.latest, {}
 

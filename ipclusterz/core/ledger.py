@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable
+from itertools import groupby
 from typing import Any, Protocol
 
 from msgspec import Struct
 from msgspec.structs import replace
 
 from ipclusterz.core import message as m
+from ipclusterz.core.dependency import Ends
 from ipclusterz.core.message import Channel
 
 
@@ -74,6 +76,8 @@ class Ledger:
         self._cancelled: dict[int, None] = {}  # cancelled, and not ended yet
         self._depending = 0  # entries that wait for other tasks
         self._ends: dict[int, tuple[bool, int] | None] = {}  # of what they wait for
+        # Of the latest tasks: what one waits for may end just before it is entered.
+        self._latest = Ends()
         self._base = number << m.COUNTER_BITS
         self._counter = 0
         self._sent_functions: dict[int, set[bytes]] = {
@@ -100,16 +104,34 @@ class Ledger:
         pending = self.pending
         known = self._sent_functions[_TASK]
         tell = self.out[_TASK].append
+        like: list[m.Submit] = []  # these may go as one run
+        fn, op, key = b"", -1, -1  # and so may a task with these that comes next
         for entry in entries:
             message = entry.message
+            pending[message.key] = entry
+            small = (
+                message.opt is None and message.body is None and len(message.data) <= m.SMALL
+            )
+            if small and message.key == key and message.fn == fn and message.op == op:
+                like.append(message)
+                key += 1
+                continue
+            if like:
+                _tell_runs(like, tell)
+                like = []
             if message.fn not in known:
                 known.add(message.fn)
                 if entry.fn is not None:
                     tell(m.Function(message.fn, entry.fn.data))
+            if small:
+                like.append(message)
+                fn, op, key = message.fn, message.op, message.key + 1
+                continue
             if message.opt is not None and _depends(message):
                 self._depends(message.opt)
-            pending[message.key] = entry
             tell(message)
+        if like:
+            _tell_runs(like, tell)
 
     def request(
         self,
@@ -158,30 +180,42 @@ class Ledger:
     def handle(self, channel: int, messages: Iterable[Any]) -> None:
         """Act on what a scheduler said: deliver results, once each, and acknowledge them."""
         received: list[int] = []
-        pop = self.pending.pop
-        for message in messages:
-            if type(message) is m.Result:
-                key = message.key
-                if message.body is not None and self._postpone(channel, message):
-                    continue
-                entry = pop(key, None)
-                received.append(key)
-                if entry is not None:
-                    if self._ends and key in self._ends:
-                        self._ends[key] = (not message.status, message.engine)
-                    if entry.left > 1 or self._cancelled or self._depending:
-                        self._done(key, entry)
-                    elif entry.message.body is not None:
-                        self.dropped.append(entry.message.body)
-                    entry.sink.deliver(key, message)
+        for kind, run in groupby(messages, type):
+            if kind is m.Result:
+                singles = list(run)
+                for result in singles:
+                    self._latest.note(result.key, not result.status, result.engine)
+                self._results(channel, singles, received)
+            elif kind is m.Results:
+                for results in run:
+                    self._latest.note_all(results.keys, True, results.engine)
+                    self._results(channel, results.singly(), received)
             else:
-                self._other(channel, message)
+                for message in run:
+                    self._other(channel, message)
         if received:
             waiting = self.received.get(channel)
             if waiting is None:
                 self.received[channel] = received
             else:
                 waiting.extend(received)
+
+    def _results(self, channel: int, run: Iterable[m.Result], received: list[int]) -> None:
+        pop = self.pending.pop
+        for result in run:
+            key = result.key
+            if result.body is not None and self._postpone(channel, result):
+                continue
+            entry = pop(key, None)
+            received.append(key)
+            if entry is not None:
+                if self._ends and key in self._ends:
+                    self._ends[key] = (not result.status, result.engine)
+                if entry.left > 1 or self._cancelled or self._depending:
+                    self._done(key, entry)
+                elif entry.message.body is not None:
+                    self.dropped.append(entry.message.body)
+                entry.sink.deliver(key, result)
 
     def _postpone(self, channel: int, result: m.Result) -> bool:
         """Ask about a result with a body, once; True when it is not to be delivered yet."""
@@ -233,7 +267,7 @@ class Ledger:
         for depend in (opt.after, opt.follow):
             if depend is not None:
                 for key in depend.keys:
-                    self._ends.setdefault(key, None)
+                    self._ends.setdefault(key, self._latest.get(key))
 
     def _told(self, message: Any) -> Any:
         """Add to a task that waits for others how those ended of which we know."""
@@ -340,6 +374,17 @@ def task(
     """Return a task for any engine, to be entered; in any thread."""
     digest = b"" if fn is None else fn.digest
     return Entry(m.Submit(key, op, digest, data, body, opt), _TASK, fn, sink, 1)
+
+
+def _tell_runs(like: list[m.Submit], tell: Callable[[Any], None]) -> None:
+    """Tell of like tasks with keys in a row: as runs, or, of a single one, as it is."""
+    if len(like) == 1:
+        tell(like[0])
+        return
+    for start in range(0, len(like), m.RUN):
+        part = like[start : start + m.RUN]
+        head = part[0]
+        tell(m.Run(head.key, head.op, head.fn, [each.data for each in part]))
 
 
 def _depends(message: Any) -> bool:

@@ -43,6 +43,7 @@ class Went(msgspec.Struct, tag="went"):
     peer: bytes
     at: float
     reason: str
+    agent: bool = True
 
 
 Record = Union[Came, Brought, Went]
@@ -72,8 +73,8 @@ class Membership:
             for engine in record.engines:
                 self.engines[engine] = record.peer
         else:
-            came = self.peers.pop(record.peer, None)
-            if came is None or came.admit.role == m.Role.ENGINE:
+            self.peers.pop(record.peer, None)
+            if record.agent:
                 self.lost = record
             for engine in [e for e, peer in self.engines.items() if peer == record.peer]:
                 del self.engines[engine]

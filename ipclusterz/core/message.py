@@ -12,8 +12,10 @@ the lower 40 (:func:`make_key`).  Client numbers are never given out twice.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from enum import IntEnum
-from typing import Any, Union
+from itertools import compress, repeat
+from typing import Any, ClassVar, Union
 
 import msgspec
 
@@ -32,6 +34,12 @@ CHUNK = 1024 * 1024
 PIECE = 2 * 1024 * 1024
 """The same of a body: others wait behind it, and each piece costs a tenth of a millisecond
 wherever it passes, whatever its size."""
+
+SMALL = 1024
+"""Payloads up to this many bytes may be one of many in a run of like tasks."""
+
+RUN = 256
+"""Tasks in one run: what their message itself costs has vanished."""
 
 COUNTER_BITS = 40
 
@@ -184,6 +192,18 @@ class Submit(Message, tag=1):
     opt: Options | None = None
 
 
+class Run(Message, tag=7):
+    """Like tasks for whichever engines are free: small, without options, keys in a row.
+
+    Task ``i`` is ``key + i`` with ``data[i]``.  Whoever passes a run on may divide it.
+    """
+
+    key: int
+    op: int
+    fn: bytes
+    data: list[bytes]
+
+
 class Request(Message, tag=2):
     """Work for named engines (or a control request): target ``i`` answers as ``key + i``."""
 
@@ -240,6 +260,17 @@ class Assign(Message, tag=8):
     body: Body | None = None
 
 
+class Share(Message, tag=16):
+    """What one engine is given of a run; as :class:`Assign` where that is not fixed."""
+
+    key: int
+    attempt: int
+    engine: int
+    op: int
+    fn: bytes
+    data: list[bytes]
+
+
 class Fan(Message, tag=9):
     """One payload for several engines of one agent: a broadcast travels once."""
 
@@ -284,6 +315,70 @@ class Result(Message, tag=12):
     started: float
     finished: float
     out: int
+
+
+class Results(Message, tag=21):
+    """Tasks of one client that ended well on one engine, with small values and no output."""
+
+    keys: list[int]
+    attempt: int
+    engine: int
+    data: list[bytes]
+    started: list[float]
+    finished: list[float]
+
+    body: ClassVar[None] = None
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    @property
+    def whole(self) -> bool:
+        """Whether it is what it says: there is one of each for each key, and all are small."""
+        n = len(self.keys)
+        return (
+            n > 0
+            and n == len(self.data) == len(self.started) == len(self.finished)
+            and max(map(len, self.data)) <= SMALL
+            and len(set(self.keys)) == n
+        )
+
+    def part(self, start: int, stop: int) -> Results:
+        """Return some of them."""
+        return Results(
+            self.keys[start:stop],
+            self.attempt,
+            self.engine,
+            self.data[start:stop],
+            self.started[start:stop],
+            self.finished[start:stop],
+        )
+
+    def only(self, keep: list[bool]) -> Results:
+        """Return those that ``keep`` says."""
+        return Results(
+            list(compress(self.keys, keep)),
+            self.attempt,
+            self.engine,
+            list(compress(self.data, keep)),
+            list(compress(self.started, keep)),
+            list(compress(self.finished, keep)),
+        )
+
+    def singly(self) -> Iterator[Result]:
+        """Return a :class:`Result` of each."""
+        return map(
+            Result,
+            self.keys,
+            repeat(self.attempt),
+            repeat(self.engine),
+            repeat(0),
+            self.data,
+            repeat(None),
+            self.started,
+            self.finished,
+            repeat(0),
+        )
 
 
 class Returned(Message, tag=13):
@@ -657,7 +752,6 @@ Whole = tuple[
     str | None,
     bytes | None,
 ]
-Pair = tuple[Submit, float, Result, float]
 
 
 class Records(Part):
@@ -669,8 +763,8 @@ class Records(Part):
     ``outputs`` are (key, stream, text).  Times are seconds since the epoch; what is not known
     or not kept is None.  ``size`` counts the bytes of payloads and text.
 
-    ``pairs`` are the two messages of tasks on ``channel`` that came and went meanwhile, each
-    with its time (seconds, to which ``clock`` is to be added): see recorder.unfold.
+    ``runs`` and ``results`` are messages of tasks on ``channel``, each with its time (seconds,
+    to which ``clock`` is to be added): see recorder.unfold.
     """
 
     begun: list[Begun] = []
@@ -679,7 +773,8 @@ class Records(Part):
     functions: list[tuple[bytes, bytes]] = []
     outputs: list[tuple[int, int, str]] = []
     size: int = 0
-    pairs: list[Pair] = []
+    runs: list[tuple[Run, float]] = []
+    results: list[tuple[Results, float]] = []
     channel: int = 0
     clock: float = 0.0
 
@@ -687,7 +782,8 @@ class Records(Part):
     def count(self) -> int:
         """How many records these are."""
         return (
-            len(self.pairs)
+            sum(len(run.data) for run, _ in self.runs)
+            + sum(len(results.keys) for results, _ in self.results)
             + len(self.begun)
             + len(self.ended)
             + len(self.whole)
@@ -818,11 +914,11 @@ class ZygoteSay(Part):
 
 FromClientQuery = Union[Query, Shutdown]
 ToClientQuery = Union[Answer, Engines, Shutdown]
-FromClientTask = Union[Submit, Function, Cancel, Received, Resumed, Fetch, Chunk]
+FromClientTask = Union[Run, Submit, Function, Cancel, Received, Resumed, Fetch, Chunk]
 FromClientDirect = Union[Request, Function, Cancel, Received, Resumed, Fetch, Chunk]
-ToClientWork = Union[Result, NeedFunction, Waiting, Retried, Fetch, Chunk]
-FromAgentWork = Union[Result, Returned, Down, RollCall, NeedFunction, Fetch, Chunk]
-ToAgentWork = Union[Assign, Fan, Function, Recall, Withdraw, Received, Fetch, Chunk]
+ToClientWork = Union[Results, Result, NeedFunction, Waiting, Retried, Fetch, Chunk]
+FromAgentWork = Union[Results, Result, Returned, Down, RollCall, NeedFunction, Fetch, Chunk]
+ToAgentWork = Union[Share, Assign, Fan, Function, Recall, Withdraw, Received, Fetch, Chunk]
 FromRegistration = Union[Register, EnginesUp, EngineDown, Allocate, Goodbye, Draining]
 ToRegistration = Union[Registered, Refused, Allocated, Known, Shutdown]
 FromScheduler = Union[Hello, Ack, Tally, Shipment]

@@ -1,6 +1,6 @@
 """What a scheduler notes for the task database, until it is shipped to the hub.
 
-Most tasks begin and end between two shippings: of these the messages themselves are shipped,
+Most tasks come in runs and end by the hundred: of these the messages themselves are shipped,
 and :func:`unfold` makes records of them when somebody asks.  Of all others there are plain
 tuples (:class:`~ipclusterz.core.message.Records`).  Small payloads are kept with every task;
 larger ones, up to what rides in a batch, as long as not too many bytes have come since the last
@@ -14,9 +14,7 @@ from __future__ import annotations
 import msgspec
 
 from ipclusterz.core import message as m
-
-SMALL = 1024
-"""Bytes of a payload that is kept always."""
+from ipclusterz.core.message import SMALL
 
 BUDGET = 1024 * 1024
 """Bytes of larger payloads and of output that are kept between two shippings."""
@@ -28,18 +26,13 @@ _failure = msgspec.msgpack.Decoder(m.Failure)
 
 
 class Recorder:
-    """Notes of one scheduler; ``clock`` is the time since the epoch when ``now`` was 0.
-
-    The way of every task writes into two of them directly: ``arrived`` has small messages
-    that brought tasks without options, by key, and when they came; ``pairs`` those of tasks
-    that have ended, with the end.
-    """
+    """Notes of one scheduler; ``clock`` is the time since the epoch when ``now`` was 0."""
 
     def __init__(self, channel: int, clock: float) -> None:
         self._channel = channel
         self._clock = clock
-        self.arrived: dict[int, tuple[m.Submit, float]] = {}
-        self.pairs: list[m.Pair] = []
+        self._runs: list[tuple[m.Run, float]] = []
+        self._results: list[tuple[m.Results, float]] = []
         self._begun: dict[int, m.Begun] = {}
         self._ended: list[m.Ended] = []
         self._whole: list[m.Whole] = []
@@ -53,14 +46,22 @@ class Recorder:
     def waiting(self) -> bool:
         """Whether there is something to ship."""
         return bool(
-            self.pairs
-            or self.arrived
+            self._runs
+            or self._results
             or self._whole
             or self._begun
             or self._ended
             or self._outputs
             or self._functions
         )
+
+    def run(self, run: m.Run, now: float) -> None:
+        """Like tasks were taken in."""
+        self._runs.append((run, now))
+
+    def results(self, results: m.Results, now: float) -> None:
+        """Tasks have ended well."""
+        self._results.append((results, now))
 
     def begun(self, key: int, op: int, fn: bytes, label: str, data: bytes, now: float) -> None:
         """A task was taken in."""
@@ -81,8 +82,6 @@ class Recorder:
         """A task has ended, in whatever way."""
         data = result.data
         begun = self._begun.pop(result.key, None)
-        if begun is None and (arrived := self.arrived.pop(result.key, None)):
-            begun = self._record(*arrived)
         if len(data) > SMALL:
             data = self._afford(data)
         self._size += len(data)
@@ -91,10 +90,6 @@ class Recorder:
             self._whole.append(begun + end)
         else:
             self._ended.append((result.key, *end))
-
-    def _record(self, work: m.Submit, now: float) -> m.Begun:
-        self._size += len(work.data)
-        return _begin(work, self._channel, self._clock + now)
 
     def function(self, digest: bytes, data: bytes) -> None:
         """A function that tasks name, once."""
@@ -122,20 +117,19 @@ class Recorder:
 
     def take(self) -> m.Records:
         """Return everything noted since the last time."""
-        begun = list(self._begun.values())
-        begun += [self._record(*arrived) for arrived in self.arrived.values()]
-        self.arrived.clear()
         taken = m.Records(
-            begun,
+            list(self._begun.values()),
             self._ended,
             self._whole,
             self._functions,
             self._outputs,
             self._size,
+            self._runs,
+            self._results,
+            self._channel,
+            self._clock,
         )
-        if self.pairs:
-            taken.pairs, taken.channel, taken.clock = self.pairs, self._channel, self._clock
-            self.pairs = []
+        self._runs, self._results = [], []
         self._begun.clear()
         self._ended, self._whole, self._functions, self._outputs = [], [], [], []
         self._size = 0
@@ -145,17 +139,30 @@ class Recorder:
 
 def unfold(records: m.Records) -> m.Records:
     """Make records of the messages that were shipped as they were."""
-    clock = records.clock
-    for work, begun, result, ended in records.pairs:
-        start = _begin(work, records.channel, clock + begun)
-        records.whole.append(start + _end(result, result.data, clock + ended))
-        records.size += len(work.data) + len(result.data)
-    records.pairs = []
+    clock, channel = records.clock, records.channel
+    came: dict[int, tuple[m.Run, float]] = {}
+    for run, at in records.runs:
+        came.update(dict.fromkeys(range(run.key, run.key + len(run.data)), (run, clock + at)))
+    for results, at in records.results:
+        received = clock + at
+        for result in results.singly():
+            key = result.key
+            end = _end(result, result.data, received)
+            records.size += len(result.data)
+            entry = came.pop(key, None)
+            if entry is None:
+                records.ended.append((key, *end))
+            else:
+                records.whole.append(_begin(*entry, key, channel) + end)
+    records.begun += [_begin(*entry, key, channel) for key, entry in came.items()]
+    records.size += sum(len(data) for run, _ in records.runs for data in run.data)
+    records.runs, records.results = [], []
     return records
 
 
-def _begin(work: m.Submit, channel: int, submitted: float) -> m.Begun:
-    return (work.key, channel, work.op, work.fn or None, submitted, None, work.data or None)
+def _begin(run: m.Run, submitted: float, key: int, channel: int) -> m.Begun:
+    data = run.data[key - run.key]
+    return (key, channel, run.op, run.fn or None, submitted, None, data or None)
 
 
 def _end(result: m.Result, data: bytes, received: float) -> m.End:

@@ -472,8 +472,9 @@ class Registry:
         if cause and peer.engines:
             reason = f"{reason}, as its MPI job has lost {cause}"
         self.liveness.forget(peer_id)
-        self.out.append((R_KEEP, None, Went(peer_id, self._now, reason)))
-        if peer.role == Role.ENGINE:
+        agent = peer.role == Role.ENGINE
+        self.out.append((R_KEEP, None, Went(peer_id, self._now, reason, agent)))
+        if agent:
             self._lost = (self._now, reason)
         down: list[tuple[int, str]] = []
         for engine in [e for e, p in self._reserved.items() if p == peer_id]:

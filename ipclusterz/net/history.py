@@ -154,7 +154,8 @@ class History:
 
     def _tell_waiting(self, records: m.Records) -> None:
         keys = {ended[0] for ended in records.ended} | {whole[0] for whole in records.whole}
-        keys.update(result.key for _, _, result, _ in records.pairs)
+        for results, _ in records.results:
+            keys.update(results.keys)
         for entry in list(self._waiting):
             wanted, done = entry
             if found := [name for key, name in wanted.items() if key in keys]:

@@ -615,14 +615,15 @@ class SchedulerNode:
 class EndRecorder:
     """Stands for the task database: what was recorded is never lost."""
 
-    class _Nothing(dict[int, Any]):
-        def __setitem__(self, key: int, value: Any) -> None:
-            pass
-
     def __init__(self, world: World) -> None:
-        self.arrived: dict[int, Any] = self._Nothing()
-        self.pairs: list[Any] = []
         self._recorded = world.recorded
+
+    def run(self, *told: Any) -> None:
+        pass
+
+    def results(self, results: m.Results, now: float) -> None:
+        for result in results.singly():
+            self.ended(result, now)
 
     def begun(self, *told: Any) -> None:
         pass
@@ -847,6 +848,7 @@ class ClientNode:
         self.balanced: set[int] = set()
         self.outcomes: dict[int, list[m.Result]] = {}
         self.functions = [Packed(b"f%d" % i) for i in range(3)]
+        self.inbox: list[Any] = []  # tasks that are to be entered
 
     def from_hub(self, message: Any) -> None:
         if isinstance(message, m.Engines):
@@ -892,10 +894,14 @@ class ClientNode:
         return True
 
     def submit(
-        self, kind: bytes = b"s", retries: int = 0, after: m.Depend | None = None
+        self,
+        kind: bytes = b"s",
+        retries: int = 0,
+        after: m.Depend | None = None,
+        fn: Any = None,
     ) -> int:
         key = self.ledger.reserve()
-        fn = self.world.random.choice(self.functions)
+        fn = fn or self.world.random.choice(self.functions)
         opt = m.Options(retries=retries) if retries else None
         if after is not None:
             self.after[key] = after
@@ -904,8 +910,12 @@ class ClientNode:
             opt = m.Options(retries=retries, after=after)
         self.submitted[key] = retries
         self.balanced.add(key)
-        self.ledger.enter((task(key, int(Op.APPLY), fn, kind, None, opt, self),))
+        self.inbox.append(task(key, int(Op.APPLY), fn, kind, None, opt, self))
         return key
+
+    def _enter(self) -> None:
+        entries, self.inbox = self.inbox, []
+        self.ledger.enter(entries)
 
     def submit_lasting(self, seconds: float) -> int:
         """Submit a task that takes this long."""
@@ -917,21 +927,25 @@ class ClientNode:
         for index in range(len(targets)):
             self.submitted[key + index] = 0
         channel = int(Channel.DIRECT)
+        self._enter()
         self.ledger.request(key, channel, int(Op.APPLY), fn, kind, None, targets, self)
         return key
 
     def cancel(self, keys: list[int]) -> None:
         self.cancelled.update(keys)
+        self._enter()
         self.ledger.cancel(keys)
 
     def done(self) -> bool:
-        return not self.ledger.pending
+        return not self.ledger.pending and not self.inbox
 
     def _acknowledge(self) -> None:
         self.owes = False
         self.ledger.acknowledge()
 
     def carry(self) -> None:
+        if self.inbox:
+            self._enter()
         if self.ledger.received and not self.owes:
             if self.world.random.random() < 0.3:
                 self.ledger.acknowledge()

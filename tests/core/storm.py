@@ -28,6 +28,7 @@ from tests.core.simulator import ClientNode, World
 SCHEMES = ["leastload", "lru", "plainrandom", "twobin", "weighted"]
 WHOLE = 1_000_000
 LEAVING = 2_000_000
+LIKE = 3_000_000
 PEACE = 400.0
 """Simulated seconds after the last fault in which everything must have ended."""
 
@@ -48,7 +49,8 @@ def storm(seed: int) -> None:
     """Work and faults in random order, then peace, then the verdict; AssertionError.
 
     With an odd seed from :data:`WHOLE` on, faults of the whole controller are among them; from
-    :data:`LEAVING` on clients leave without waiting for their results.
+    :data:`LEAVING` on clients leave without waiting for their results, and from :data:`LIKE`
+    on half of the work is runs of like tasks.
     """
     choose = random.Random(seed ^ 0x5EED)
     world = started(seed, choose.randint(1, 3), choose.randint(1, 4), choose.choice(SCHEMES))
@@ -67,7 +69,7 @@ def storm(seed: int) -> None:
             else:
                 break_something(world, choose)
         else:
-            ask_something(choose.choice(world.clients), choose)
+            ask_something(choose.choice(world.clients), choose, seed >= LIKE)
         if seed >= LEAVING and choose.random() < 0.1 and world.clients[0].peer:
             world.leave(world.clients[0])
             if not world.clients:
@@ -78,10 +80,15 @@ def storm(seed: int) -> None:
     world.check()
 
 
-def ask_something(client: ClientNode, choose: random.Random) -> None:
+def ask_something(client: ClientNode, choose: random.Random, like: bool = False) -> None:
     """Some tasks, a request for one engine, or a change of mind."""
     if not client.peer:
         return  # it came while the hub was away, and is not let in yet
+    if like and choose.random() < 0.5:
+        fn, kind = choose.choice(client.functions), choose.choice([b"s", b"s", b"m", b"l"])
+        for _ in range(choose.choice([2, 10, 60, 300 if kind == b"s" else 20])):
+            client.submit(kind, fn=fn)
+        return
     what = choose.random()
     if what < 0.7:
         kind = choose.choice([b"s", b"s", b"m", b"l"])

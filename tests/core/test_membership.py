@@ -36,7 +36,9 @@ def test_who_came_and_did_not_go_is_a_member() -> None:
 
 
 def test_a_client_that_went_takes_no_answers_along() -> None:
-    assert stored(came(b"c", Role.CLIENT, 12), Went(b"c", 5.0, "left")).lost is None
+    went = Went(b"c", 5.0, "left", agent=False)
+    assert stored(came(b"c", Role.CLIENT, 12), went).lost is None
+    assert stored(came(b"c", Role.CLIENT, 12), went, went).lost is None  # told by two hubs
 
 
 def test_written_anew_it_says_the_same() -> None:
@@ -51,7 +53,7 @@ def test_a_journal_of_guests_is_written_anew_in_time() -> None:
     found = stored(came(b"a"))
     for number in range(300):
         found.note(came(b"c", Role.CLIENT, number))
-        found.note(Went(b"c", 0.0, "left"))
+        found.note(Went(b"c", 0.0, "left", agent=False))
     assert found.wasteful
     assert not stored(*found.all()).wasteful
 

@@ -65,9 +65,8 @@ def values(hint: Any) -> st.SearchStrategy[Any]:
 
 
 def structs(kind: type[Any]) -> st.SearchStrategy[Any]:
-    return st.builds(
-        kind, **{name: values(hint) for name, hint in typing.get_type_hints(kind).items()}
-    )
+    hints = typing.get_type_hints(kind)
+    return st.builds(kind, **{name: values(hints[name]) for name in kind.__struct_fields__})
 
 
 def members(union: Any) -> tuple[type[Any], ...]:
@@ -98,7 +97,9 @@ def test_messages_arrive_in_batches_of_their_roles(
 def example(kind: type[Any]) -> Any:
     fill: dict[Any, Any] = {int: 1, str: "", bytes: b"", bool: True, float: 0.0, Any: None}
     fields = {}
-    for name, hint in typing.get_type_hints(kind).items():
+    hints = typing.get_type_hints(kind)
+    for name in kind.__struct_fields__:
+        hint = hints[name]
         if hint in fill:
             fields[name] = fill[hint]
         elif get_origin(hint) in (list, dict):

@@ -14,6 +14,11 @@ def result(key: int, data: bytes, status: Status = Status.OK) -> m.Result:
     return m.Result(key, 3, 1, int(status), data, None, 10.0, 11.0, 0)
 
 
+def results(keys: list[int], values: list[bytes]) -> m.Results:
+    n = len(keys)
+    return m.Results(keys, 3, 1, values, [10.0] * n, [11.0] * n)
+
+
 def test_a_task_from_its_beginning_to_its_end() -> None:
     recorder = Recorder(Channel.TASK, 1000.0)
     assert not recorder.waiting
@@ -25,7 +30,7 @@ def test_a_task_from_its_beginning_to_its_end() -> None:
     end = (3, 1, Status.OK, 10.0, 11.0, 1003.0, None, None, b"value")
     assert taken.whole == [start + end] and taken.begun == taken.ended == []
     assert taken.size == len(b"arguments") + len(b"value")
-    assert not recorder.waiting and recorder.take() == m.Records()
+    assert not recorder.waiting and recorder.take() == m.Records(channel=int(Channel.TASK), clock=1000.0)
 
 
 def test_a_task_that_takes_longer_is_told_of_twice() -> None:
@@ -94,28 +99,32 @@ def test_long_answers_come_in_pieces() -> None:
 
 def test_the_messages_of_quick_tasks_become_the_same_records() -> None:
     usual, quick = Recorder(Channel.TASK, 1000.0), Recorder(Channel.TASK, 1000.0)
-    failed = result(7, m.encode(m.Failure("ValueError", "no", "")), Status.ERROR)
-    for key, end in ((5, result(5, b"value")), (6, result(6, b"")), (7, failed)):
-        usual.begun(key, Op.APPLY, b"f", "", b"arguments", 2.0)
-        usual.ended(end, 3.0)
-        work = m.Submit(key, Op.APPLY, b"f", b"arguments")
-        quick.pairs.append((work, 2.0, end, 3.0))
+    for key, value in ((5, b"value"), (6, b""), (7, b"more")):
+        usual.begun(key, Op.APPLY, b"f", "", b"arguments%d" % key, 2.0)
+        usual.ended(result(key, value), 3.0)
+    quick.run(m.Run(5, Op.APPLY, b"f", [b"arguments%d" % key for key in (5, 6, 7)]), 2.0)
+    quick.results(results([5, 7], [b"value", b"more"]), 3.0)
+    quick.results(results([6], [b""]), 3.0)
     assert quick.waiting
     encoded = m.encode(quick.take())
     shipped = msgspec.msgpack.decode(encoded, type=m.Records)
-    assert shipped.count == 3
+    assert shipped.count == 6
     unfolded, taken = unfold(shipped), usual.take()
-    assert unfolded.whole == taken.whole and unfolded.size == taken.size
-    assert unfolded.pairs == [] and not quick.waiting
+    assert sorted(unfolded.whole) == taken.whole and unfolded.size == taken.size
+    assert unfolded.begun == unfolded.ended == unfolded.runs == unfolded.results == []
+    assert not quick.waiting
 
 
 def test_a_quick_task_that_takes_longer_is_told_of_twice() -> None:
     recorder = Recorder(Channel.TASK, 1000.0)
-    for key in (5, 6):
-        recorder.arrived[key] = (m.Submit(key, Op.PULL, b"", b""), 2.0)
-    recorder.ended(result(6, bytes(SMALL + 1)), 3.0)  # too large for its message to be kept
-    taken = recorder.take()
-    assert taken.begun == [(5, Channel.TASK, Op.PULL, None, 1002.0, None, None)]
-    assert [whole[0] for whole in taken.whole] == [6]
-    recorder.ended(result(5, b"value"), 3.0)
-    assert [ended[0] for ended in recorder.take().ended] == [5]
+    recorder.run(m.Run(5, Op.PULL, b"", [b"", b"", b""]), 2.0)
+    recorder.results(results([7], [b"value"]), 3.0)
+    recorder.ended(result(6, bytes(SMALL + 1)), 3.0)  # it went its own way
+    taken = unfold(recorder.take())
+    begun = [(key, Channel.TASK, Op.PULL, None, 1002.0, None, None) for key in (5, 6)]
+    assert taken.begun == begun and [whole[0] for whole in taken.whole] == [7]
+    assert [ended[0] for ended in taken.ended] == [6]
+    recorder.results(results([5], [b"value"]), 3.0)
+    recorder.results(results([4], [b"value"]), 3.0)  # of the time before a restart
+    taken = unfold(recorder.take())
+    assert [ended[0] for ended in taken.ended] == [5, 4] and not taken.whole
