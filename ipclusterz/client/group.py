@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures._base import FINISHED
@@ -13,6 +14,7 @@ from ipclusterz.client.facts import OK
 from ipclusterz.client.outcome import Metadata
 from ipclusterz.client.task import ExecuteReply, reply
 from ipclusterz.core.message import Result
+from ipclusterz.engine.serialize import TINY
 from ipclusterz.error import CompositeError
 
 if TYPE_CHECKING:
@@ -26,6 +28,7 @@ _clock = time.time
 class GroupResult(AsyncResult):
     """An :class:`AsyncResult` of several tasks: its value is the list of theirs."""
 
+    _converts = True  # whether :meth:`_convert` changes anything
     _failed: CompositeError | None = None
     _collected: list[Any] | None = None
     _parts: tuple[PartResult, ...] | None = None
@@ -164,13 +167,29 @@ class GroupResult(AsyncResult):
     def _error(self) -> BaseException | None:
         if self._failed is None and self._collected is None:
             errors = []
+            self._settle_tiny()
             for index, key in enumerate(self._keys):
+                if key in self._values:
+                    continue
                 error = self._settle(index)
                 if error is not None:
                     errors.append((self._got[key].engine, error))
             if errors:
                 self._failed = outcome.composite(self._name, errors)
         return self._failed
+
+    def _settle_tiny(self) -> None:
+        """Decode the results that are a few numbers; flat, for a map may have a million."""
+        if self._converts:
+            return
+        got, values = self._got, self._values
+        for key in self._keys:
+            raw = got[key]
+            if len(raw.data) <= TINY and raw.status == OK and raw.body is None:
+                try:
+                    values[key] = pickle.loads(raw.data)
+                except Exception:
+                    return  # what is wrong is said when each is settled
 
     def _collect(self, return_exceptions: bool) -> Any:
         error = self._error()
@@ -180,7 +199,10 @@ class GroupResult(AsyncResult):
             finally:
                 del error
         if self._collected is None:
-            pieces = [self._piece(index) for index in range(len(self._keys))]
+            if self._errors:
+                pieces = [self._piece(index) for index in range(len(self._keys))]
+            else:
+                pieces = list(map(self._values.__getitem__, self._keys))
             joined = self._join(pieces)
             if error is not None:
                 return joined
@@ -290,6 +312,7 @@ class AsyncMapResult(GroupResult):
         """``sizes`` holds the number of items of each task; None: each task is one item."""
         super().__init__(session, name)
         self._sizes = sizes
+        self._converts = sizes is not None and return_exceptions
         self._ordered = ordered
         self._return_exceptions = return_exceptions
         self._direct = direct

@@ -154,7 +154,9 @@ class Link:
         stop = min(len(queue), start + MAX_ITEMS)
         for index in range(start, stop):
             data = getattr(queue[index], "data", b"")
-            size += 64 + (sum(map(len, data)) + 32 * len(data) if type(data) is list else len(data))
+            size += 64 + (
+                sum(map(len, data)) + 32 * len(data) if type(data) is list else len(data)
+            )
             if size > MAX_BYTES:
                 return index + 1
         return stop

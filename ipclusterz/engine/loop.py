@@ -18,12 +18,12 @@ import sys
 
 import msgspec
 
-from ipclusterz.core.message import Batch, Fork, Outcome, Say, Work, encode
+from ipclusterz.core.message import Batch, Fork, Op, Say, encode
 from ipclusterz.engine import display
 from ipclusterz.engine.namespace import Namespace
 from ipclusterz.engine.page import INTERRUPT, REVOKED, RUNNING, TAKEN, Page
 from ipclusterz.engine.runner import Runner
-from ipclusterz.engine.streams import Stream
+from ipclusterz.engine.streams import Stream, end_task
 
 RECEIVE = 1024 * 1024
 """The largest datagram an engine accepts, in bytes; memory is used only as needed."""
@@ -32,6 +32,9 @@ _ENOUGH = 48 * 1024  # bytes of outcomes that are worth a datagram
 _PATIENCE = 0.005  # seconds that an outcome waits for company
 _LIST32 = b"\xdd"  # msgpack: a list with its length in the next four bytes
 
+_MAP = int(Op.MAP)  # operations up to this one need a function
+
+_encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Batch).decode  # made before the fork: its tables are shared
 
 
@@ -49,7 +52,6 @@ class Engine:
         self._pending: list[bytes] = []
         self._bytes = 0
         self._since = 0.0
-        self._taken = 0
         self._child = False
 
     def install(self) -> None:
@@ -94,51 +96,55 @@ class Engine:
         poll.poll()
 
     def _do(self, batch: Batch) -> None:
-        runner = self.runner
+        """Do the tasks of a batch; flat, for this is the way of every task."""
+        runner, words, page = self.runner, self._words, self._page
+        run, functions = runner.run, runner.functions
+        out, err = self._out, self._err
         for digest, data in batch.functions:
             runner.add_function(digest, data)
         missing: dict[bytes, None] = {}
         undone: list[int] = []
         left = len(batch.tasks)
-        words = self._words
         for work in batch.tasks:
-            words[RUNNING] = work.key  # first noted, then asked: see Page.revoke
+            key = work.key
+            words[RUNNING] = key  # first noted, then asked: see Page.revoke
             if words[REVOKED]:
                 words[REVOKED] = 0
                 undone.extend(later.key for later in batch.tasks[-left:])
                 break
             left -= 1
-            if not runner.knows(work):
+            function = functions.get(work.fn)
+            if function is None and work.op <= _MAP:
                 missing[work.fn] = None
-                undone.append(work.key)
+                undone.append(key)
                 continue
-            self._taken = words[TAKEN] & ~1  # odd: being read now
+            taken = words[TAKEN] & ~1  # odd: being read now
             # What is finished does not wait for a task that may take long.
-            if self._pending and not runner.quick(work):
+            if self._pending and (function is None or not function.quick):
                 self._send()
-            self._finish(work, runner.run(work), left > 0)
+            outcome = run(work)
+            if self._child:
+                self._leave_child()
+            # Put it where it survives us, and send it if it is time.
+            if words[INTERRUPT] == key:  # it came too late; a retry has the same key
+                words[INTERRUPT] = 0
+            end_task(out, err, key, taken)
+            record = _encode(outcome)
+            size = len(record)
+            if self._pending:
+                if self._bytes + size > _ENOUGH:
+                    self._send()
+                    self._since = outcome.finished
+            else:
+                self._since = outcome.finished
+            page.commit(record)  # if it has no room there it is sent at once, below
+            self._pending.append(record)
+            self._bytes += size
+            if self._bytes > _ENOUGH or (left and outcome.finished - self._since > _PATIENCE):
+                self._send()
         words[RUNNING] = 0
         if self._pending or undone:
             self._send(list(missing), undone)
-
-    def _finish(self, work: Work, outcome: Outcome, more: bool) -> None:
-        """Put an outcome where it survives us, and send it if it is time."""
-        if self._child:
-            self._leave_child()
-        if self._words[INTERRUPT] == work.key:  # it came too late; a retry has the same key
-            self._words[INTERRUPT] = 0
-        self._out.end_task(work.key, self._taken)
-        self._err.end_task(work.key, self._taken)
-        record = encode(outcome)
-        if self._bytes + len(record) > _ENOUGH and self._pending:
-            self._send()
-        if not self._pending:
-            self._since = outcome.finished
-        self._page.commit(record)  # if it has no room there it is sent at once, below
-        self._pending.append(record)
-        self._bytes += len(record)
-        if self._bytes > _ENOUGH or (more and outcome.finished - self._since > _PATIENCE):
-            self._send()
 
     def _send(
         self, missing: list[bytes] | None = None, undone: list[int] | None = None

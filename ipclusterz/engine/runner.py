@@ -30,6 +30,7 @@ FUNCTIONS = 4096
 _PAUSE = 0.05  # seconds between two interrupts of one task
 _APPLY, _MAP = int(Op.APPLY), int(Op.MAP)
 _OK = int(Status.OK)
+_loads, _dumps = pickle.loads, pickle.dumps
 _NO_ARGS, _NONE, is_simple = serialize.NO_ARGS, serialize.NONE, serialize.is_simple
 _RESULT = "the result"
 _PLAIN = frozenset({bool, int, float, complex})
@@ -97,15 +98,6 @@ class Runner:
             del functions[next(iter(functions))]
         functions[digest] = _Function(data)
 
-    def knows(self, work: Work) -> bool:
-        """Tell whether the function that ``work`` needs, if any, is here."""
-        return work.op > _MAP or work.fn in self.functions
-
-    def quick(self, work: Work) -> bool:
-        """Tell whether ``work`` is expected to take less than a millisecond."""
-        function = self.functions.get(work.fn)
-        return function is not None and function.quick
-
     def _load_function(self, function: _Function) -> Callable[..., Any]:
         try:
             call, shipment = self.namespace.receive(function.data)
@@ -130,7 +122,7 @@ class Runner:
     def run(self, work: Work) -> Outcome:
         """Do one task; whatever it does to us, an outcome comes of it.
 
-        The caller has made sure that its function is here (:meth:`knows`).
+        The caller has made sure that its function, if it needs any, is here.
         """
         words = self.words
         key = work.key
@@ -166,10 +158,10 @@ class Runner:
                         value = call()
                     elif is_simple(sent):
                         try:
-                            args, kwargs = pickle.loads(sent)
+                            args, kwargs = _loads(sent)
                         except Exception as error:
                             raise LoadError(_WHAT[_APPLY], error) from error
-                        value = call(*args, **kwargs)
+                        value = call(*args, **kwargs) if kwargs else call(*args)
                     else:
                         args, kwargs = self._load(work)
                         value = call(*args, **kwargs)
@@ -178,7 +170,7 @@ class Runner:
                 if value is None:
                     data = _NONE
                 elif type(value) in _PLAIN:
-                    data = pickle.dumps(value, 5)
+                    data = _dumps(value, 5)
                 else:
                     parts = serialize.pack(value, _RESULT)
                     value = None

@@ -25,6 +25,9 @@ from ipclusterz.error import SerializationError
 
 Buffer = bytes | bytearray | memoryview
 
+TINY = 12
+"""Bytes of a pickle that has no room for any name: of a few numbers."""
+
 LARGE = 1 << 20
 """Streams of this many bytes are not made into one block: they go as :class:`Pieces`."""
 
@@ -250,6 +253,8 @@ def is_small(data: bytes) -> bool:
 
 def is_simple(data: bytes) -> bool:
     """Tell whether, besides, it has nothing that means something else on an engine."""
+    if len(data) <= TINY:
+        return data[:1] == _PICKLED
     return (
         data[:1] == _PICKLED
         and len(data) < LARGE

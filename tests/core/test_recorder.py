@@ -30,7 +30,9 @@ def test_a_task_from_its_beginning_to_its_end() -> None:
     end = (3, 1, Status.OK, 10.0, 11.0, 1003.0, None, None, b"value")
     assert taken.whole == [start + end] and taken.begun == taken.ended == []
     assert taken.size == len(b"arguments") + len(b"value")
-    assert not recorder.waiting and recorder.take() == m.Records(channel=int(Channel.TASK), clock=1000.0)
+    assert not recorder.waiting and recorder.take() == m.Records(
+        channel=int(Channel.TASK), clock=1000.0
+    )
 
 
 def test_a_task_that_takes_longer_is_told_of_twice() -> None:
