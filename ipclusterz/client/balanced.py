@@ -219,7 +219,7 @@ class LoadBalancedView(View):
             ordered=ordered,
             return_exceptions=return_exceptions,
         )
-        self._send_all(result, tasks)
+        self._send_all(result, tasks, all(hasattr(each, "__len__") for each in sequences))
         return result
 
     def _loads(
@@ -241,17 +241,21 @@ class LoadBalancedView(View):
         self,
         result: AsyncMapResult,
         tasks: Iterable[Load],
+        sized: bool = False,
     ) -> None:
-        """Send a map's tasks; if one cannot be sent, those before it are given up."""
-        submit, options, past = self._submit, self._now(), self._past.add
+        """Send a map's tasks; if one cannot be sent, those before it are given up.
+
+        ``sized`` says that their items are there and need not be waited for.
+        """
+        submit, options = self._session.connection.submit_all, self._now()
         keys: list[int] = []
         result.sent_as(keys)
         self._live.add(result)
         try:
-            for op, fn, parts in tasks:
-                key = submit(op, fn, parts, result, options=options)
-                keys.append(key)
-                past(key)
+            for portion in loads.portions(tasks, sized):
+                first = submit(portion, result, options)
+                keys.extend(range(first, first + len(portion)))
+                self._past.add(first, len(portion))
         except BaseException:
             result.complete(keys)
             result.abort()
@@ -302,5 +306,5 @@ class LoadBalancedView(View):
     ) -> AsyncMapResult:
         """Send one task for each call."""
         result = AsyncMapResult(self._session, name_of(f), join=join)
-        self._send_all(result, loads.of_items(self._pack, f, calls))
+        self._send_all(result, loads.of_items(self._pack, f, calls), sized=True)
         return result

@@ -72,6 +72,8 @@ class GroupResult(AsyncResult):
                 self._written[key] = texts
         got = self._got
         got[key] = result
+        if not self._converts and len(result.data) <= TINY and result.status == OK:
+            self._settle_tiny(key, result)
         self._received = _clock()
         self._arrived(key)
         if self._observers:
@@ -82,6 +84,14 @@ class GroupResult(AsyncResult):
                 if self._state != FINISHED:
                     session.live.discard(self)
                     self._finish()
+
+    def _settle_tiny(self, key: int, result: Result) -> None:
+        """Decode what is no more than a few numbers at once, while engines are at work."""
+        if result.body is None:
+            try:
+                self._values[key] = pickle.loads(result.data)
+            except Exception:
+                pass  # what is wrong is said when it is asked for
 
     def _arrived(self, key: int) -> None:
         """Hook: a result is in."""
@@ -167,7 +177,6 @@ class GroupResult(AsyncResult):
     def _error(self) -> BaseException | None:
         if self._failed is None and self._collected is None:
             errors = []
-            self._settle_tiny()
             for index, key in enumerate(self._keys):
                 if key in self._values:
                     continue
@@ -177,19 +186,6 @@ class GroupResult(AsyncResult):
             if errors:
                 self._failed = outcome.composite(self._name, errors)
         return self._failed
-
-    def _settle_tiny(self) -> None:
-        """Decode the results that are a few numbers; flat, for a map may have a million."""
-        if self._converts:
-            return
-        got, values = self._got, self._values
-        for key in self._keys:
-            raw = got[key]
-            if len(raw.data) <= TINY and raw.status == OK and raw.body is None:
-                try:
-                    values[key] = pickle.loads(raw.data)
-                except Exception:
-                    return  # what is wrong is said when each is settled
 
     def _collect(self, return_exceptions: bool) -> Any:
         error = self._error()

@@ -6,10 +6,11 @@ Knows packing only; who sends them, and where to, is the views' business.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from ipclusterz.client import mapping
-from ipclusterz.core.message import Op
+from ipclusterz.core.message import RUN, Op
 from ipclusterz.engine import serialize
 
 if TYPE_CHECKING:
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 Load = tuple[Op, "PackedFunction | None", list[Any]]
 """A task: the operation, its function unless that travels with the data, and the data."""
+
+PORTION_SECONDS = 0.001
 
 Pack = Callable[[Callable[..., Any]], "PackedFunction"]
 
@@ -51,6 +54,28 @@ def of_chunks(
             task = (Op.MAP, fn, load)
         sizes.append(len(chunk))
         yield task
+
+
+def portions(loads: Iterable[Load], sized: bool) -> Iterator[list[Load]]:
+    """Yield tasks as they are to be sent: what is done once for a hundred need not be fast.
+
+    If their items come from somewhere that may have to be waited for (not ``sized``), none
+    waits for the next one; else for no more than :data:`PORTION_SECONDS`.
+    """
+    if not sized:
+        for load in loads:
+            yield [load]
+        return
+    portion: list[Load] = []
+    until = monotonic() + PORTION_SECONDS
+    for load in loads:
+        portion.append(load)
+        if len(portion) == RUN or monotonic() > until:
+            yield portion
+            portion = []
+            until = monotonic() + PORTION_SECONDS
+    if portion:
+        yield portion
 
 
 def cut(

@@ -54,7 +54,7 @@ def value_of(session: Session, raw: Result) -> Any:
     if data == _NONE:
         return None
     try:
-        if raw.body is None and serialize.is_small(data):
+        if raw.body is None and (len(data) <= serialize.TINY or serialize.is_small(data)):
             return pickle.loads(data)
         parts = session.connection.load(raw)
         value = serialize.loads(parts[0], parts[1:])

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 from ipclusterz.client.interrupts import GivesUp, Interrupts
 from ipclusterz.client.output import Outputs
 from ipclusterz.client.saying import say
-from ipclusterz.core.message import COUNTER_BITS, EngineInfo, Options, Result
+from ipclusterz.core.message import COUNTER_BITS, EngineInfo, Op, Options, Result
 from ipclusterz.engine.serialize import FunctionCache, PackedFunction
 from ipclusterz.error import ControllerLost
 
@@ -79,6 +79,14 @@ class Link(Protocol):
         options: Options | None = None,
     ) -> int:
         """Send a task for whichever engine is free; return its key."""
+
+    def submit_all(
+        self,
+        loads: list[tuple[Op, PackedFunction | None, list[Any]]],
+        sink: Sink,
+        options: Options | None,
+    ) -> int:
+        """Send tasks as :meth:`submit` does; return the key of the first of their row."""
 
     def request(
         self, op: int, fn: PackedFunction | None, parts: list[Buffer], sink: Sink,

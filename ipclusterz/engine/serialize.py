@@ -25,8 +25,9 @@ from ipclusterz.error import SerializationError
 
 Buffer = bytes | bytearray | memoryview
 
-TINY = 12
-"""Bytes of a pickle that has no room for any name: of a few numbers."""
+TINY = 24
+"""Bytes of a pickle that is no more than a few numbers: nothing of ours or of others that
+needs care has a name so short."""
 
 LARGE = 1 << 20
 """Streams of this many bytes are not made into one block: they go as :class:`Pieces`."""

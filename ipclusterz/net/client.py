@@ -36,6 +36,9 @@ from ipclusterz.net.payload import Payloads
 from ipclusterz.net.register import Registrar
 from ipclusterz.net.route import DENIED, ENDED, REFUSED, Route, Tunnel
 
+Load = tuple[int, Any, list[Any]]
+"""A task: the operation, the function that is sent apart if any, and the payload's parts."""
+
 Notice = Callable[[str], None]
 
 WORK = (Channel.DIRECT, Channel.TASK, Channel.CONTROL)
@@ -417,6 +420,24 @@ class Connection:
         if not self._driver.woken:
             self._leave()
         return key
+
+    def submit_all(self, loads: list[Load], sink: Sink, options: Options | None) -> int:
+        """Send tasks as :meth:`submit` does; return the key of the first of their row."""
+        packed = [
+            (op, fn, parts[0], None)
+            if len(parts) == 1 and len(parts[0]) <= m.INLINE
+            else (op, fn, *self._payloads.pack(parts))
+            for op, fn, parts in loads
+        ]
+        with self._keys:
+            first = self.ledger.reserve(len(packed))
+        self._inbox.extend(
+            task(key, op, fn, data, body, options, sink)
+            for key, (op, fn, data, body) in enumerate(packed, first)
+        )
+        if not self._driver.woken:
+            self._leave()
+        return first
 
     def request(
         self,
