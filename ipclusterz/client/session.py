@@ -9,7 +9,7 @@ from __future__ import annotations
 import atexit
 import threading
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from time import monotonic
 from typing import Any, Protocol
@@ -17,7 +17,7 @@ from typing import Any, Protocol
 from ipclusterz.client.interrupts import GivesUp, Interrupts
 from ipclusterz.client.output import Outputs
 from ipclusterz.client.saying import say
-from ipclusterz.core.message import COUNTER_BITS, EngineInfo, Op, Options, Result
+from ipclusterz.core.message import COUNTER_BITS, EngineInfo, Options, Result
 from ipclusterz.engine.serialize import FunctionCache, PackedFunction
 from ipclusterz.error import ControllerLost
 
@@ -81,10 +81,7 @@ class Link(Protocol):
         """Send a task for whichever engine is free; return its key."""
 
     def submit_all(
-        self,
-        loads: list[tuple[Op, PackedFunction | None, list[Any]]],
-        sink: Sink,
-        options: Options | None,
+        self, loads: Sequence[tuple[int, Any, list[Any]]], sink: Sink, options: Options | None
     ) -> int:
         """Send tasks as :meth:`submit` does; return the key of the first of their row."""
 

@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable
 from itertools import groupby, repeat
+from operator import sub
 from typing import Any
 
 import msgspec
@@ -400,6 +401,9 @@ class Custody:
                 seconds = PREFETCH_SECONDS * 2  # unknown: nothing beside or behind it
                 break
             seconds += pace
+            if share > 0 and not own:
+                seconds, size, n = self._feed_like(engine, works, seconds, pace, size, share)
+                share -= n
         if not works:
             self._place_in_sets(engine)
             return
@@ -410,6 +414,38 @@ class Custody:
         engine.batches.append(len(works))
         self.out.append((A_BATCH, engine.id, functions, works))
         self._place_in_sets(engine)
+
+    def _feed_like(
+        self,
+        engine: Engine,
+        works: list[m.Work],
+        seconds: float,
+        pace: float,
+        size: int,
+        most: int,
+    ) -> tuple[float, int, int]:
+        """Add pooled tasks that are like the last one; flat, for this is the way of most.
+
+        Returns the batch's seconds and bytes, and how many were added.
+        """
+        pool, flight, number = self.pool, engine.flight, engine.id
+        fn = works[-1].fn
+        if fn and fn not in engine.functions:
+            return seconds, size, 0
+        before = len(works)
+        for _ in range(min(most, BATCH_TASKS - before, len(pool))):
+            item = pool[0]
+            work = item.work
+            more = size + 48 + len(work.data)
+            if work.fn != fn or more > BATCH_BYTES or seconds + pace > BATCH_SECONDS:
+                break
+            del pool[0]
+            size = more
+            seconds += pace
+            item.engine = number
+            works.append(work)
+            flight[item.key] = item
+        return seconds, size, len(works) - before
 
     def _place_in_sets(self, engine: Engine) -> None:
         number = engine.id
@@ -442,19 +478,30 @@ class Custody:
         engine.progress = engine.began = now
         flight = engine.flight
         take = flight.pop
-        ended = [(item, o) for o in outcomes if (item := take(o.key, None)) is not None]
-        done = len(ended)  # others were told before, from the page
-        # Those that ended well and are like each other are told of together.
-        well: list[tuple[Item, m.Outcome]] = []
         rare = bool(self._copies or self._withdrawn or self._unwanted or self.printed)
-        for item, outcome in ended:
+        # Those that ended well and are like each other are told of together.
+        like = (-1, -1, -1)
+        items: list[Item] = []
+        ended: list[m.Outcome] = []
+        done = 0
+        for outcome in outcomes:
+            item = take(outcome.key, None)
+            if item is None:  # told before, from the page
+                continue
+            done += 1
             if rare or outcome.status or outcome.body or len(outcome.data) > m.SMALL:
                 self._learn(item.work, outcome.finished - outcome.started)
                 self._conclude(item, number, outcome)
-            else:
-                well.append((item, outcome))
-        if well:
-            self._end_well(number, well)
+                continue
+            this = (item.attempt, item.channel, item.key >> m.COUNTER_BITS)
+            if this != like:
+                if items:
+                    self._end_well(number, items, ended)
+                like, items, ended = this, [], []
+            items.append(item)
+            ended.append(outcome)
+        if items:
+            self._end_well(number, items, ended)
         batches = engine.batches
         while done and batches:
             if batches[0] <= done:
@@ -472,36 +519,37 @@ class Custody:
         if engine.stopping and not flight:
             self.out.append((A_STOP, number, None))
 
-    def _end_well(self, number: int, ended: list[tuple[Item, m.Outcome]]) -> None:
-        """Keep and tell the results of tasks that are over, many at once."""
-        for like, run in groupby(ended, _likeness):
-            part = list(run)
-            self._learn_all(part)
-            attempt, channel, _ = like
-            results: m.Result | m.Results
-            if len(part) == 1:
-                ((item, o),) = part
-                key = item.key
-                begun, over = o.started, o.finished
-                results = m.Result(key, attempt, number, o.status, o.data, None, begun, over, 0)
-                keys = [key]
-            else:
-                keys = [item.key for item, _ in part]
-                results = m.Results(
-                    keys,
-                    attempt,
-                    number,
-                    [o.data for _, o in part],
-                    [o.started for _, o in part],
-                    [o.finished for _, o in part],
-                )
-            deque(map(self.items.pop, keys), 0)
-            self.finished.update(dict.fromkeys(keys, (channel, results)))
-            self.out.append((A_SEND, channel, results))
+    def _end_well(self, number: int, items: list[Item], ended: list[m.Outcome]) -> None:
+        """Keep and tell the results of like tasks that are over, all at once."""
+        attempt, channel = items[0].attempt, items[0].channel
+        keys = [o.key for o in ended]
+        began = [o.started for o in ended]
+        over = [o.finished for o in ended]
+        self._learn_all(items, list(map(sub, over, began)))
+        results: m.Result | m.Results
+        if len(keys) == 1:
+            (one,) = ended
+            begun, end = one.started, one.finished
+            results = m.Result(keys[0], attempt, number, 0, one.data, None, begun, end, 0)
+        else:
+            data = [o.data for o in ended]
+            results = m.Results(keys, attempt, number, data, began, over)
+        deque(map(self.items.pop, keys), 0)
+        self.finished.update(dict.fromkeys(keys, (channel, results)))
+        self.out.append((A_SEND, channel, results))
 
-    def _learn_all(self, ended: list[tuple[Item, m.Outcome]]) -> None:
-        for item, outcome in ended:
-            self._learn(item.work, outcome.finished - outcome.started)
+    def _learn_all(self, items: list[Item], seconds: list[float]) -> None:
+        """Note how long tasks took; of like ones that are quick the mean says enough."""
+        n = len(items)
+        fn = items[0].work.fn
+        pace = self._pace.get(fn)
+        if fn and pace is not None and max(seconds) <= 2 * pace:
+            if len({item.work.fn for item in items}) == 1:
+                mean = sum(seconds) / n
+                self._pace[fn] = mean + (pace - mean) * 0.875**n
+                return
+        for item, each in zip(items, seconds, strict=True):
+            self._learn(item.work, each)
 
     def _learn(self, work: m.Work, seconds: float) -> None:
         """Note how long a task took, for those that are like it."""
@@ -899,11 +947,6 @@ class Custody:
             and not e.revoked
             and any(not i.fixed for i in e.flight.values())
         ]
-
-
-def _likeness(ended: tuple[Item, m.Outcome]) -> tuple[int, int, int]:
-    item = ended[0]
-    return item.attempt, item.channel, item.key >> m.COUNTER_BITS
 
 
 _FALSE = repeat(False)

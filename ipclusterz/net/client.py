@@ -10,7 +10,7 @@ import os
 import threading
 import uuid
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -421,7 +421,7 @@ class Connection:
             self._leave()
         return key
 
-    def submit_all(self, loads: list[Load], sink: Sink, options: Options | None) -> int:
+    def submit_all(self, loads: Sequence[Load], sink: Sink, options: Options | None) -> int:
         """Send tasks as :meth:`submit` does; return the key of the first of their row."""
         packed = [
             (op, fn, parts[0], None)
