@@ -542,12 +542,12 @@ class Custody:
         """Note how long tasks took; of like ones that are quick the mean says enough."""
         n = len(items)
         fn = items[0].work.fn
-        pace = self._pace.get(fn)
-        if fn and pace is not None and max(seconds) <= 2 * pace:
-            if len({item.work.fn for item in items}) == 1:
-                mean = sum(seconds) / n
-                self._pace[fn] = mean + (pace - mean) * 0.875**n
-                return
+        pace = self._pace.get(fn, -1.0)
+        quick = pace >= 0 and max(seconds) <= 2 * pace
+        if quick and len({item.work.fn for item in items}) == 1:
+            mean = sum(seconds) / n
+            self._pace[fn] = mean + (pace - mean) * 0.875**n
+            return
         for item, each in zip(items, seconds, strict=True):
             self._learn(item.work, each)
 

@@ -21,7 +21,7 @@ from typing import Union
 import msgspec
 
 from ipclusterz.core import message as m
-from ipclusterz.core.records import framed, unframed
+from ipclusterz.core.records import decoded, framed
 
 PORTION = 10_000
 """Tasks that are written down at once: others want to be heard in between."""
@@ -206,9 +206,6 @@ def written(records: Iterable[Record]) -> bytes:
 def read(data: bytes) -> Inheritance:
     """Return what a file amounts to; what follows a damaged record is left out."""
     found = Inheritance()
-    for record in unframed(data):
-        try:
-            found.note(_decode(record))
-        except m.UNDECODABLE:
-            break
+    for record in decoded(data, _decode):
+        found.note(record)
     return found

@@ -15,7 +15,7 @@ from typing import Union
 import msgspec
 
 from ipclusterz.core import message as m
-from ipclusterz.core.records import framed, unframed
+from ipclusterz.core.records import decoded, framed
 
 
 class Came(msgspec.Struct, tag="came"):
@@ -105,9 +105,6 @@ def written(record: Record) -> bytes:
 def read(data: bytes) -> Membership:
     """Return what a file amounts to; what follows a damaged record is left out."""
     found = Membership()
-    for record in unframed(data):
-        try:
-            found.note(_decode(record))
-        except m.UNDECODABLE:
-            break
+    for record in decoded(data, _decode):
+        found.note(record)
     return found

@@ -5,7 +5,12 @@ Lives here: how they are told apart.  Must not know: what they say, and files.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import TypeVar
+
+from ipclusterz.core.message import UNDECODABLE
+
+T = TypeVar("T")
 
 _LENGTH = 4
 
@@ -24,3 +29,12 @@ def unframed(data: bytes) -> Iterator[bytes]:
         if at > len(data):
             return
         yield data[begin:at]
+
+
+def decoded(data: bytes, decode: Callable[[bytes], T]) -> Iterator[T]:
+    """Yield what a file's records say; what follows a damaged one is left out."""
+    for record in unframed(data):
+        try:
+            yield decode(record)
+        except UNDECODABLE:
+            return

@@ -315,11 +315,7 @@ class Agent:
         self._carrier.renewed(channel)
 
     def _send(self, channel: int, message: Any) -> None:
-        dial = self._dials[channel]  # type: ignore[index]
-        if isinstance(message, m.Load):
-            dial.load(message)
-        else:
-            dial.send(message)
+        self._dials[channel].say(message)  # type: ignore[index]
 
     def _brought(self, id: bytes, body: m.Body | None, problem: str) -> None:
         self.custody.fetched(id, body, problem, monotonic())

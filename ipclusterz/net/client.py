@@ -490,11 +490,7 @@ class Connection:
 
     def _send_piece(self, channel: int, message: Any) -> None:
         """Send a piece of a payload, or ask for one."""
-        dial = self._dials[channel]  # type: ignore[index]
-        if isinstance(message, m.Load):
-            dial.load(message)
-        else:
-            dial.send(message)
+        self._dials[channel].say(message)  # type: ignore[index]
 
     def _flush(self) -> None:
         """Move what callers left and what the ledger says onto the links."""

@@ -357,10 +357,13 @@ class Dial:
         """Queue a message; it leaves at the end of this turn, or when the channel is up."""
         self.link.put(message)
 
-    def load(self, load: Load) -> None:
-        """Send a piece of a payload, at once: it is in the processor's cache now."""
-        self.link.load(load)
-        self.flush()
+    def say(self, message: Any) -> None:
+        """Queue a message, or send a piece of a payload, at once: it is in the cache now."""
+        if isinstance(message, Load):
+            self.link.load(message)
+            self.flush()
+        else:
+            self.link.put(message)
 
     def flush(self) -> None:
         """Send what is queued, if the channel is up."""

@@ -74,7 +74,7 @@ def test_a_disk_that_fails_is_said_once_and_leaves_no_half_truth(
     def full(fd: int, data: bytes) -> int:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("ipclusterz.net.estate.os.write", full)
+    monkeypatch.setattr("ipclusterz.net.recordfile.os.write", full)
     kept.file.carry()
     assert not kept.path.exists()
     kept.core.estate.spend(key(2), 0, 0)
