@@ -92,11 +92,26 @@ class Watch:
                 if not self._is_ours(process):
                     times = process.cpu_times()[: 2 if process.pid in above else 4]
                     parent = process.ppid()
-                    key = process.pid, process.create_time()
+                    key = process.pid, _born(process)
                     used[key] = sum(times), 0 if parent in above else parent
             except (psutil.Error, OSError):
                 continue
         return used
+
+
+def _born(process: psutil.Process) -> float:
+    """When a process began, by a clock that does not jump.
+
+    psutil adds the time of the boot, which moves when the machine's clock is set: everybody
+    would seem new, with all the seconds of a life.
+    """
+    try:
+        stat = Path(f"/proc/{process.pid}/stat").read_text("utf-8", "replace")
+    except FileNotFoundError:
+        if Path("/proc/self/stat").exists():
+            raise psutil.NoSuchProcess(process.pid) from None
+        return float(process.create_time())
+    return float(stat.rpartition(")")[2].split()[19])
 
 
 def growth(

@@ -63,6 +63,10 @@ class FakeConnection:
         self.sent.append((Op(op), options, []))
         return self._put(op, fn, parts, sink, None)
 
+    def submit_all(self, loads: Any, sink: Any, options: Any) -> int:
+        keys = [self.submit(*load, sink, options=options) for load in loads]
+        return keys[0]
+
     def request(self, op: Any, fn: Any, parts: Any, sink: Any, targets: list[int]) -> int:
         self.sent.append((Op(op), None, list(targets)))
         keys = [self._put(op, fn, parts, sink, engine) for engine in targets]
