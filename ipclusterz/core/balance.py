@@ -48,6 +48,10 @@ LOOK_AFTER = 0.020
 LOOK_COST = 2e-5
 """The same for each agent: where there are very many, to look takes its time."""
 
+LEAST_SECONDS = 0.0002
+"""Seconds of work up to which what is for several engines of an agent is given to one of them:
+the agent divides it, and to divide it here costs more than is won."""
+
 NO_ENGINE_AFTER = 60.0
 """Seconds without any engine after which waiting tasks fail instead of waiting on."""
 
@@ -417,7 +421,11 @@ class Balancer(Broker):
             if chosen is None:
                 return
             engine = engines[chosen]
-            share = min(engine.credit - engine.load, -(-self.queued // shares))
+            share = -(-self.queued // shares)
+            if 0 < share * engine.pace < LEAST_SECONDS:
+                together = -(-self.queued * len(engine.agent.engines) // shares)
+                share = max(share, min(together, int(LEAST_SECONDS / engine.pace)))
+            share = min(share, engine.credit - engine.load)
             self._give_some(engine, share)
             self._offer(engine)
 

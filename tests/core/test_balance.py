@@ -152,12 +152,29 @@ def test_every_scheme_uses_all_engines_and_finishes(scheme: str) -> None:
 
 
 def test_few_tasks_are_spread_over_engines_that_could_hold_many() -> None:
-    cluster = bench(*range(4))
+    cluster = bench()
+    agents = [cluster.agent(b"agent %d" % i, i) for i in range(4)]
     cluster.say(b"client", *[submit(i) for i in range(1, 400)])
-    cluster.work(seconds=1e-5)
+    while any(cluster.work(agent, seconds=1e-5) for agent in agents):
+        pass
     cluster.say(b"client", *[submit(1000 + i) for i in range(8)])
-    given = [a.engine for a in cluster.assigned()]
+    given = [a.engine for agent in agents for a in cluster.assigned(agent)]
     assert sorted(given) == [0, 0, 1, 1, 2, 2, 3, 3]
+
+
+def test_what_is_too_little_to_divide_goes_to_an_agent_at_once() -> None:
+    cluster = bench(*range(100))
+    cluster.agent(b"other", *range(100, 200))
+    cluster.say(b"client", *[submit(i) for i in range(1, 4000)])
+    while cluster.work(seconds=1e-5) + cluster.work(b"other", seconds=1e-5):
+        pass
+    cluster.say(b"client", *[submit(5000 + i) for i in range(200)])
+    here = [a.engine for a in cluster.assigned()]
+    there = [a.engine for a in cluster.assigned(b"other")]
+    assert len(here) + len(there) == 200
+    for given in (here, there):
+        assert all(given.count(engine) <= 20 for engine in given)  # 0.2 ms of them
+    assert len({*here, *there}) < 40
 
 
 def test_many_tasks_are_given_out_in_runs() -> None:
