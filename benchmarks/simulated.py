@@ -158,10 +158,14 @@ class Decider:
         first, self._next = self._next, self._next + tasks
         keys = [m.make_key(1, counter) for counter in range(first, first + tasks)]
         self._failing = set(keys) if failing else set()
-        opt = m.Options(retries=1) if failing else None
-        spent = self._handle(
-            CLIENT, [m.Submit(key, int(m.Op.APPLY), b"", b"", None, opt) for key in keys]
-        )
+        op, opt = int(m.Op.APPLY), m.Options(retries=1)
+        sent: list[Any] = [m.Submit(key, op, b"", b"", None, opt) for key in keys]
+        if not failing:  # as a client sends like tasks
+            parts = range(0, tasks, m.RUN)
+            sent = [
+                m.Run(keys[at], op, b"", [b""] * len(keys[at : at + m.RUN])) for at in parts
+            ]
+        spent = self._handle(CLIENT, sent)
         done = 0
         while self.core.out:
             answers: dict[bytes, list[Any]] = {}
@@ -171,8 +175,12 @@ class Decider:
                 for message in messages:
                     if isinstance(message, m.Assign):
                         answers.setdefault(peer, []).append(self._end(message))
+                    elif isinstance(message, m.Share):
+                        answers.setdefault(peer, []).append(self._end_all(message))
                     elif isinstance(message, m.Result):
                         received.append(message.key)
+                    elif isinstance(message, m.Results):
+                        received.extend(message.keys)
             done += len(received)
             for peer, results in answers.items():
                 spent += self._handle(peer, results)
@@ -193,6 +201,12 @@ class Decider:
         began = time.process_time()
         self.core.handle(peer, messages, self.now)
         return time.process_time() - began
+
+    def _end_all(self, share: m.Share) -> m.Results:
+        now, n = self.now, len(share.data)
+        keys = list(range(share.key, share.key + n))
+        began, over = [now] * n, [now + 0.001] * n
+        return m.Results(keys, share.attempt, share.engine, [b""] * n, began, over)
 
     def _end(self, a: m.Assign) -> m.Result:
         now = self.now

@@ -451,6 +451,9 @@ class Balancer(Broker):
         """Give the next tasks of a run to an engine; return how many."""
         tasks, run, first = self.tasks, queued.run, queued.next
         keys = range(first, min(first + most, queued.end))
+        if len(keys) == 1 and tasks.get(first) is queued:
+            self._give_alone(queued, queued.single(first), engine)
+            return 1
         found: list[Any] = list(map(tasks.get, keys))
         if found.count(queued) < len(found):
             # Some ended, or go their own ways: these first, or up to the first of them.
@@ -464,10 +467,7 @@ class Balancer(Broker):
                 return 0
             task = found[0]
             if task is not queued:
-                queued.next += 1
-                task.queued = False
-                self._give(task, engine, False)
-                self.queued -= 1
+                self._give_alone(queued, task, engine)
                 return 1
             keys = keys[: next(i for i, each in enumerate(found) if each is not queued)]
         n = len(keys)
@@ -488,6 +488,13 @@ class Balancer(Broker):
         engine.load += n
         self.queued -= n
         return n
+
+    def _give_alone(self, queued: Queued, task: Task, engine: Engine) -> None:
+        queued.next += 1
+        task.queued = False
+        self.tasks[task.key] = task
+        self._give(task, engine, False)
+        self.queued -= 1
 
     def _settle_shunning(self) -> None:
         """Give tasks to the first engine with room that is not among those they shun."""

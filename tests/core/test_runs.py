@@ -159,7 +159,11 @@ def run(first: int, n: int, *, client: int = CLIENT, fn: bytes = FN) -> m.Run:
 
 
 def shares(cluster: Bench, peer: bytes = b"agent") -> list[m.Share]:
-    return cluster.to(peer, m.Share)
+    """What an agent was given; of a single task as if it were more."""
+    return [
+        m.Share(x.key, x.attempt, x.engine, x.op, x.fn, [x.data]) if type(x) is m.Assign else x
+        for x in cluster.to(peer, m.Share, m.Assign)
+    ]
 
 
 def told(cluster: Bench, peer: bytes = b"client") -> list[int]:
@@ -173,15 +177,14 @@ def told(cluster: Bench, peer: bytes = b"client") -> list[int]:
 def finish(cluster: Bench, peer: bytes = b"agent") -> int:
     """Let an agent end all it is given; how many that were."""
     done = 0
-    while given := [x for x in cluster.to(peer) if type(x) in (m.Share, m.Assign)]:
+    while given := shares(cluster, peer):
         for x in given:
-            if type(x) is m.Assign:
+            keys = [x.key + i for i in range(len(x.data))]
+            if len(keys) == 1:
                 cluster.say(peer, outcome(x.key, x.attempt, x.engine))
-                done += 1
             else:
-                keys = [x.key + i for i in range(len(x.data))]
                 cluster.say(peer, columns(keys, x.attempt, x.engine))
-                done += len(keys)
+            done += len(keys)
     return done
 
 
