@@ -890,10 +890,11 @@ class Custody:
 
     def renewed(self, channel: int) -> None:
         """A scheduler is new to us: tell what is finished, then what is held."""
-        for at, result in {id(kept): kept for kept in self.finished.values()}.values():
+        for kept in {id(kept): kept for kept in self.finished.values()}.values():
+            at, result = kept
             if at == channel:
                 if isinstance(result, m.Results):
-                    result = result.only([key in self.finished for key in result.keys])
+                    result = result.only([self.finished.get(k) is kept for k in result.keys])
                 self.out.append((A_SEND, channel, result))
         held = [
             (item.key, item.attempt, item.engine)

@@ -518,3 +518,16 @@ def test_one_of_a_share_can_be_withdrawn() -> None:
     made.handle(TASK, [m.Withdraw([key(2)])], 1.0)
     (said,) = [a[2] for a in made.out if a[0] == c.A_SEND]
     assert (said.key, said.status) == (key(2), Status.ABORTED)
+
+
+def test_of_a_task_that_ran_again_only_the_last_result_is_told() -> None:
+    made = custody(0)
+    made.handle(TASK, [share(1, 3)], 1.0)
+    end(made, fed(made))
+    made.handle(TASK, [share(2, 1, attempt=2)], 1.0)
+    end(made, fed(made))
+    made.renewed(TASK)
+    said = [a[2] for a in made.out if a[0] == c.A_SEND]
+    (many,) = [x for x in said if type(x) is m.Results]
+    (one,) = [x for x in said if type(x) is m.Result]
+    assert many.keys == [key(1), key(3)] and (one.key, one.attempt) == (key(2), 2)
