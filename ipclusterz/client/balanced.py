@@ -235,7 +235,8 @@ class LoadBalancedView(View):
         chunks = loads.cut(sequences, chunksize, engines)
         if chunks is None:
             return loads.of_items(self._pack, f, zip(*sequences, strict=False)), False
-        return loads.of_chunks(self._pack, f, chunks, sizes, return_exceptions), True
+        single = len(sequences) == 1
+        return loads.of_chunks(self._pack, f, chunks, sizes, return_exceptions, single), True
 
     def _send_all(
         self,

@@ -39,18 +39,23 @@ def of_items(
 def of_chunks(
     pack: Pack,
     f: Callable[..., Any],
-    chunks: Iterable[list[tuple[Any, ...]]],
+    chunks: Iterable[list[Any]],
     sizes: list[int],
     return_exceptions: bool,
+    single: bool,
 ) -> Iterator[Load]:
-    """Yield a task for each chunk, and append its size to ``sizes``."""
+    """Yield a task for each chunk, and append its size to ``sizes``.
+
+    Items are tuples of arguments; if ``single``, the only one of each.
+    """
     fn = pack(f)
+    how = {"return_exceptions": return_exceptions}
     for chunk in chunks:
         if fn.large:
-            load = serialize.pack_large_items(f, chunk, return_exceptions=return_exceptions)
-            task: Load = (Op.CALL, None, load)
+            items = [(item,) for item in chunk] if single else chunk
+            task: Load = (Op.CALL, None, serialize.pack_large_items(f, items, **how))
         else:
-            load = serialize.pack_items(chunk, return_exceptions=return_exceptions)
+            load = serialize.pack_items(chunk, single=single, **how)
             task = (Op.MAP, fn, load)
         sizes.append(len(chunk))
         yield task
@@ -80,13 +85,17 @@ def portions(loads: Iterable[Load], sized: bool) -> Iterator[list[Load]]:
 
 def cut(
     sequences: Sequence[Any], chunksize: int | str | None, engines: int
-) -> Iterator[list[tuple[Any, ...]]] | None:
+) -> Iterator[list[Any]] | None:
     """Return the items of a map in chunks; None when each is to go alone.
+
+    Items are tuples of arguments; of one sequence they are what it has.
 
     ``chunksize`` as for ``View.map``.  ``'auto'`` (or None) is about eight chunks an engine;
     where no sequence knows its length, chunks grow with what was read before.
     """
-    items: Iterable[tuple[Any, ...]] = zip(*sequences, strict=False)
+    items: Iterable[Any] = sequences[0]
+    if len(sequences) > 1:
+        items = zip(*sequences, strict=False)
     if chunksize is None or chunksize == "auto":
         lengths = [len(seq) for seq in sequences if hasattr(seq, "__len__")]
         if not lengths:

@@ -250,6 +250,8 @@ class Runner:
             )
         if op == Op.MAP:
             items, flags = value
+            if flags.get("single"):
+                return [replace(item, names) for item in items], flags
             return [tuple(replace(v, names) for v in item) for item in items], flags
         if op == Op.CALL:
             function, args, kwargs = value
@@ -316,10 +318,11 @@ def _name(work: Work, function: _Function | None) -> str:
 
 def map_items(
     function: Callable[..., Any],
-    items: Sequence[tuple[Any, ...]],
+    items: Sequence[Any],
     return_exceptions: bool = False,
+    single: bool = False,
 ) -> list[Any]:
-    """Return ``function(*item)`` for each item.
+    """Return ``function(*item)`` for each item, ``function(item)`` if ``single``.
 
     The first exception ends it, wrapped so that its item can be named; with
     ``return_exceptions`` a :class:`~ipclusterz.core.message.Failure` takes the value's place.
@@ -327,12 +330,15 @@ def map_items(
     values: list[Any] = []
     append = values.append
     try:
-        if not return_exceptions:
+        if return_exceptions:
+            for item in items:
+                append(_value_or_failure(function, (item,) if single else item))
+        elif single:
+            for item in items:
+                append(function(item))
+        else:
             for item in items:
                 append(function(*item))
-            return values
-        for item in items:
-            append(_value_or_failure(function, item))
         return values
     except Exception as error:
         raise ItemError(len(values), error) from error

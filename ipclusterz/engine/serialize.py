@@ -318,16 +318,19 @@ def pack_call(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Part]:
 
 
 def pack_items(
-    items: Sequence[tuple[Any, ...]], *, return_exceptions: bool = False
+    items: Sequence[Any], *, single: bool = False, return_exceptions: bool = False
 ) -> list[Part]:
-    """Pickle a chunk of argument tuples into parts (Op.MAP).
+    """Pickle a chunk of argument tuples into parts (Op.MAP); if ``single``, of arguments.
 
     With ``return_exceptions`` an item that fails gives a
     :class:`~ipclusterz.core.message.Failure` in its place of the list of values; otherwise
     the first failure is the whole chunk's.
     """
     flags = {"return_exceptions": True} if return_exceptions else {}
-    if len(items) <= FEW and _PLAIN.issuperset(map(type, chain.from_iterable(items))):
+    if single:
+        flags["single"] = True
+    values = items if single else chain.from_iterable(items)
+    if len(items) <= FEW and _PLAIN.issuperset(map(type, values)):
         data = pickle.dumps((list(items), flags), 5)
         if len(data) < LARGE:
             return [data]

@@ -217,7 +217,8 @@ class FakeConnection:
 
 def _map(f: Callable[..., Any], items: list[Any], flags: dict[str, Any]) -> list[Any]:
     values: list[Any] = []
-    for args in items:
+    for item in items:
+        args = (item,) if flags.get("single") else item
         try:
             values.append(f(*args))
         except Exception as error:

@@ -120,6 +120,22 @@ def test_map(bench: Bench) -> None:
     assert bench.value(Op.MAP, serialize.pack_items([]), len) == []
 
 
+def test_map_of_one_sequence_needs_no_tuples(bench: Bench) -> None:
+    one_sequence = [(1, 2), [3], {4: 5}]
+    parts = serialize.pack_items(one_sequence, single=True)
+    assert bench.value(Op.MAP, parts, user(eval("lambda x: x"))) == one_sequence
+    told = bench.failed(Op.MAP, serialize.pack_items([1, 0], single=True), lambda x: 1 / x)
+    assert told.text == "division by zero (item 1 of the chunk)"
+    parts = serialize.pack_items([1, 0], single=True, return_exceptions=True)
+    good, bad = bench.value(Op.MAP, parts, lambda x: 1 / x)
+    assert good == 1.0 and isinstance(bad, Failure)
+    bench.do(Op.PUSH, {"a": 5})
+    parts = serialize.pack_items([Reference("a"), 1], single=True)
+    assert bench.value(Op.MAP, parts, user(eval("lambda x: -x"))) == [-5, -1]
+    many = list(range(3000))
+    assert bench.value(Op.MAP, serialize.pack_items(many, single=True), abs) == many
+
+
 def test_map_names_the_item_that_failed(bench: Bench) -> None:
     told = bench.failed(Op.MAP, serialize.pack_items([(1,), (0,), (2,)]), lambda x: 1 / x)
     assert told.name == "ZeroDivisionError"
