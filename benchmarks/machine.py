@@ -70,13 +70,23 @@ class Watch:
         used, times = self._others(), psutil.cpu_times()
         grown = growth(self._used, used)
         seconds = time.monotonic() - self._since
+        share = grown / (seconds * (os.cpu_count() or 1))
         return {
             **self.facts,
-            "others during": grown / (seconds * (os.cpu_count() or 1)),
+            # What was missed before and seen after would count with all its life.
+            "others during": min(share, busy(self._times, times)),
             "stolen": _stolen(self._times, times),
             "load after": os.getloadavg()[0],
             "seconds": seconds,
         }
+
+    def _ours(self, process: psutil.Process) -> bool:
+        """Whether a process is ours; one that has ended is whose its parent is."""
+        try:
+            return self._is_ours(process)
+        except psutil.ZombieProcess:
+            parent = process.parent()
+            return parent is not None and self._ours(parent)
 
     def _others(self) -> dict[tuple[int, float], tuple[float, int]]:
         """Of each process that is not ours: processor seconds so far, and its parent.
@@ -89,7 +99,7 @@ class Watch:
         used = {}
         for process in psutil.process_iter():
             try:
-                if not self._is_ours(process):
+                if not self._ours(process):
                     times = process.cpu_times()[: 2 if process.pid in above else 4]
                     parent = process.ppid()
                     key = process.pid, _born(process)
