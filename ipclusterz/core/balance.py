@@ -452,7 +452,7 @@ class Balancer(Broker):
         tasks, run, first = self.tasks, queued.run, queued.next
         keys = range(first, min(first + most, queued.end))
         if len(keys) == 1 and tasks.get(first) is queued:
-            self._give_alone(queued, queued.single(first), engine)
+            self._give_first(queued, engine)
             return 1
         found: list[Any] = list(map(tasks.get, keys))
         if found.count(queued) < len(found):
@@ -488,6 +488,23 @@ class Balancer(Broker):
         engine.load += n
         self.queued -= n
         return n
+
+    def _give_first(self, queued: Queued, engine: Engine) -> None:
+        """Give one task of a run; flat, as engines with long tasks get one after the other."""
+        run, key, agent = queued.run, queued.next, engine.agent
+        fn, client, attempt = run.fn, queued.client, self._base + 1
+        if fn not in agent.functions:
+            self._hand_function(agent, fn)
+        if not client:
+            self.estate.hand(key)
+        data = run.data[key - run.key]
+        work = m.Submit(key, run.op, fn, data)
+        task = Task(key, client, work, attempt, agent.peer, engine.id)
+        self.tasks[key] = agent.held[key] = task
+        queued.next += 1
+        self.queued -= 1
+        engine.load += 1
+        self.out[agent.peer].append(m.Assign(key, attempt, engine.id, False, run.op, fn, data))
 
     def _give_alone(self, queued: Queued, task: Task, engine: Engine) -> None:
         queued.next += 1
@@ -569,6 +586,35 @@ class Balancer(Broker):
         if engine.pace * MAX_CREDIT > AHEAD:
             cap = max(1, int(AHEAD / engine.pace))
         engine.credit = min(engine.credit + ended, cap)
+
+    def _result(self, peer: bytes, result: m.Result, now: float) -> None:
+        """Take in what an agent says of one task; flat for one that ended well."""
+        key = result.key
+        agent, task = self.agents.get(peer), self.tasks.get(key)
+        if (
+            type(task) is not Task
+            or task.agent != peer
+            or task.attempt != result.attempt
+            or result.status
+            or task.client not in self.clients
+            or self._early is not None
+            or agent is None
+        ):
+            super()._result(peer, result, now)
+            return
+        del self.tasks[key]
+        agent.held.pop(key, None)
+        self._finished(task, result, now)
+        if (count := self.counts.get(result.engine)) is not None:
+            count[0] += 1
+        if self.recorder is not None:
+            self.recorder.ended(result, now)
+        self._settling[key] = peer
+        self.out[task.client].append(result)
+        if self._depending:
+            self._concluded(key, 0, result.engine)
+        else:
+            self._ends.note(key, True, result.engine)
 
     def _results(self, peer: bytes, results: m.Results, now: float) -> None:
         """Take in what an agent says of many tasks, all at once."""
