@@ -63,7 +63,8 @@ class Payloads:
             bodies.remove(body)
             return
         try:
-            held = os.open(os.path.join(body.folder, body.id.hex()), os.O_RDONLY | os.O_CLOEXEC)
+            path = bodies.path_of(body.folder, body.id)
+            held = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
         except OSError:
             return  # it is gone
         bodies.remove(body)

@@ -110,7 +110,7 @@ def test_pieces_pass_both_ways_and_are_handed_on_as_they_are(bench: Any) -> None
     bench.dial(OTHER, accepts=m.Beat | m.Chunk)
     bench.until(lambda: bench.door.connected(OTHER.peer) and dial.up)
     for number in range(20):
-        dial.load(piece(number))
+        dial.say(piece(number))
         dial.send(m.Beat(number))
     bench.until(lambda: len(bench.heard) == 40)
     loads = [x for _, x in bench.heard if isinstance(x, m.Load)]
@@ -127,7 +127,7 @@ def test_pieces_survive_a_cut_and_come_once(bench: Any) -> None:
     dial = bench.dial(accepts=m.Beat | m.Chunk)
     bench.until(lambda: dial.up)
     for number in range(100):
-        dial.load(piece(number, 10_000))
+        dial.say(piece(number, 10_000))
         bench.door.load(PEER.peer, piece(number, 10_000))
         bench.turn()
         if number % 30 == 15:
