@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from ipclusterz.core.message import Channel, Status
-from tests.core.storm import LEAVING, WHOLE, started, storm, verdicts
+from tests.core.storm import LEAVING, LIKE, WHOLE, started, storm, verdicts
 
 
 def test_tasks_and_requests_end_once_with_their_own_values() -> None:
@@ -142,6 +142,13 @@ def test_storms_in_which_clients_leave() -> None:
     assert [f"seed {seed}: {text}" for seed, text in verdicts(seeds) if text] == []
 
 
+@pytest.mark.timeout(max(300, RUNS))
+def test_storms_with_runs_of_like_tasks() -> None:
+    """What happens to one of a run happens to it alone."""
+    seeds = range(LIKE, LIKE + RUNS // 4)
+    assert [f"seed {seed}: {text}" for seed, text in verdicts(seeds) if text] == []
+
+
 @pytest.mark.parametrize("seed", [1000141, 1001425, 1003995])
 def test_an_agent_that_was_lost_just_before_the_controller(seed: int) -> None:
     """Nobody knew any more that there had been one, and its tasks ran again."""
@@ -245,3 +252,20 @@ def test_a_seed_gives_the_same_run_in_another_process() -> None:
         told = subprocess.run(command, env=env, capture_output=True, text=True, check=True)
         said.append(told.stdout)
     assert said[0] == said[1] != ""
+
+
+def test_a_client_that_left_is_no_lost_agent_to_the_next_controller() -> None:
+    """Seed 3001733: two hubs in turn had noted its departure; a task was given up for it."""
+    storm(3001733)
+
+
+@pytest.mark.parametrize("seed", [3005982, 3006596])
+def test_a_function_is_asked_of_somebody_else_when_who_was_asked_has_left(seed: int) -> None:
+    """Agents had lost a function; tasks waited for ever for the answer of one who left."""
+    storm(seed)
+
+
+@pytest.mark.parametrize("seed", [3005954, 1001535])
+def test_what_ended_just_before_a_task_was_entered_is_not_forgotten(seed: int) -> None:
+    """After the scheduler was started again, nobody knew how what it waited for had ended."""
+    storm(seed)
