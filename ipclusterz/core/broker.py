@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterable
-from itertools import groupby, repeat
+from itertools import repeat
 from typing import Any
 
 import msgspec
@@ -170,6 +170,7 @@ class Broker:
             m.Function: self._function,
             m.Cancel: self._cancel,
             m.Resumed: self._resume,
+            m.Received: self._received,
             m.Result: self._result,
             m.Results: self._results,
             m.Returned: self._returned,
@@ -179,10 +180,6 @@ class Broker:
             m.Fetch: self._pass_on,
             m.Chunk: self._pass_on,
             m.Load: self._pass_on,
-        }
-        # Of these many come at once, and are looked at together.
-        self._in_bulk: dict[type, Callable[[bytes, Iterable[Any], float], None]] = {
-            m.Received: self._receipts,
         }
 
     @property
@@ -195,14 +192,9 @@ class Broker:
     def handle(self, peer: bytes, messages: Iterable[Any], now: float) -> None:
         """Act on messages of an admitted peer."""
         self._now = now
-        for kind, run in groupby(messages, type):
-            in_bulk = self._in_bulk.get(kind)
-            if in_bulk is not None:
-                in_bulk(peer, run, now)
-                continue
-            handler = self._handlers[kind]
-            for message in run:
-                handler(peer, message, now)
+        handlers = self._handlers
+        for message in messages:
+            handlers[type(message)](peer, message, now)
         self.settle(now)
 
     def settle(self, now: float) -> None:
@@ -494,9 +486,8 @@ class Broker:
         text = "cancelled before it began"
         self._fail(task, m.Status.ABORTED, m.Failure("TaskAborted", text))
 
-    def _receipts(self, peer: bytes, run: Iterable[m.Received], now: float) -> None:
-        for message in run:
-            self._let_go(message.keys)
+    def _received(self, peer: bytes, message: m.Received, now: float) -> None:
+        self._let_go(message.keys)
 
     def _let_go(self, keys: list[int]) -> None:
         """Have the agents that keep these results forget them."""

@@ -329,9 +329,6 @@ class Results(Message, tag=21):
 
     body: ClassVar[None] = None
 
-    def __len__(self) -> int:
-        return len(self.keys)
-
     @property
     def whole(self) -> bool:
         """Whether it is what it says: there is one of each for each key, and all are small."""
