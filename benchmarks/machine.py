@@ -80,14 +80,6 @@ class Watch:
             "seconds": seconds,
         }
 
-    def _ours(self, process: psutil.Process) -> bool:
-        """Whether a process is ours; one that has ended is whose its parent is."""
-        try:
-            return self._is_ours(process)
-        except psutil.ZombieProcess:
-            parent = process.parent()
-            return parent is not None and self._ours(parent)
-
     def _others(self) -> dict[tuple[int, float], tuple[float, int]]:
         """Of each process that is not ours: processor seconds so far, and its parent.
 
@@ -99,29 +91,14 @@ class Watch:
         used = {}
         for process in psutil.process_iter():
             try:
-                if not self._ours(process):
+                if not self._is_ours(process):
                     times = process.cpu_times()[: 2 if process.pid in above else 4]
                     parent = process.ppid()
-                    key = process.pid, _born(process)
+                    key = process.pid, process.create_time()
                     used[key] = sum(times), 0 if parent in above else parent
             except (psutil.Error, OSError):
                 continue
         return used
-
-
-def _born(process: psutil.Process) -> float:
-    """When a process began, by a clock that does not jump.
-
-    psutil adds the time of the boot, which moves when the machine's clock is set: everybody
-    would seem new, with all the seconds of a life.
-    """
-    try:
-        stat = Path(f"/proc/{process.pid}/stat").read_text("utf-8", "replace")
-    except FileNotFoundError:
-        if Path("/proc/self/stat").exists():
-            raise psutil.NoSuchProcess(process.pid) from None
-        return float(process.create_time())
-    return float(stat.rpartition(")")[2].split()[19])
 
 
 def growth(

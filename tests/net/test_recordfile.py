@@ -27,6 +27,11 @@ class Disk:
         return self._write(fd, bytes(data)[:3])
 
 
+@pytest.fixture
+def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
+    return Disk(monkeypatch)
+
+
 def test_it_is_private_and_appended_to_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -54,11 +59,8 @@ def test_a_link_is_not_followed(tmp_path: Path) -> None:
     assert not RecordFile(str(tmp_path / "records"), print).resume()
 
 
-def test_half_of_the_truth_is_removed_and_that_is_said_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_half_of_the_truth_is_removed_and_that_is_said_once(tmp_path: Path, disk: Disk) -> None:
     said: list[str] = []
-    disk = Disk(monkeypatch)
     file = RecordFile(str(tmp_path / "records"), said.append)
     file.rewrite(b"first")
     disk.full = True
@@ -68,11 +70,8 @@ def test_half_of_the_truth_is_removed_and_that_is_said_once(
     assert not (tmp_path / "records").exists() and file.fd < 0
 
 
-def test_a_journal_is_whole_again_when_it_is_written_anew(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_journal_is_whole_again_when_it_is_written_anew(tmp_path: Path, disk: Disk) -> None:
     said: list[str] = []
-    disk = Disk(monkeypatch)
     journal = Journal(str(tmp_path / "members"), said.append)
     disk.full = True
     journal.note(Went(b"a", 1.0, "left"))
