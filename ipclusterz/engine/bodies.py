@@ -26,6 +26,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from ipclusterz.core.message import Body
+from ipclusterz.engine import spares
+from ipclusterz.engine.spares import Spares
 from ipclusterz.error import ClusterError
 
 PLACE = "IPCLUSTERZ_BODIES"
@@ -151,31 +153,35 @@ def remove_folder(folder: str) -> None:
     held = _owned.pop(folder, -1)
     if held >= 0:
         os.close(held)
-    try:
-        names = os.listdir(folder)
-    except FileNotFoundError:
-        return
-    for name in names:
+    for place in (os.path.join(folder, spares.FOLDER), folder):
         try:
-            os.unlink(os.path.join(folder, name))
+            names = os.listdir(place)
+        except FileNotFoundError:
+            continue
+        for name in names:
+            try:
+                os.unlink(os.path.join(place, name))
+            except FileNotFoundError:
+                pass
+        try:
+            os.rmdir(place)
         except FileNotFoundError:
             pass
-    try:
-        os.rmdir(folder)
-    except FileNotFoundError:
-        pass
 
 
-def write(folder: str, proof: bytes, parts: Sequence[Any]) -> Body:
+def write(folder: str, proof: bytes, parts: Sequence[Any], spare: Spares | None = None) -> Body:
     """Write ``parts`` as one new body, each at a multiple of 64 bytes.
 
     A part is a buffer, or has ``pieces`` that are written one after the other.  A full
     file system is an OSError that says how much was needed; then nothing is left behind.
+    With ``spare`` it may be written over one of those.
     """
     name = os.urandom(16)
     sizes = [len(part) for part in parts]
     total = sum(_padded(size) for size in sizes)
-    folder, proof, fd = claim((folder, proof), name, total)
+    if spare is not None and _rewritten(spare, os.path.join(folder, name.hex()), parts, total):
+        return Body(id=name, sizes=sizes, folder=folder, proof=proof)
+    folder, proof, fd = claim((folder, proof), name, total, spare)
     path = os.path.join(folder, name.hex())
     try:
         at = 0
@@ -192,10 +198,36 @@ def write(folder: str, proof: bytes, parts: Sequence[Any]) -> Body:
     return Body(id=name, sizes=sizes, folder=folder, proof=proof)
 
 
-def claim(place: Place, name: bytes, total: int) -> tuple[str, bytes, int]:
+def _rewritten(spare: Spares, path: str, parts: Sequence[Any], total: int) -> bool:
+    """Write a body over a spare file, if there is one for it."""
+    name = os.path.basename(path)
+    mapped = spare.take(name, total)
+    if mapped is None:
+        return False
+    try:
+        at = 0
+        for part in parts:
+            begin = at
+            for piece in getattr(part, "pieces", (part,)):
+                view = memoryview(piece).cast("B")
+                mapped[at : at + view.nbytes] = view
+                at += view.nbytes
+            at = begin + _padded(at - begin)
+    except BaseException:
+        os.unlink(path)
+        spare.forget(name)
+        raise
+    spare.written(name)
+    return True
+
+
+def claim(
+    place: Place, name: bytes, total: int, spare: Spares | None = None
+) -> tuple[str, bytes, int]:
     """Make the file of a body of ``total`` bytes: its folder, the proof there, descriptor.
 
-    It is in another folder than ``place`` if that has a limit and this would be beyond it.
+    What is ``spare`` makes room for it.  It is in another folder than ``place`` if that has
+    a limit and this would be beyond it.
     OSError that says how much was needed and what there is, when it fits nowhere.
     """
     folder, proof = place
@@ -209,6 +241,8 @@ def claim(place: Place, name: bytes, total: int) -> tuple[str, bytes, int]:
     except OSError as error:
         os.close(fd)
         os.unlink(os.path.join(folder, name.hex()))
+        if spare is not None and spare.clear():
+            return claim(place, name, total)
         if beyond is None:
             raise _no_room(error, total, folder) from None
     return claim(beyond, name, total)
@@ -296,7 +330,7 @@ def read(body: Body) -> list[memoryview]:
     """
     _trust(body.folder, body.proof)
     path = os.path.join(body.folder, body.id.hex())
-    total = sum(_padded(size) for size in body.sizes)
+    total = space(body)
     if total == 0:
         return [memoryview(b"") for _ in body.sizes]
     fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
@@ -314,6 +348,11 @@ def read(body: Body) -> list[memoryview]:
         parts.append(whole[at : at + size])
         at += _padded(size)
     return parts
+
+
+def space(body: Body) -> int:
+    """Return how many bytes a body's file has."""
+    return sum(map(_padded, body.sizes))
 
 
 def remove(body: Body) -> None:

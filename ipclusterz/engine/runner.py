@@ -22,6 +22,7 @@ from ipclusterz.engine.failure import ItemError, LoadError, failure
 from ipclusterz.engine.namespace import Namespace, Shipment
 from ipclusterz.engine.page import INTERRUPT, RUNNING, SERIAL
 from ipclusterz.engine.reference import Reference, replace
+from ipclusterz.engine.spares import Spares
 from ipclusterz.error import ImpossibleDependency, SerializationError, UnmetDependency
 
 FUNCTIONS = 4096
@@ -71,6 +72,7 @@ class Runner:
         self.words = words
         self.folder = folder
         self.proof = proof
+        self._spares = Spares(folder)
         self.armed = False
         self.functions: dict[bytes, _Function] = {}
         self._interrupted = 0.0
@@ -199,7 +201,7 @@ class Runner:
         if serialize.total(parts) < INLINE:
             return Outcome(key, _OK, serialize.join(parts), None, started, finished)
         try:
-            body = bodies.write(self.folder, self.proof, parts)
+            body = bodies.write(self.folder, self.proof, parts, self._spares)
         except OSError as error:
             data = encode(failure(error, self.engine))
             return Outcome(key, int(Status.ERROR), data, None, started, finished)

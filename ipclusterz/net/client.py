@@ -114,6 +114,7 @@ class Connection:
         self._payloads = Payloads(
             self._send_piece,
             lambda channel, result: self.ledger.deliver(channel, result),
+            lambda seconds, act: self._loop.after(seconds, act),
         )
         self.facts: dict[str, Any] = {}
         self.ledger = Ledger()
@@ -163,7 +164,7 @@ class Connection:
             channel,
             m.ToClientWork if work else accepts[channel],
             handlers[channel],
-            on_state=lambda problem: None,  # the registration's state decides what it means
+            on_state=self._channel_state,
             on_renewed=lambda: self._renew(channel),
             on_unknown=self._unknown,
         )
@@ -307,6 +308,13 @@ class Connection:
                         f"there, and it was started without -r, so it cannot come back"
                     )
                 )
+
+    def _channel_state(self, problem: str) -> None:
+        """See that the controller is there; what a failure means the registration tells."""
+        if not problem:
+            self._registrar.hurry()
+            for dial in self._dials.values():
+                dial.hurry()
 
     def _announce(self, text: str) -> None:
         """Say that the connection was lost, unless it is back or the cluster was stopped."""

@@ -1,4 +1,4 @@
-"""How much memory this process takes, and giving back what it needs no more.
+"""How much memory this process takes and may have, and giving back what it needs no more.
 
 The C library keeps freed memory for later, and what lies between pieces in use for ever.
 Whoever knocked at a port a thousand times would be seen in a process's size until it ends.
@@ -6,10 +6,13 @@ Whoever knocked at a port a thousand times would be seen in a process's size unt
 
 from __future__ import annotations
 
+import os
 import resource
 import sys
 
 from ipclusterz.net.loop import Loop
+
+_UNKNOWN = 4 << 30  # where the system does not tell
 
 TIDY_SECONDS = 5.0
 TIDY_BYTES = 4_000_000
@@ -18,6 +21,37 @@ TIDY_BYTES = 4_000_000
 A connection that said a greeting costs libzmq 14 kB, and one that showed a password 28, until
 it is closed.
 """
+
+
+def allowance(groups: str = "/sys/fs/cgroup", listed: str = "/proc/self/cgroup") -> int:
+    """Return how many bytes of memory this process may have.
+
+    That is what the machine has, or what its control group and those above may: of version 2
+    (``memory.max``) or 1 (``memory.limit_in_bytes``), see cgroups(7).
+    """
+    try:
+        least = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        with open(listed, encoding="utf-8", errors="surrogateescape") as file:
+            lines = file.read().splitlines()
+    except (OSError, ValueError, AttributeError):
+        return _UNKNOWN
+    for line in lines:
+        _, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
+        if not controllers:
+            base, name = groups, "memory.max"
+        elif "memory" in controllers.split(","):
+            base, name = f"{groups}/memory", "memory.limit_in_bytes"
+        else:
+            continue
+        parts = [part for part in path.split("/") if part]
+        for depth in range(len(parts) + 1):
+            try:
+                with open("/".join([base, *parts[:depth], name]), "rb") as file:
+                    least = min(least, int(file.read()))
+            except (OSError, ValueError):
+                pass  # there is no such group here, or "max"
+    return least
 
 
 def resident() -> int:

@@ -7,17 +7,13 @@ owner may let go of it; one of another host is fetched first.
 
 from __future__ import annotations
 
-import os
-import threading
 from collections.abc import Callable
 from typing import Any
 
 from ipclusterz.core import message as m
 from ipclusterz.engine import bodies, serialize
+from ipclusterz.net.discard import Discard
 from ipclusterz.net.transfer import Carrier
-
-SLOW = 32 * 1024 * 1024
-"""A body of so many bytes takes its time to go."""
 
 _COUNTER = (1 << m.COUNTER_BITS) - 1
 
@@ -32,18 +28,22 @@ class Payloads:
     """Packs what goes and opens what comes.
 
     ``send(channel, message)`` takes requests for pieces; ``deliver(channel, result)`` is
-    called when a result that had to be fetched is here.
+    called when a result that had to be fetched is here; ``after(seconds, act)`` calls later.
     """
 
     def __init__(
         self,
         send: Callable[[int, Any], None],
         deliver: Callable[[int, m.Result], None],
+        after: Callable[[float, Callable[[], None]], object],
     ) -> None:
         self._deliver = deliver
         self._coming: dict[bytes, tuple[int, m.Result]] = {}
         self.folder, self.proof = bodies.make_folder()
-        self._carrier = Carrier(self.folder, self.proof, send, self._brought)
+        self._discard = Discard(self.folder, after, hold=True)
+        self._carrier = Carrier(
+            self.folder, self.proof, send, self._brought, self._discard.spares
+        )
 
     # -- going -----------------------------------------------------------------------------
 
@@ -52,23 +52,11 @@ class Payloads:
         total = sum(len(part) for part in parts)
         if total <= m.INLINE - 64 * len(parts):
             return serialize.join(parts), None
-        return b"", bodies.write(self.folder, self.proof, parts)
+        return b"", bodies.write(self.folder, self.proof, parts, self._discard.spares)
 
     def drop(self, body: m.Body) -> None:
-        """Let go of a body that nobody needs any more.
-
-        To clear a gigabyte takes the kernel a tenth of a second; nobody is to wait for it.
-        """
-        if sum(body.sizes) < SLOW:
-            bodies.remove(body)
-            return
-        try:
-            path = bodies.path_of(body.folder, body.id)
-            held = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        except OSError:
-            return  # it is gone
-        bodies.remove(body)
-        threading.Thread(target=os.close, args=(held,), name="ipclusterz-clear").start()
+        """Let go of a body that nobody needs any more."""
+        self._discard.drop(body)
 
     # -- coming ----------------------------------------------------------------------------
 
@@ -129,4 +117,5 @@ class Payloads:
     def close(self) -> None:
         """Let go of everything."""
         self._carrier.close()
+        self._discard.close()
         bodies.remove_folder(self.folder)

@@ -18,6 +18,7 @@ from ipclusterz.core import message as m
 from ipclusterz.core.link import Data
 from ipclusterz.core.transfer import Transfer, image_size
 from ipclusterz.engine import bodies
+from ipclusterz.engine.spares import Spares
 from ipclusterz.net import memory
 from ipclusterz.net.seal import KEY_BYTES, TAG_BYTES, PieceOpener, SealError, seal_piece
 
@@ -58,7 +59,10 @@ class Carrier:
     when a body is here (as a body of our folder) or cannot be had (None, and why).
     """
 
-    def __init__(self, folder: str, proof: bytes, send: Send, done: Done) -> None:
+    def __init__(
+        self, folder: str, proof: bytes, send: Send, done: Done, spare: Spares | None = None
+    ) -> None:
+        self._spare = spare
         self._folder = folder
         self._proof = proof
         self._send = send
@@ -73,7 +77,9 @@ class Carrier:
         memory.keep()
         total = image_size(body.sizes)
         try:
-            folder, proof, fd = bodies.claim((self._folder, self._proof), body.id, total)
+            folder, proof, fd = bodies.claim(
+                (self._folder, self._proof), body.id, total, self._spare
+            )
         except OSError as error:
             self._done(body.id, None, f"no place for {total} bytes: {error.strerror}")
             return

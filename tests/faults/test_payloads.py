@@ -117,6 +117,42 @@ def test_bodies_of_results_nobody_asks_for_go(rc: ipp.Client) -> None:
     del results
 
 
+def test_arrays_sent_again_and_again_leave_the_ones_before_as_they_were(
+    rc: ipp.Client,
+) -> None:
+    """Files are written again when nobody has them any more; here somebody always has."""
+    n = 300_000
+    rc[:].execute("import numpy, os; kept = []", block=True)
+    for number in range(12):
+        rc[:].push({"a": numpy.full(n, number, "i8")}, block=True)
+        if number % 3 == 0:
+            rc[:].execute("kept.append(a)", block=True)
+        if number == 4:  # in a child alone, which ends when its pipe does
+            rc[:].execute(
+                "r, w = os.pipe()\n"
+                "out, back = os.pipe()\n"
+                "child = os.fork()\n"
+                "if not child:\n"
+                "    os.close(w)\n"
+                "    os.read(r, 1)\n"
+                "    os.write(back, str(set(a.tolist())).encode())\n"
+                "    os._exit(0)\n",
+                block=True,
+            )
+    pulled = [rc[0].pull("a", block=True)]
+    for number in range(8):
+        rc[:].execute(f"a = numpy.full({n}, {number}, 'i8')", block=True)
+        pulled.append(rc[0].pull("a", block=True))
+        if number % 2:
+            del pulled[-2]
+    assert [set(array.tolist()) for array in pulled] == [{11}, {1}, {3}, {5}, {7}]
+    seen = rc[:].apply_sync(lambda kept: [set(a.tolist()) for a in kept], ipp.Reference("kept"))
+    assert seen == [[{0}, {3}, {6}, {9}]] * 2
+    rc[:].execute("os.close(w); told = os.read(out, 99).decode(); os.waitpid(child, 0)")
+    assert rc[:]["told"] == ["{4}"] * 2
+    rc[:].execute("os.close(r); os.close(out); os.close(back); del a, kept", block=True)
+
+
 # -- what cannot travel --------------------------------------------------------------------
 
 

@@ -71,5 +71,6 @@ def own_place() -> Iterator[Path]:
 
 
 def files(place: Path) -> list[Path]:
-    """Return the bodies in all folders of a place."""
-    return [path for path in place.glob("*/*") if not path.name.startswith(".")]
+    """Return the bodies in all folders of a place, and what waits to become one."""
+    found = [path for path in place.glob("*/*") if not path.name.startswith(".")]
+    return found + list(place.glob("*/.spare/*"))
