@@ -143,7 +143,7 @@ class EngineApp(BaseApp):
         config.rank = self._rank() if self.mpi else None
         self._patience = Patience()
         self._wait_for(path, told=bool(self.file))
-        from ipclusterz.net import agent  # slow, and not needed for help
+        from ipclusterz.net import agentstart  # slow, and not needed for help
 
         if self.log_to_file:
             self.folder.create()
@@ -155,7 +155,7 @@ class EngineApp(BaseApp):
         state = states.read(self.folder.state_file(self.cluster_id))
         if state is not None and state.here() and state.engine_file == path:
             os.environ[states.TOKEN] = state.token
-        return agent.run(config, self._report, None)
+        return agentstart.run(config, self._report, None)
 
     def _rank(self) -> Rank:
         """Return which rank this is; SettingError when MPI cannot work here."""

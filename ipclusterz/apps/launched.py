@@ -314,7 +314,7 @@ def _engine(streams: Streams | Folder, first: dict[str, Any], early: Any, foster
     import msgspec
 
     from ipclusterz.core.config import AgentConfig
-    from ipclusterz.net import agent
+    from ipclusterz.net import agentstart
 
     def connector() -> str | None:
         """Wait for the connector's line; None when the launcher gave up before it came."""
@@ -325,7 +325,7 @@ def _engine(streams: Streams | Folder, first: dict[str, Any], early: Any, foster
 
     config = msgspec.convert(first.get("config", {}), AgentConfig)
     late = None if config.connector_file or config.connector_text else connector
-    return agent.run(config, streams.status, streams.stop, late, early, fostered)
+    return agentstart.run(config, streams.status, streams.stop, late, early, fostered)
 
 
 def _described(error: BaseException) -> str:

@@ -251,6 +251,12 @@ class Registry:
         problem = (
             self._objection(role, message) or self._taken(message) or self._pretended(message)
         )
+        if self.closing and not problem:
+            # One of ours on its way back ends with us; anybody else has failed to come in.
+            problem = f"the controller is ending: {self.closing}"
+            if message.peer in self.peers:
+                self.out.append((R_REGISTRATION, connection, m.Shutdown(self.closing)))
+                return None
         if problem:
             self.out.append((R_REGISTRATION, connection, m.Refused(problem)))
             return None
@@ -277,8 +283,6 @@ class Registry:
         return peer
 
     def _objection(self, role: int, message: m.Register) -> str:
-        if self.closing:
-            return f"the controller is ending: {self.closing}"
         if message.role != role:
             have = "an engine" if role == Role.ENGINE else "a client"
             want = message.role

@@ -11,57 +11,39 @@ import os
 import signal
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
-from ipclusterz import files
 from ipclusterz._version import __version__
 from ipclusterz.core import custody as c
 from ipclusterz.core import message as m
 from ipclusterz.core.config import AgentConfig
-from ipclusterz.core.connector import Connector, loopback_elsewhere, parse
+from ipclusterz.core.connector import Connector
 from ipclusterz.core.message import Channel, Op, Role, Status
-from ipclusterz.core.placement import show_cores
-from ipclusterz.core.ranks import UNREPLACED
 from ipclusterz.core.replacing import Replacing
 from ipclusterz.engine import bodies, offspring
-from ipclusterz.engine.limits import raise_file_limit
-from ipclusterz.error import LaunchError, SSHError
-from ipclusterz.net import host, process, sharedmemory, sockets
+from ipclusterz.net import host, process, sharedmemory
 from ipclusterz.net.cores import Binding
-from ipclusterz.net.dial import Dial, Identity
-from ipclusterz.net.log import open_log
+from ipclusterz.net.discard import Discard
+from ipclusterz.net.home import Home, StatusCall
 from ipclusterz.net.loop import Loop, monotonic, serve
-from ipclusterz.net.nursery import Nursery, RankNursery
+from ipclusterz.net.nursery import Nursery
 from ipclusterz.net.outlog import OutputLog
 from ipclusterz.net.process import EngineProcess
-from ipclusterz.net.register import Registrar
-from ipclusterz.net.route import DENIED, ENDED, Route, Tunnel
+from ipclusterz.net.route import Tunnel
 from ipclusterz.net.transfer import Carrier
-
-if TYPE_CHECKING:
-    from ipclusterz.engine.early import Early
-
-StatusCall = Callable[[dict[str, Any]], None]
-ConnectorCall = Callable[[], str | None]
 
 TICK_SECONDS = 0.02
 GRACE_SECONDS = 1.0
 RANK_SECONDS = 6.0
 """Ranks leave MPI together, so an engine may have to wait for others that are told later."""
 
-FILES, FILES_ENGINE = 64, 6
-"""Open files of an agent (48 measured without engines), and for each engine (5 measured)."""
-
-FILE_SECONDS = 0.05
 REVOKE_SECONDS = 0.002
 """After this the engine has surely seen that it was revoked, or noted the task it began."""
 
 TEXT_LIMIT = 8 * 1024 * 1024
 """Characters of one task's output that travel to its client; the log has all of it."""
-
-WORK = (Channel.DIRECT, Channel.TASK, Channel.CONTROL)
 
 _LISTEN_SECONDS = 0.3  # for a signal to a whole job to reach us as well
 _LISTEN_AGAIN_SECONDS = 5.0
@@ -69,145 +51,6 @@ _IN_MPI = "from mpi4py import MPI; comm = MPI.COMM_WORLD"
 """What an engine that is a rank of MPI has in its namespace, before the user's own code."""
 
 _failure = msgspec.msgpack.Decoder(m.Failure)
-
-
-def run(
-    config: AgentConfig,
-    status: StatusCall,
-    stop_fd: int | None,
-    connector: ConnectorCall | None = None,
-    early: Early | None = None,
-    fostered: dict[int, Callable[[int], None]] | None = None,
-) -> int:
-    """Be an agent with its engines until stopped; return the process's exit code.
-
-    ``connector`` gives the engine connector's JSON, or None when it will never come; it may
-    wait, and is called while the interpreter that engines are forked from is starting.
-    Without it ``config`` says where the connector is.  ``early`` is a zygote that waits,
-    ``fostered`` are children that are none of our business, by process id: when one has ended
-    its function is called with the exit code.
-
-    ``status`` is told ``bodies`` (folders to remove should we be killed), ``engine`` (one is
-    ready), ``engines`` (all asked for are), ``engine_down``, ``replaced`` (another one took
-    the place of one that died), ``waiting``, ``warning`` and ``error``.  Ends on SIGTERM,
-    SIGINT, when ``stop_fd`` reaches its end, when the controller says so or has been gone for
-    the lease.
-    """
-    if config.rank is not None and config.restart_engines:
-        raise LaunchError(UNREPLACED)
-    prefix = f"ipenginez-{config.cluster_id}" if config.cluster_id else "ipenginez"
-    log = open_log(config.log_dir, f"{prefix}-agent-{os.getpid()}", config.log_level)
-    if config.origin:
-        log.info("%s", config.origin)
-    raise_file_limit()
-    engines = "1 engine" if config.n == 1 else f"{config.n} engines"
-    host.check_files(
-        FILES + FILES_ENGINE * config.n, f"an agent with {engines}", ", or start fewer engines"
-    )
-    host.no_core_dump()
-    host.become_subreaper()
-
-    def warn(text: str) -> None:
-        status({"event": "warning", "text": text})
-
-    binding = Binding(config.pin_cores, config.n, config.rank is not None)
-    if binding.problem:
-        log.warning("%s", binding.problem)
-        warn(binding.problem)
-    elif binding.shares:
-        log.info("engines are bound to cores %s", " ".join(map(show_cores, binding.shares)))
-    threads = binding.threads(config.n, {**os.environ, **config.env})
-    nursery = _nursery(config, log, warn, early, threads)
-    try:
-        if connector is not None:
-            config.connector_text = connector()
-            if config.connector_text is None:
-                return 0
-        found = _connector(config, status, stop_fd, log)
-        if found is None:
-            return 0
-        tunnel = _tunnel(config, found, log, status)
-        try:
-            made = Agent(config, found, nursery, status, log, prefix, tunnel)
-            made.fostered = fostered or {}
-            made.binding, made.threads = binding, threads
-            return made.run(stop_fd)
-        finally:
-            if tunnel is not None:
-                tunnel.close()
-    finally:
-        nursery.close()
-        binding.close()
-
-
-def _nursery(
-    config: AgentConfig,
-    log: Any,
-    notice: Callable[[str], None],
-    early: Early | None,
-    threads: dict[str, str],
-) -> Nursery:
-    if config.rank is None:
-        return Nursery(config.python, config.preload, log, notice, early, threads)
-    return RankNursery(config.python, config.preload, config.rank.size, log, notice, threads)
-
-
-def _tunnel(
-    config: AgentConfig, connector: Connector, log: Any, status: StatusCall
-) -> Tunnel | None:
-    """Make the tunnel that the user or the connector file asks for, if any."""
-    if not config.ssh and not connector.ssh:
-        return None
-    from ipclusterz.net import tunnel  # threads and processes, where there is one
-
-    server = tunnel.wanted(connector, host.loopback_id(), config.ssh or None)
-    if not server:
-        return None
-
-    def notice(text: str) -> None:
-        log.warning(text)
-        status({"event": "waiting", "text": text})
-
-    settings = tunnel.Settings(
-        server,
-        key=config.ssh_key,
-        paramiko=config.paramiko,
-        prompt=tunnel.terminal(),
-    )
-    try:
-        made = tunnel.Tunnel(settings, connector, notice=notice)
-    except SSHError as error:
-        raise LaunchError(str(error)) from None
-    log.info("connected to %s by ssh", made.server)
-    return made
-
-
-def _connector(
-    config: AgentConfig, status: StatusCall, stop_fd: int | None, log: Any
-) -> Connector | None:
-    """Read the connector, waiting for its file; None when told to stop meanwhile."""
-    import select
-
-    if config.connector_text is not None:
-        return parse(config.connector_text, "given by the launcher")
-    path = config.connector_file
-    told = False
-    while True:
-        try:
-            return parse(files.read_private(path).decode("utf-8", "replace"), path)
-        except FileNotFoundError:
-            pass
-        if not told:
-            told = True
-            text = f"waiting for the connector file {path} (the controller writes it)"
-            log.info(text)
-            status({"event": "waiting", "text": text})
-        if stop_fd is not None:
-            readable, _, _ = select.select([stop_fd], [], [], FILE_SECONDS)
-            if readable and not os.read(stop_fd, 4096):
-                return None
-        else:
-            time.sleep(FILE_SECONDS)
 
 
 class Agent:
@@ -224,11 +67,11 @@ class Agent:
         tunnel: Tunnel | None = None,
     ) -> None:
         self.config = config
-        self.connector = connector
         self.status = status
         self.log = log
         self.loop = loop = Loop()
-        self.custody = c.Custody(config.lease or 600.0)
+        self._home = Home(loop, config, connector, tunnel, self, status, log)
+        self.custody = c.Custody(self._home.lease)
         self.processes: dict[int, EngineProcess] = {}
         self.fostered: dict[int, Callable[[int], None]] = {}
         self.binding: Binding | None = None
@@ -243,8 +86,6 @@ class Agent:
         self._silent: set[int] = set()  # ready, and not told of yet: the hub has to know first
         self._boot: dict[int, int] = {}  # key of a start-up task -> engine
         self._replacing = Replacing(config.restart_engines)
-        self._registered: m.Registered | None = None
-        self._problem = ""
         self._ticking = False
         self._ending = ""
         self._draining = False
@@ -252,70 +93,27 @@ class Agent:
         self._listened = 0.0
         self._sessions: list[int] = []  # of engines that end with us
         self._code = 0
-        self._last_loss = 0.0
         self._outlog = OutputLog(config.log_dir, prefix)
         self.custody.is_here = bodies.here
         self.custody.observe = self._observe
-        hostid = host.loopback_id()
-        self._route = Route(connector, hostid, tunnel)
-        # Something that answers there is a tunnel that the user made.
-        unreachable = tunnel is None and loopback_elsewhere(connector, hostid)
-        if unreachable and not host.answers(connector.url):
-            raise LaunchError(
-                f"the controller at {connector.url} listens on the loopback of "
-                f"{connector.location} only, and nothing answers there on {host.host_name()}: "
-                f"go through SSH (ipenginez --ssh={connector.location or 'HOST'}, or start it "
-                f"with --enginessh), or start it with --ip (an address this host can reach) "
-                f"and copy the file again"
-            )
         self._folder, self._proof, self._folders = sharedmemory.make(
             config.shm_limit, self._warn
         )
         status({"event": "bodies", "bodies": self._folders})
-        self._carrier = Carrier(self._folder, self._proof, self._send, self._brought)
-        self._context = sockets.context()
-        self._registrar = Registrar(
-            loop,
-            self._context,
-            connector,
-            self._route.registration(),
-            self._register,
-            self._from_hub,
-            self._hub_state,
+        self._discard = Discard(self._folder, loop.after)
+        self._carrier = Carrier(
+            self._folder, self._proof, self._home.say, self._brought, self._discard.spares
         )
-        self._dials = {
-            channel: self._dial(channel)
-            for channel in (Channel.HEARTBEAT, Channel.IOPUB, *WORK)
-        }
-        self._iopub = self._dials[Channel.IOPUB]
         loop.flush.insert(0, self._carry)
 
-    def _dial(self, channel: Channel) -> Dial:
-        work = channel in WORK
+    def work(self, channel: Channel, messages: list[Any]) -> None:
+        """A scheduler says something."""
+        self.custody.handle(channel, messages, monotonic())
 
-        def messages(received: list[Any]) -> None:
-            if work:
-                self.custody.handle(channel, received, monotonic())
-            else:
-                self._registrar.heartbeat(received)
-
-        return Dial(
-            self.loop,
-            self._context,
-            channel,
-            m.ToAgentWork if work else m.ToPeerHeartbeat,
-            messages,
-            on_state=lambda problem: self._channel_state(channel, problem),
-            on_renewed=(lambda: self._renewed(channel)) if work else None,
-            on_unknown=self._registrar.renew,
-        )
-
-    def _renewed(self, channel: Channel) -> None:
+    def renewed(self, channel: Channel) -> None:
+        """A scheduler's link began anew: what was on its way is lost."""
         self.custody.renewed(channel)
         self._carrier.renewed(channel)
-
-    def _send(self, channel: int, message: Any) -> None:
-        self._dials[channel].say(message)  # type: ignore[index]
 
     def _brought(self, id: bytes, body: m.Body | None, problem: str) -> None:
         self.custody.fetched(id, body, problem, monotonic())
@@ -340,7 +138,7 @@ class Agent:
         if stop_fd is not None:
             self.loop.add(stop_fd, lambda: self._launcher(stop_fd))
         self._nursery.attach(self.loop, self._nursery_says)
-        self._registrar.start()
+        self._home.start()
         self.loop.flush.append(self._reap)
         try:
             serve(self.loop)
@@ -398,7 +196,7 @@ class Agent:
         self._draining = True
         self.log.info("draining: %s", reason)
         self.status({"event": "warning", "text": reason})
-        self._registrar.send(m.Draining(reason))
+        self._home.tell(m.Draining(reason))
         for engine in self.processes.values():
             engine.ending = engine.ending or reason
         self.custody.drain(monotonic())
@@ -436,8 +234,9 @@ class Agent:
 
     # -- the controller --------------------------------------------------------------------
 
-    def _register(self) -> m.Register:
-        known, rank = self._registered, self.config.rank
+    def registration(self, known: m.Registered | None) -> m.Register:
+        """Return what to register with."""
+        rank = self.config.rank
         return m.Register(
             int(Role.ENGINE),
             m.PROTOCOL,
@@ -455,11 +254,10 @@ class Agent:
             size=rank.size if rank else 0,
         )
 
-    def _from_hub(self, message: Any) -> None:
-        if isinstance(message, m.Registered):
-            self._enter(message)
-        elif isinstance(message, m.Refused):
-            self._fail(f"the controller refused this agent: {message.text}")
+    def told(self, message: Any) -> None:
+        """The hub says something."""
+        if isinstance(message, m.Refused):
+            self.fail(f"the controller refused this agent: {message.text}")
         elif isinstance(message, m.Known):
             for number in message.engines:
                 self._tell_of(number)
@@ -468,80 +266,30 @@ class Agent:
         elif isinstance(message, m.Shutdown):
             self.end(f"the controller ends: {message.reason}")
 
-    def _enter(self, registered: m.Registered) -> None:
-        first = self._registered is None
-        self._registered = registered
-        self.custody.together()
-        if not self.config.lease:
-            self.custody.lease = registered.lease
-        identity = Identity(registered.peer, registered.session, registered.password)
-        worked = self._registrar.address
-        for channel, dial in self._dials.items():
-            told = registered.addresses[channel]
-            dial.identify(identity, self._route.channel(channel, told, worked))
+    def entered(self, registered: m.Registered, first: bool) -> None:
+        """We are let in: start engines, or tell again what the hub may have missed."""
+        self.custody.lease = self._home.lease
         if first:
-            self.log.info("registered; engines %s, at %s", _ranges(registered.engines), worked)
-            self.loop.after(registered.heartbeat, self._beat)
             self._start(registered.engines)
             return
         if self._infos:
-            self._registrar.send(m.EnginesUp(list(self._infos.values())))
+            self._home.tell(m.EnginesUp(list(self._infos.values())))
         if self._replacing.asked:  # the question may have been lost with its connection
-            self._registrar.send(m.Allocate(len(self._replacing.asked)))
+            self._home.tell(m.Allocate(len(self._replacing.asked)))
 
-    def _hub_state(self, kind: str, text: str) -> None:
-        kind, text = self._route.judge(kind, text, self._registrar.all_tried)
-        if not kind:
-            if self._problem:
-                self.log.info("connected to the controller again")
-            self._problem = ""
+    def connected(self, since: float | None) -> None:
+        """The controller is there (None), or not since a monotonic time."""
+        if since is None:
             self.custody.together()
-            return
-        self.custody.alone(monotonic())
-        self._tick_soon()
-        if kind == DENIED and self._registered is None:
-            self._denied(text)
-            return
-        if kind == ENDED:
-            self._fail(f"the way to the controller is closed: {text}")
-            return
-        if kind != self._problem:
-            self._problem = kind
-            if self._route.tunnel is None and self._registrar.all_tried:
-                text = self._registrar.tried
-            lease = self.custody.lease
-            what = f"no connection to the controller ({text}); trying again for {lease:.0f} s"
-            self.log.warning(what)
-            self.status({"event": "waiting", "text": what})
+        else:
+            self.custody.alone(since)
+            self._tick_soon()
 
-    def _denied(self, text: str) -> None:
-        """A launcher hears of it as an error; a file may yet be of a controller to come."""
-        file = self.config.connector_file
-        what = (
-            f"the controller at {self.connector.url} does not accept this key ({text}): "
-            f"{file or 'the connector'} is of another controller or was revoked; copy "
-            f"ipcontroller-engine.json again"
-        )
-        if not file:
-            self._fail(what)
-        elif self._problem != DENIED:
-            self._problem = DENIED
-            self.log.error(what)
-            self.status({"event": "waiting", "text": f"{what}; trying again meanwhile"})
-
-    def _fail(self, text: str) -> None:
+    def fail(self, text: str) -> None:
+        """End with an error."""
         self.log.error(text)
         self.status({"event": "error", "text": text})
         self.end(text, 1)
-
-    def _channel_state(self, channel: Channel, problem: str) -> None:
-        if problem and not self._ending:
-            self.log.debug("%s: %s", channel.name.lower(), problem)
-
-    def _beat(self) -> None:
-        assert self._registered is not None
-        self._dials[Channel.HEARTBEAT].send(m.Beat(0))
-        self.loop.after(self._registered.heartbeat, self._beat)
 
     # -- engines ---------------------------------------------------------------------------
 
@@ -581,8 +329,8 @@ class Agent:
         if not problem or self._ending:
             return
         starting = [e for e in self.processes.values() if not e.started]
-        if self._registered is None or (starting and not self._complete):
-            self._fail(f"engines cannot be started: {problem}")
+        if self._home.registered is None or (starting and not self._complete):
+            self.fail(f"engines cannot be started: {problem}")
             return
         if not starting:
             self.log.error("the zygote has ended: %s", problem)
@@ -646,7 +394,7 @@ class Agent:
             failure = _failure.decode(outcome.data)
             what = f"{failure.name}: {failure.text}\n{failure.traceback}".rstrip()
             if not self._complete:
-                self._fail(f"engine {engine.number} failed at its start-up code: {what}")
+                self.fail(f"engine {engine.number} failed at its start-up code: {what}")
                 return
             engine.ending = f"its start-up code failed with {failure.name}: {failure.text}"
             engine.kill(signal.SIGKILL)
@@ -654,9 +402,10 @@ class Agent:
             self._engine_ready(engine)
 
     def _engine_ready(self, engine: EngineProcess) -> None:
-        assert self._registered is not None
+        registered = self._home.registered
+        assert registered is not None
         number = engine.number
-        info = m.EngineInfo(number, host.host_name(), engine.pid, self._registered.peer)
+        info = m.EngineInfo(number, host.host_name(), engine.pid, registered.peer)
         self._infos[number] = info
         self._came.append(info)
         self._ready += 1
@@ -695,7 +444,7 @@ class Agent:
                 mark = f"\n[output beyond {TEXT_LIMIT} characters is in the engine's log]\n"
                 text = text[: TEXT_LIMIT - sent] + mark
         printed[key] = total + len(text)
-        self._iopub.send(m.Stream(key, engine.number, name, text))
+        self._home.dials[Channel.IOPUB].send(m.Stream(key, engine.number, name, text))
 
     # -- the end of engines ----------------------------------------------------------------
 
@@ -772,12 +521,12 @@ class Agent:
         engine.close()
         self._outlog.close(number)
         self.custody.died(number, reason, running, monotonic())
-        self._registrar.send(m.EngineDown(number, reason))
+        self._home.tell(m.EngineDown(number, reason))
         self.log.info("engine %d (pid %d): %s", number, pid, reason)
         replaced = self._replace(engine, reason, ready)
         if not ready and not replaced and not self._complete:
             used = self._replacing.used_up(number)
-            self._fail(f"engine {number} ended at its start: {reason}{used and f'; {used}'}")
+            self.fail(f"engine {number} ended at its start: {reason}{used and f'; {used}'}")
         else:
             if ready and replaced and not self._complete:
                 self._ready -= 1
@@ -809,7 +558,7 @@ class Agent:
         def due() -> None:
             if not self._ending and not self._draining:
                 replacing.due(number, reason)
-                self._registrar.send(m.Allocate(1))
+                self._home.tell(m.Allocate(1))
                 return
             replacing.give_up()
             if not self.processes:
@@ -835,7 +584,7 @@ class Agent:
         custody = self.custody
         while custody.out:
             out, custody.out = custody.out, []
-            dials = self._dials
+            dials = self._home.dials
             for action in out:
                 kind = action[0]
                 if kind == c.A_SEND:
@@ -848,14 +597,14 @@ class Agent:
                     self._rare(action)
         if self._came:
             came, self._came = self._came, []
-            self._registrar.send(m.EnginesUp(came))
+            self._home.tell(m.EnginesUp(came))
         if custody.items and not self._ticking:
             self._tick_soon()
 
     def _rare(self, action: c.Action) -> None:
         kind, number = action[0], action[1]
         if kind == c.A_DROP:
-            bodies.remove(number)
+            self._discard.drop(number)
             return
         if kind == c.A_END:
             self.end(number, 1)
@@ -907,7 +656,7 @@ class Agent:
     def _tick(self) -> None:
         self._ticking = False
         self.custody.tick(monotonic())
-        if self._problem and not self.custody.items:
+        if self._home.problem and not self.custody.items:
             self._ticking = True
             self.loop.after(1.0, self._tick)
 
@@ -928,26 +677,10 @@ class Agent:
                     pass
             engine.close()
         self._carry()
-        self._registrar.send(m.Goodbye(self._ending or "it ended"))
-        for dial in self._dials.values():
-            dial.close()
-        self._registrar.close()
+        self._home.close(self._ending or "it ended")
         self._outlog.stop()
         self._carrier.close()
+        self._discard.close()
         for folder in self._folders:
             bodies.remove_folder(folder)
-        self._context.term()
-
-
-def _ranges(numbers: list[int]) -> str:
-    """Return numbers as short text: 0-3, 7."""
-    parts: list[str] = []
-    start = end = -2
-    for n in [*sorted(numbers), -2]:
-        if n == end + 1 and parts:
-            end = n
-            parts[-1] = f"{start}-{end}"
-        elif n >= 0:
-            start = end = n
-            parts.append(str(n))
-    return ", ".join(parts) or "none"
+        self._home.end()

@@ -45,7 +45,7 @@ REFUSALS = 3
 """Rounds of refused passwords after which a peer takes it that it is not known any more."""
 
 FIRST_PAUSE = 0.05
-LONGEST_PAUSE = 5.0
+LONGEST_PAUSE = 3.0
 
 _encode = msgspec.msgpack.Encoder().encode
 _welcome = msgspec.msgpack.Decoder(Welcome).decode
@@ -183,6 +183,12 @@ class Dial:
         self._turn = 0
         self._pause = FIRST_PAUSE
         self._connect()
+
+    def hurry(self) -> None:
+        """End a pause between attempts: the controller has been seen."""
+        if self._retry is not None:
+            self._pause = FIRST_PAUSE
+            self._connect()
 
     def _connect(self) -> None:
         self._hang_up()

@@ -54,6 +54,10 @@ SPARE_FILES = 16
 FAREWELL_SECONDS = 2.0
 """How long the end waits for peers to take note of it; an agent's engines get half of it."""
 
+HOMEWARD_SECONDS = 4.5
+"""The same for agents of a controller that was killed, which may pause before they try again:
+the longest pause there is (:mod:`ipclusterz.net.dial`), and some."""
+
 OPEN_GATE = 70
 """Exit code of a hub that found a door open to a wrong key; starting it again is no cure."""
 
@@ -546,22 +550,35 @@ class Hub:
             if peer.role == Role.CLIENT:
                 if self.query.owing(peer.id):
                     return True
-            elif not peer.connection:
-                if self.heartbeat.owing(peer.id):
-                    return True
             elif peer.connection in self._connections:
                 return True
         return False
+
+    def _homeward(self) -> bool:
+        """Say whether an agent of the time before a restart is not back to hear of the end."""
+        registry = self.registry
+        return any(
+            peer.role == Role.ENGINE
+            and not peer.connection
+            and not registry.liveness.silent(peer.id)
+            and not (self.heartbeat.connected(peer.id) and not self.heartbeat.owing(peer.id))
+            for peer in registry.peers.values()
+        )
 
     def close(self, reason: str) -> None:
         """Tell everybody that the controller ends."""
         self.registry.close(reason)
         # A peer loses what it has not read when its connection ends, so the connections
         # stay until agents have said goodbye and clients have acknowledged.
-        deadline = monotonic() + FAREWELL_SECONDS
+        began = monotonic()
         shipped = self.registry.collect() if self.history is not None else 0
         self.loop.process([])
-        while self._unaware(shipped) and (left := deadline - monotonic()) > 0:
+        if self._homeward():
+            self.log.info("waiting for agents on their way back, which have to hear of the end")
+        while (homeward := self._homeward()) or self._unaware(shipped):
+            left = began + (HOMEWARD_SECONDS if homeward else FAREWELL_SECONDS) - monotonic()
+            if left <= 0:
+                break
             self.loop.process(self.loop.wait(self.loop.timeout(left)))
         self.loop.hot.clear()
         self.query.close()

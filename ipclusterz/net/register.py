@@ -139,6 +139,12 @@ class Registrar:
             elif isinstance(message, m.Shutdown):
                 self._on_message(message)
 
+    def hurry(self) -> None:
+        """End a pause between attempts: the controller has been seen."""
+        if self._retry is not None:
+            self._pause = FIRST_PAUSE
+            self.start()
+
     def renew(self) -> None:
         """Register again, because a door did not know us; once, however many doors say so."""
         if self.up:

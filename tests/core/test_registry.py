@@ -219,6 +219,15 @@ def test_nobody_is_let_in_when_the_controller_ends() -> None:
     assert refusal(hub) == "the controller is ending: stopped"
 
 
+def test_who_returns_when_the_controller_ends_hears_of_the_end() -> None:
+    hub = Hub()
+    agent = hub.agent()
+    hub.registry.close("stopped")
+    hub.out()
+    assert hub.register(Role.ENGINE, b"again", peer=agent.id) is None
+    assert hub.out() == [(r.R_REGISTRATION, b"again", m.Shutdown("stopped"))]
+
+
 def test_one_does_not_return_as_what_one_was_not() -> None:
     hub = Hub()
     client = hub.client()

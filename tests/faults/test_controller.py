@@ -439,7 +439,27 @@ def test_with_r_a_killed_controller_may_come_back_to_its_engines_and_clients(
         assert sorted(rc[:].apply_sync(os.getpid)) == sorted(pids), "the same engines"
         assert rc[:]["kept"] == [5, 5]
     assert second.end() == 0
-    engine.end()  # that it ends with its controller is asked elsewhere
+    assert engine.wait(20) == 0, "it hears of the end"
+
+
+def test_an_agent_on_its_way_back_hears_that_its_controller_ends(start: Start) -> None:
+    first = start("ipcontrollerz -r")
+    first.until("^start engines:")
+    engine = start("ipenginez")
+    engine.until("is ready")
+    first.process.kill()
+    first.wait()
+    engine.until("no connection to the controller")
+    engine.process.send_signal(signal.SIGSTOP)  # as one that pauses before it tries again
+    try:
+        second = start("ipcontrollerz -r --no-log-to-file --log-level=INFO")
+        second.until("^start engines:")
+        second.process.send_signal(signal.SIGINT)
+        second.until("waiting for agents on their way back")
+    finally:
+        engine.process.send_signal(signal.SIGCONT)
+    assert engine.wait(20) == 0
+    assert second.wait() == 0
 
 
 # -- waiting calls -------------------------------------------------------------------------

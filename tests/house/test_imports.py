@@ -28,7 +28,7 @@ TABLE: dict[str, tuple[str, ...]] = {
     "net": (
         *("core", "error", "files", "paths", "_version"),
         *("engine.bodies", "engine.limits", "engine.offspring", "engine.page"),
-        *("engine.serialize", "engine.streams", "engine.early", "store"),
+        *("engine.serialize", "engine.spares", "engine.streams", "engine.early", "store"),
     ),
     "store": ("core", "error"),
     "files": ("core", "error"),
