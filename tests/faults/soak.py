@@ -39,6 +39,9 @@ GROWTH_MB, GROWTH = 6.0, 0.10
 """By how much a part may be larger at the end: megabytes, or of its size, whatever is more."""
 
 MORE_FILES = 4
+SETTLING = 10.0
+"""Seconds for what is kept a moment: the files of large bodies, to be written again."""
+
 SAMPLES = 400  # at most, whatever the time
 OURS = "engine 0"  # is never killed, so that it has a history of its own
 
@@ -204,10 +207,14 @@ class Series:
         problems = []
         if late > early + max(GROWTH_MB, GROWTH * early):
             problems.append(f"grew by {late - early:.1f} MB")
-        files = statistics.median(self.files[fifth : 2 * fifth])
-        if self.files[-1] > files + MORE_FILES:
-            problems.append(f"{self.files[-1]} open files, {files:.0f} before")
+        if self.files[-1] > (most := self.most_files()):
+            problems.append(f"{self.files[-1]} open files, {most - MORE_FILES:.0f} before")
         return early, late, ", ".join(problems)
+
+    def most_files(self) -> float:
+        """Return how many open files there may be at the end."""
+        fifth = max(len(self.files) // 5, 1)
+        return statistics.median(self.files[fifth : 2 * fifth] or self.files) + MORE_FILES
 
 
 class Watched:
@@ -240,6 +247,16 @@ class Watched:
         if self._file is not None:
             with self._file.open("a") as file:
                 file.write(json.dumps(line) + "\n")
+
+    def settle(self) -> None:
+        """Wait until what is kept for a moment has gone, but not for ever, and sample."""
+        deadline = time.monotonic() + SETTLING
+        while time.monotonic() < deadline and any(
+            psutil.Process(pid).num_fds() > self.series[name].most_files()
+            for name, pid in self.parts.items()
+        ):
+            time.sleep(0.1)
+        self.sample()
 
     def table(self) -> tuple[str, list[str]]:
         """Return the table, and who grew."""
@@ -293,7 +310,7 @@ def soak(
                 told = now
                 print(f"{now - began:.0f} s: {sum(work.counts.values())} tasks", flush=True)
         rc.purge_results("all")
-        watched.sample()
+        watched.settle()
         everybody = {name: pid for name, pid in watched.parts.items() if pid != os.getpid()}
         everybody.update({f"engine {n}": pid for n, pid in pids(rc).items()})
         size = sum(
