@@ -136,6 +136,8 @@ class Broker:
     def __init__(self, generation: int = 0) -> None:
         self.out: Out = defaultdict(list)
         self.loads: list[tuple[bytes, m.Load]] = []  # pieces of payloads, and to whom
+        # Requests for pieces: from whom, to whom; the shell may answer in the owner's stead.
+        self.fetches: list[tuple[bytes, bytes, m.Fetch]] = []
         self.clients: dict[bytes, int] = {}
         self.numbers: dict[int, bytes] = {}
         self.uuids: dict[int, str] = {}  # of clients: what the task database calls them
@@ -771,21 +773,23 @@ class Broker:
             task = self._task(key)
             other = task.agent if task is not None else self._settling.get(key, b"")
             if other in self.agents:
-                self._hand_on(other, message)
+                self._hand_on(peer, other, message)
             elif isinstance(message, m.Fetch):
                 self._nobody(peer, message, "whoever kept it is gone")
             return
         client = self.numbers.get(m.client_of(key))
         if client is not None:
-            self._hand_on(client, message)
+            self._hand_on(peer, client, message)
         elif isinstance(message, m.Fetch):
             self._nobody(peer, message, "the client that sent it is gone")
 
-    def _hand_on(self, peer: bytes, message: Any) -> None:
+    def _hand_on(self, peer: bytes, other: bytes, message: Any) -> None:
         if isinstance(message, m.Load):
-            self.loads.append((peer, message))
+            self.loads.append((other, message))
+        elif isinstance(message, m.Fetch):
+            self.fetches.append((peer, other, message))
         else:
-            self.out[peer].append(message)
+            self.out[other].append(message)
 
     def _nobody(self, peer: bytes, fetch: m.Fetch, why: str) -> None:
         answer = m.Chunk(fetch.key, fetch.id, fetch.offset, fetch.number, why)

@@ -456,11 +456,12 @@ class Stream(Message, tag=20):
 
 
 class Fetch(Message, tag=24):
-    """Asks the owner of a task's or a result's body for a piece of its file.
+    """Asks for a piece of a task's or a result's body.
 
     ``key`` tells schedulers whom to ask: the client that made the task, or the agent that
-    keeps its result.  The owner seals the piece with ``secret``, 32 random bytes of this
-    transfer only, and ``number``, never used twice in it.
+    keeps its result.  That owner seals the piece with ``secret``, 32 random bytes of this
+    transfer only, and ``number``, never used twice in it.  A scheduler on the owner's host
+    may answer in its stead, out of ``folder`` if ``proof`` is there (see :class:`Body`).
     """
 
     key: int
@@ -469,6 +470,8 @@ class Fetch(Message, tag=24):
     size: int
     number: int
     secret: bytes
+    folder: str = ""
+    proof: bytes = b""
 
 
 class Chunk(Message, tag=25):

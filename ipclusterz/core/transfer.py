@@ -31,28 +31,28 @@ def image_size(sizes: list[int]) -> int:
 
 
 class Transfer:
-    """One body on its way to us; ``total`` is the size of its file in bytes.
+    """One body of another host on its way to us, for the task or result ``key``.
 
     ``secret`` is 32 random bytes of this transfer only.
     """
 
     __slots__ = (
         "_asked",
+        "_body",
         "_left",
         "_next",
         "_number",
         "_spoilt",
-        "id",
         "key",
         "secret",
         "total",
     )
 
-    def __init__(self, key: int, id: bytes, total: int, secret: bytes) -> None:
+    def __init__(self, key: int, body: m.Body, secret: bytes) -> None:
         self.key = key
-        self.id = id
-        self.total = total
         self.secret = secret
+        self.total = total = image_size(body.sizes)
+        self._body = body
         self._spoilt = 0
         self._next = 0
         self._number = 0
@@ -78,7 +78,17 @@ class Transfer:
     def _ask(self, offset: int, size: int) -> m.Fetch:
         self._number += 1
         self._asked[offset] = size, self._number
-        return m.Fetch(self.key, self.id, offset, size, self._number, self.secret)
+        body = self._body
+        return m.Fetch(
+            self.key,
+            body.id,
+            offset,
+            size,
+            self._number,
+            self.secret,
+            body.folder,
+            body.proof,
+        )
 
     def awaited(self, chunk: m.Chunk) -> int:
         """Return the size of a piece that was asked for; 0 when it was not, or is here."""

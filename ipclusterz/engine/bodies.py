@@ -22,6 +22,7 @@ import errno
 import mmap
 import os
 import stat
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -32,6 +33,10 @@ from ipclusterz.error import ClusterError
 
 PLACE = "IPCLUSTERZ_BODIES"
 """The environment variable that names another place than shared memory for bodies."""
+
+THREADED = 16 << 20
+COPIERS = 4
+"""From how many bytes several threads copy, and how many; a thread costs as much as 1 MB."""
 
 ALIGN = 64
 PROOF = ".proof"
@@ -44,6 +49,7 @@ _SHARED = "/dev/shm"
 
 _owned: dict[str, int] = {}  # folder -> descriptor that holds its lock
 _trusted: set[tuple[str, bytes]] = set()
+_REMEMBERED = 4096
 
 Place = tuple[str, bytes]
 """A folder and its proof."""
@@ -210,7 +216,7 @@ def _rewritten(spare: Spares, path: str, parts: Sequence[Any], total: int) -> bo
             begin = at
             for piece in getattr(part, "pieces", (part,)):
                 view = memoryview(piece).cast("B")
-                mapped[at : at + view.nbytes] = view
+                copy(view, mapped, at)
                 at += view.nbytes
             at = begin + _padded(at - begin)
     except BaseException:
@@ -219,6 +225,36 @@ def _rewritten(spare: Spares, path: str, parts: Sequence[Any], total: int) -> bo
         raise
     spare.written(name)
     return True
+
+
+def copy(data: memoryview, mapped: mmap.mmap, at: int) -> None:
+    """Copy bytes to a place in a map: what is large in several threads, with NumPy's help.
+
+    NumPy lets other threads run meanwhile; who sends large data has it mostly.
+    """
+    numpy = sys.modules.get("numpy") if data.nbytes >= THREADED else None
+    # Files are written again on Linux only, which has this.
+    threads = min(len(os.sched_getaffinity(0)), COPIERS) if numpy is not None else 1
+    if numpy is None or threads == 1:
+        mapped[at : at + data.nbytes] = data
+        return
+    from threading import Thread  # most engines never come here
+
+    to = numpy.frombuffer(mapped, "u1", data.nbytes, at)
+    given = numpy.frombuffer(data, "u1")
+    share = -(-data.nbytes // threads // ALIGN) * ALIGN
+    others = [
+        Thread(target=numpy.copyto, args=(to[i : i + share], given[i : i + share]))
+        for i in range(share, data.nbytes, share)
+    ]
+    try:
+        for thread in others:
+            thread.start()
+        numpy.copyto(to[:share], given[:share])
+    finally:
+        for thread in others:
+            if thread.ident is not None:
+                thread.join()
 
 
 def claim(
@@ -365,8 +401,21 @@ def remove(body: Body) -> None:
 
 def here(body: Body) -> bool:
     """Tell whether the body's folder is one of this host that we may use."""
+    return _is_here(body.folder, body.proof)
+
+
+def beside(folder: str, proof: bytes) -> bool:
+    """Tell the same of a folder that is not looked for but where this process has its own.
+
+    For whoever must not be sent to a file system that does not answer.
+    """
+    base, name = os.path.split(folder)
+    return name.startswith(_PREFIX) and base in _places() and _is_here(folder, proof)
+
+
+def _is_here(folder: str, proof: bytes) -> bool:
     try:
-        _trust(body.folder, body.proof)
+        _trust(folder, proof)
     except OSError:
         return False
     return True
@@ -381,7 +430,12 @@ def _trust(folder: str, proof: bytes) -> None:
     if (folder, proof) in _trusted:
         return
     path = os.path.join(folder, PROOF)
-    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    # What somebody puts there in its stead must not be waited for.
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+    try:
+        fd = os.open(path, flags)
+    except ValueError as error:
+        raise OSError(f"{path!r} is no path: {error}") from None
     try:
         found = os.fstat(fd)
         content = os.read(fd, _PROOF_SIZE + 1)
@@ -391,6 +445,9 @@ def _trust(folder: str, proof: bytes) -> None:
         raise PermissionError(f"{path} does not belong to this user (uid {os.getuid()})")
     if len(proof) != _PROOF_SIZE or content != proof:
         raise OSError(f"{folder} is not the sender's folder: it is one of another host")
+    if len(_trusted) >= _REMEMBERED:
+        _trusted.clear()
+        _limits.clear()
     _trusted.add((folder, proof))
 
 

@@ -147,7 +147,10 @@ class Spares:
     def _let_go(self, body: str) -> None:
         fd, mapped = self._held.pop(body, (-1, None))
         if mapped is not None:
-            mapped.close()
+            try:
+                mapped.close()
+            except BufferError:
+                pass  # a copy to it was interrupted, and a thread of it still runs
             os.close(fd)
 
     # -- the writer's ----------------------------------------------------------------------

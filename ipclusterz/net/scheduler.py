@@ -26,6 +26,7 @@ from ipclusterz.net.estate import EstateFile
 from ipclusterz.net.gate import Gate
 from ipclusterz.net.listening import Listening
 from ipclusterz.net.loop import Loop, ZSocket, monotonic, serve
+from ipclusterz.net.standin import StandIn
 
 TICK_SECONDS = 0.1
 TALLY_SECONDS = 0.05
@@ -104,6 +105,7 @@ class Scheduler:
         socket = sockets.gated(sockets.router(context))
         listening.bind(socket, channel)
         self.door = Door(loop, channel, socket, self._messages, self._renewed, log=log.warning)
+        self._stand_in = StandIn(loop, self._answer)
         monitor = context.socket(zmq.DEALER)
         monitor.setsockopt(zmq.LINGER, 0)
         monitor.setsockopt(zmq.SNDHWM, 0)
@@ -215,6 +217,11 @@ class Scheduler:
             loads, self.broker.loads = self.broker.loads, []
             for peer, load in loads:
                 self.door.load(peer, load)
+        if self.broker is not None and self.broker.fetches:
+            fetches, self.broker.fetches = self.broker.fetches, []
+            for peer, owner, fetch in fetches:
+                if not self._stand_in.takes(peer, fetch):
+                    self.door.send(owner, fetch)
         # Tasks that only wait are counted, too, though nothing is said about them.
         if self._changed and not self._tallying and self.broker is not None:
             self._tallying, self._changed = True, False
@@ -229,6 +236,12 @@ class Scheduler:
         if isinstance(core, Balancer) and core.uneasy and not self._looking:
             self._looking = True
             self.loop.after(LOOK_AFTER, self._look)
+
+    def _answer(self, peer: bytes, answer: m.Load | m.Chunk) -> None:
+        if isinstance(answer, m.Load):
+            self.door.load(peer, answer)
+        else:
+            self.door.send(peer, answer)
 
     def _look(self) -> None:
         self._looking = False

@@ -7,7 +7,8 @@ nonce is a counter that only ever grows: a replayed or reordered frame falls out
 
 Pieces of large payloads are sealed once, by their owner for whoever asked, with a key that the
 asker made for this transfer and sent under the seal of its connection.  Schedulers hand them
-on as they are; the message that tells of a piece is sealed and numbered like any other.
+on as they are, or seal them in the stead of an owner on their own host; the message that tells
+of a piece is sealed and numbered like any other.
 
 Open first, then decode: nothing here looks at what is inside.
 """

@@ -33,12 +33,12 @@ class _Arrival:
 
     __slots__ = ("channel", "fd", "here", "opener", "room", "transfer")
 
-    def __init__(self, channel: int, key: int, here: m.Body, fd: int) -> None:
+    def __init__(self, channel: int, key: int, body: m.Body, here: m.Body, fd: int) -> None:
         secret = os.urandom(KEY_BYTES)
         self.channel = channel
         self.here = here
         self.fd = fd
-        self.transfer = Transfer(key, here.id, image_size(here.sizes), secret)
+        self.transfer = Transfer(key, body, secret)
         self.opener = PieceOpener(secret, here.id)
         # A piece is opened here, and written while it is in the processor's cache.
         self.room = memoryview(bytearray(min(self.transfer.total, m.PIECE)))
@@ -50,6 +50,49 @@ class _Arrival:
         done = 0
         while done < size:
             done += os.pwrite(self.fd, opened[done:], chunk.offset + done)
+
+
+class PieceReader:
+    """Reads pieces of bodies on this host and seals them for those who asked."""
+
+    def __init__(self) -> None:
+        self._room = memoryview(b"")
+
+    def answer(self, folder: str, request: m.Fetch) -> m.Load | m.Chunk:
+        """Return the piece of a body in ``folder``, or why there is none."""
+        memory.keep()
+        r = request
+        problem = ""
+        sealed: Data = b""
+        try:
+            if not 0 < r.size <= m.PIECE or len(r.id) != 16:
+                raise ValueError("a request of impossible size")
+            sealed = self._sealed(folder, r)
+        except FileNotFoundError:
+            problem = "its owner has let go of it"
+        except (OSError, ValueError, OverflowError) as error:
+            problem = f"its owner cannot read it: {error}"
+        chunk = m.Chunk(r.key, r.id, r.offset, r.number, problem)
+        return chunk if problem else m.Load(chunk, sealed)
+
+    def _sealed(self, folder: str, request: m.Fetch) -> Data:
+        """Read a piece and seal it, both in memory that is in the processor's cache.
+
+        What is returned is ZeroMQ's memory already, so to send it takes no copy.
+        """
+        r = request
+        if not self._room:
+            self._room = memoryview(bytearray(2 * m.PIECE + TAG_BYTES))
+        plain = self._room[: r.size]
+        sealed = self._room[m.PIECE : m.PIECE + r.size + TAG_BYTES]
+        fd = os.open(bodies.path_of(folder, r.id), _READ)
+        try:
+            if os.preadv(fd, [plain], r.offset) != r.size:
+                raise ValueError("the file is shorter than what was asked for")
+        finally:
+            os.close(fd)
+        seal_piece(r.secret, r.number, r.id, r.offset, plain, sealed)
+        return zmq.Frame(sealed, copy=True).buffer
 
 
 class Carrier:
@@ -68,7 +111,7 @@ class Carrier:
         self._send = send
         self._done = done
         self._arrivals: dict[bytes, _Arrival] = {}
-        self._room = memoryview(b"")
+        self._reader = PieceReader()
 
     # -- bringing --------------------------------------------------------------------------
 
@@ -84,7 +127,7 @@ class Carrier:
             self._done(body.id, None, f"no place for {total} bytes: {error.strerror}")
             return
         here = m.Body(body.id, body.sizes, folder, proof)
-        arrival = self._arrivals[body.id] = _Arrival(channel, key, here, fd)
+        arrival = self._arrivals[body.id] = _Arrival(channel, key, body, here, fd)
         self._go_on(arrival)
 
     def _go_on(self, arrival: _Arrival) -> None:
@@ -143,39 +186,7 @@ class Carrier:
 
     def serve(self, channel: int, request: m.Fetch) -> None:
         """Send a piece of one of our bodies, or say why not."""
-        memory.keep()
-        r = request
-        problem = ""
-        sealed: Data = b""
-        try:
-            if not 0 < r.size <= m.PIECE or len(r.id) != 16:
-                raise ValueError("a request of impossible size")
-            sealed = self._sealed(r)
-        except FileNotFoundError:
-            problem = "its owner has let go of it"
-        except (OSError, ValueError, OverflowError) as error:
-            problem = f"its owner cannot read it: {error}"
-        chunk = m.Chunk(r.key, r.id, r.offset, r.number, problem)
-        self._send(channel, chunk if problem else m.Load(chunk, sealed))
-
-    def _sealed(self, request: m.Fetch) -> Data:
-        """Read a piece and seal it, both in memory that is in the processor's cache.
-
-        What is returned is ZeroMQ's memory already, so to send it takes no copy.
-        """
-        r = request
-        if not self._room:
-            self._room = memoryview(bytearray(2 * m.PIECE + TAG_BYTES))
-        plain = self._room[: r.size]
-        sealed = self._room[m.PIECE : m.PIECE + r.size + TAG_BYTES]
-        fd = os.open(bodies.path_of(self._folder, r.id), _READ)
-        try:
-            if os.preadv(fd, [plain], r.offset) != r.size:
-                raise ValueError("the file is shorter than what was asked for")
-        finally:
-            os.close(fd)
-        seal_piece(r.secret, r.number, r.id, r.offset, plain, sealed)
-        return zmq.Frame(sealed, copy=True).buffer
+        self._send(channel, self._reader.answer(self._folder, request))
 
     def close(self) -> None:
         """Give up what has not come."""

@@ -564,7 +564,8 @@ def test_pieces_of_a_tasks_body_go_between_its_client_and_its_agent() -> None:
     fetch = m.Fetch(key(1), b"i" * 16, 0, 10, 1, b"s" * 32)
     load = m.Load(m.Chunk(key(1), b"i" * 16, 0, 1), b"0123456789")
     cluster.say(b"agent", fetch)
-    assert cluster.out() == [(b"client", fetch)]
+    assert cluster.core.fetches == [(b"agent", b"client", fetch)]
+    assert cluster.out() == [], "the shell may answer it"
     cluster.say(b"client", load)
     assert cluster.out() == [], "pieces do not queue with messages"
     assert cluster.core.loads == [(b"agent", load)]
@@ -580,7 +581,7 @@ def test_pieces_of_a_results_body_come_from_the_agent_that_keeps_it() -> None:
     cluster.out()
     fetch = m.Fetch(key(1), b"i" * 16, 0, 10, 1, b"s" * 32)
     cluster.say(b"client", fetch)
-    assert cluster.out() == [(b"agent", fetch)]
+    assert cluster.core.fetches == [(b"client", b"agent", fetch)] and cluster.out() == []
     load = m.Load(m.Chunk(key(1), b"i" * 16, 0, 1), b"0123456789")
     cluster.say(b"agent", load)
     assert cluster.core.loads == [(b"client", load)]
@@ -604,7 +605,7 @@ def test_who_asks_for_a_piece_of_somebody_gone_is_told_so() -> None:
     ((peer, chunk),) = cluster.out()
     assert (peer, chunk.problem) == (b"agent", "the client that sent it is gone")
     cluster.say(b"agent", m.Load(m.Chunk(key(1), b"i" * 16, 0, 1), b"data"))
-    assert cluster.out() == [] and cluster.core.loads == []
+    assert cluster.out() == [] and cluster.core.loads == [] and cluster.core.fetches == []
 
 
 # -- counts --------------------------------------------------------------------------------

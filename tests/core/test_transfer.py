@@ -11,7 +11,9 @@ SECRET = b"s" * 32
 
 
 def transfer(total: int) -> Transfer:
-    return Transfer(7, b"i" * 16, total, SECRET)
+    coming = Transfer(7, m.Body(b"i" * 16, [total], "/there", b"proof"), SECRET)
+    assert coming.total == total, "the tests want multiples of 64"
+    return coming
 
 
 def answer(request: m.Fetch) -> m.Chunk:
@@ -26,7 +28,7 @@ def test_parts_begin_at_multiples_of_64(sizes: list[int], expected: int) -> None
 
 
 def test_no_more_than_a_window_is_on_its_way() -> None:
-    coming = transfer(20 * m.PIECE + 5)
+    coming = transfer(20 * m.PIECE + 64)
     requests = coming.wanted()
     assert len(requests) == WINDOW
     assert coming.wanted() == []
@@ -42,7 +44,7 @@ def test_no_more_than_a_window_is_on_its_way() -> None:
         requests += more
         assert len(requests) <= WINDOW
         assert requests or coming.done, "it never waits for nothing"
-    assert asked == 20 * m.PIECE + 5 and len(places) == 21
+    assert asked == 20 * m.PIECE + 64 and len(places) == 21
     assert requests == []
     assert rounds == -(-(21 - WINDOW) // AT_ONCE), "several at once, not one for each that came"
 

@@ -233,6 +233,48 @@ def test_a_body_that_cannot_be_written_leaves_nothing(place: Place) -> None:
     assert not spare._held
 
 
+@pytest.mark.parametrize("cores", [1, 2, 3, 64])
+@pytest.mark.parametrize("more", [-1, 0, 1, 63, 64, 12345])
+def test_large_parts_are_copied_whole_however_many_copy(
+    place: Place, cores: int, more: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    numpy = pytest.importorskip("numpy")
+    monkeypatch.setattr(bodies, "THREADED", LEAST)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(cores)))
+    owner, writer = Spares(place[0]), Spares(place[0])
+    parts = [b"head", numpy.random.default_rng(more + 2).bytes(LEAST + more), b"tail"]
+    first = bodies.write(*place, [bytes(len(part)) for part in parts])
+    was = inode(first)
+    assert retire(owner, first)
+    second = bodies.write(*place, parts, writer)
+    assert inode(second) == was
+    assert [bytes(part) for part in bodies.read(second)] == parts
+
+
+def test_a_copy_that_is_interrupted_leaves_nothing(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    numpy = pytest.importorskip("numpy")
+    monkeypatch.setattr(bodies, "THREADED", LEAST)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1})
+    copyto, go_on = numpy.copyto, threading.Event()
+
+    def slow(to: object, given: object) -> None:
+        if threading.current_thread() is threading.main_thread():
+            raise KeyboardInterrupt
+        go_on.wait(10)
+        copyto(to, given)
+
+    monkeypatch.setattr(numpy, "copyto", slow)
+    owner, writer = Spares(place[0]), Spares(place[0])
+    assert retire(owner, write(place, 1, 2 * LEAST))
+    threading.Timer(0.05, go_on.set).start()
+    with pytest.raises(KeyboardInterrupt):
+        write(place, 2, 2 * LEAST, writer)
+    assert spares.names(place[0]) == []
+    assert [name for name in os.listdir(place[0]) if not name.startswith(".")] == []
+
+
 def test_many_writers_and_readers_never_see_what_is_not_theirs(place: Place) -> None:
     """Four write, read back, keep some for a while and let go, all over the same files."""
     owner = Spares(place[0])
