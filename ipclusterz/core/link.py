@@ -58,24 +58,27 @@ class GapError(LinkError):
 
 
 class Link:
-    """One end of a link that receives messages of the type ``accepts``."""
+    """One end of a link that receives messages of the type ``accepts``.
+
+    ``queue`` and ``loads`` are what has not left yet: messages, and pieces of payloads.
+    """
 
     __slots__ = (
         "_decode",
         "_kept",
         "_kept_bytes",
-        "_loads",
         "_next",
         "_owed",
-        "_queue",
         "_stride",
+        "loads",
+        "queue",
         "received",
     )
 
     def __init__(self, accepts: Any) -> None:
         self._decode = msgspec.msgpack.Decoder(list[accepts]).decode
-        self._queue: list[Any] = []
-        self._loads: deque[Load] = deque()
+        self.queue: list[Any] = []
+        self.loads: deque[Load] = deque()
         self._kept: deque[tuple[int, bytes, Data | None]] = deque()
         self._kept_bytes = 0
         self._next = 1
@@ -87,20 +90,20 @@ class Link:
 
     def put(self, message: Any) -> None:
         """Queue one message; it leaves with the next packet."""
-        self._queue.append(message)
+        self.queue.append(message)
 
     def extend(self, messages: Iterable[Any]) -> None:
         """Queue several messages."""
-        self._queue.extend(messages)
+        self.queue.extend(messages)
 
     def load(self, load: Load) -> None:
         """Queue a piece of a payload."""
-        self._loads.append(load)
+        self.loads.append(load)
 
     @property
     def waiting(self) -> int:
         """How many messages and pieces have not left yet."""
-        return len(self._queue) + len(self._loads)
+        return len(self.queue) + len(self.loads)
 
     @property
     def unacknowledged(self) -> int:
@@ -111,14 +114,14 @@ class Link:
         """Yield what may leave now: messages, then pieces, one by one."""
         for packet in self.take():
             yield packet, None
-        loads = self._loads
+        loads = self.loads
         while loads and self._kept_bytes < WINDOW:
             load = loads.popleft()
             yield self._close(_encode([load.chunk]), load.data), load.data
 
     def take(self) -> list[bytes]:
         """Return the packets of messages that may leave now."""
-        queue = self._queue
+        queue = self.queue
         if not queue:
             return []
         if self._kept_bytes >= WINDOW:
@@ -126,7 +129,7 @@ class Link:
         packets: list[bytes] = []
         if len(queue) == 1:  # the common lone task
             packets.append(self._close(_encode(queue)))
-            self._queue = []
+            self.queue = []
             return packets
         start = 0
         while start < len(queue) and self._kept_bytes < WINDOW:
@@ -231,8 +234,8 @@ class Link:
         What is ``unsent`` may be meant for it as well.
         """
         if not unsent:
-            self._queue = []
-        self._loads.clear()
+            self.queue = []
+        self.loads.clear()
         self._kept.clear()
         self._kept_bytes = 0
         self._next = 1

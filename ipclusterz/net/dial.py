@@ -373,8 +373,9 @@ class Dial:
 
     def flush(self) -> None:
         """Send what is queued, if the channel is up."""
-        if self.up and self.link.waiting:
-            for packet, data in self.link.leaving():
+        link = self.link  # looked at in every turn: no call for nothing
+        if (link.queue or link.loads) and self.up:
+            for packet, data in link.leaving():
                 self._transmit(packet, data)
                 if not self.up:
                     break

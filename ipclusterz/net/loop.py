@@ -210,8 +210,9 @@ class Loop:
             if call is not None:
                 call()
         flush = self.flush
-        for hook in flush:
-            hook()
+        if not self.hot:  # else they run after its turn
+            for hook in flush:
+                hook()
         while self.hot:
             turn, self.hot = self.hot, []
             if len(turn) > 1:
