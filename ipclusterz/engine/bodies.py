@@ -407,10 +407,18 @@ def here(body: Body) -> bool:
 def beside(folder: str, proof: bytes) -> bool:
     """Tell the same of a folder that is not looked for but where this process has its own.
 
-    For whoever must not be sent to a file system that does not answer.
+    For whoever must not be sent to a file system that does not answer, nor through a link
+    to one.
     """
     base, name = os.path.split(folder)
-    return name.startswith(_PREFIX) and base in _places() and _is_here(folder, proof)
+    if not name.startswith(_PREFIX) or base not in _places():
+        return False
+    try:
+        found = os.lstat(folder)
+    except (OSError, ValueError):
+        return False
+    ours = stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid()
+    return ours and _is_here(folder, proof)
 
 
 def _is_here(folder: str, proof: bytes) -> bool:

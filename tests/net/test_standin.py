@@ -106,6 +106,16 @@ def test_it_looks_only_where_bodies_lie(
         assert not bench.stand_in.takes(b"peer", fetch(body)), folder
 
 
+def test_it_follows_no_link_to_a_folder(bench: Bench, place: bodies.Place) -> None:
+    link = os.path.join(os.path.dirname(place[0]), f"ipclusterz-link-{os.getpid()}")
+    os.symlink(place[0], link)
+    try:
+        assert bodies.here(bodies.write(*place, [b"x"]))
+        assert not bench.stand_in.takes(b"peer", fetch(m.Body(b"i" * 16, [64], link, place[1])))
+    finally:
+        os.unlink(link)
+
+
 def test_what_never_ends_is_not_waited_for(bench: Bench, place: bodies.Place) -> None:
     proof = os.path.join(place[0], bodies.PROOF)
     os.unlink(proof)
