@@ -1,16 +1,10 @@
 """The agent's custody: tasks its engines have not begun, run, or finished without an answer.
 
-An engine is fed batches: as many tasks as are expected to take :data:`BATCH_SECONDS`
-together, by what tasks of the same function took before; a task of unknown length goes
-alone.  One more batch may wait in the engine's socket while the first runs, as long as both
-are short.  Work for a named engine keeps its order and goes before pooled work; pooled work
-goes to whichever engine is free.
+Which engine gets what, and when, is decided in :mod:`ipclusterz.core.feeding`.  When an engine
+dies, what it was running is over, what it had not begun is not: pooled tasks go back, and only
+work that named this very engine fails.
 
-When an engine dies, what it was running is over, what it had not begun is not: pooled tasks
-go back, and only work that named this very engine fails.
-
-Actions for the shell collect in ``out`` as tuples whose first item is one of the ``A_``
-constants.
+What the shell is to do collects in ``out``, see :mod:`ipclusterz.core.actions`.
 """
 
 from __future__ import annotations
@@ -23,39 +17,17 @@ from typing import Any
 
 import msgspec
 
+from ipclusterz.core import actions as do
 from ipclusterz.core import message as m
-from ipclusterz.core.broker import Functions
+from ipclusterz.core.feeding import (
+    OP_NAMES,
+    RECLAIM_AFTER,
+    Engine,
+    Feeder,
+    Item,
+)
 from ipclusterz.core.message import Channel, Op, Status
 from ipclusterz.core.naming import function_name
-
-A_SEND = 0  # (A_SEND, channel, message)
-A_BATCH = 1  # (A_BATCH, engine, functions, works): one datagram to an engine
-A_RECLAIM = 2  # (A_RECLAIM, engine, None): take unread datagrams back, call reclaimed()
-A_SIGNAL = 3  # (A_SIGNAL, engine, number)
-A_INTERRUPT = 4  # (A_INTERRUPT, engine, key): interrupt that task (0: whatever runs)
-A_STOP = 5  # (A_STOP, engine, None): close its socket; it ends by itself
-A_DROP = 6  # (A_DROP, body, None): this result's body is no longer needed
-A_END = 7  # (A_END, reason, None): the lease is over, everything ends
-A_PIECE = 10  # (A_PIECE, channel, message): a Fetch or Chunk for whoever carries bodies
-A_FETCH = 9  # (A_FETCH, channel, key, body): bring this body here, then call fetched()
-A_KILL = 11  # (A_KILL, engine, key): kill it if it runs that task, and start another
-A_REVOKE = 8  # (A_REVOKE, engine, None): let it begin nothing more of its batch; see revoked()
-
-Action = tuple[Any, ...]
-
-BATCH_SECONDS = 0.005
-BATCH_TASKS = 200
-BATCH_BYTES = 60 * 1024
-LEAST_SECONDS = 0.0002
-MANY = 16
-"""Where more engines than this are idle, one gets at least so many seconds of work: to wake
-another takes this process 10 to 20 µs, in which those that are awake do more than it would."""
-
-PREFETCH_SECONDS = 0.020
-"""A second batch waits in the socket only while the first is expected to end this soon."""
-
-RECLAIM_AFTER = 0.020
-"""Seconds without an outcome after which a waiting batch is taken back for an idle engine."""
 
 RECALL_ANSWER = 0.050
 """Seconds after which a recall is answered with what there is, whatever engines do."""
@@ -69,54 +41,6 @@ _failure = msgspec.msgpack.Decoder(m.Failure)
 _number = msgspec.msgpack.Decoder(int)
 
 
-class Item(msgspec.Struct, eq=False, gc=False):
-    """One task in custody."""
-
-    key: int
-    attempt: int
-    channel: int
-    engine: int
-    fixed: bool
-    work: m.Work
-    ready: bool = True  # its function and its body are here
-
-
-class Engine:
-    """One engine and the work on its way to it."""
-
-    __slots__ = (
-        "batches",
-        "began",
-        "expected",
-        "flight",
-        "functions",
-        "id",
-        "own",
-        "progress",
-        "revoked",
-        "stopping",
-        "up",
-    )
-
-    def __init__(self, id: int) -> None:
-        self.id = id
-        self.own: deque[Item] = deque()  # work that must or should run here, in order
-        self.flight: dict[int, Item] = {}  # sent, in order of sending
-        self.batches: deque[int] = deque()  # tasks of each datagram that is out
-        self.expected = 0.0  # seconds the flight should take
-        self.functions: set[bytes] = set()
-        self.progress = 0.0  # when it last began or ended something, or was looked after
-        self.began = 0.0  # when what it runs began
-        self.revoked = False  # told to begin nothing more; gets nothing until it says so
-        self.up = False
-        self.stopping = False
-
-    @property
-    def waits(self) -> bool:
-        """Whether work that must run here could begin."""
-        return bool(self.own) and self.own[0].ready
-
-
 class _Copy:
     """A body that was brought here, and the tasks that use it."""
 
@@ -127,28 +51,21 @@ class _Copy:
         self.users: set[int] = set()
 
 
-class Custody:
+class Custody(Feeder):
     """Decides what each engine of one agent runs next; ``lease`` is in seconds."""
 
     def __init__(self, lease: float = 600.0) -> None:
-        self.out: list[Action] = []
-        self.engines: dict[int, Engine] = {}
-        self.pool: deque[Item] = deque()
+        super().__init__()
         self.items: dict[int, Item] = {}
         self.finished: dict[int, tuple[int, m.Result | m.Results]] = {}
         self.printed: dict[int, int] = {}
         self.ended: list[int] = []
-        self.functions = Functions()
         self.lease = lease
         self.is_here: Callable[[m.Body], bool] = lambda body: True
         self.observe: Callable[[int], dict[str, Any]] = lambda engine: {}
         self._fetching: dict[bytes, list[Item]] = {}  # body -> tasks that wait for it
         self._copies: dict[bytes, _Copy] = {}  # bodies brought here from another host
         self._lacking: dict[bytes, list[Item]] = {}
-        self._pace: dict[bytes, float] = {}
-        self._idle: dict[int, None] = {}  # an ordered set: the longest idle comes first
-        self._roomy: dict[int, None] = {}  # running, with room for one more batch
-        self._touched: set[int] = set()
         self._withdrawn: set[int] = set()
         self._unwanted: set[int] = set()  # running, and to be ended
         self._recall: tuple[int, int, float] | None = None  # channel, how many, since when
@@ -199,7 +116,7 @@ class Custody:
         elif isinstance(message, m.Recall):
             self._give_back(channel, message.n, now)
         else:
-            self.out.append((A_PIECE, channel, message))
+            self.out.append((do.PIECE, channel, message))
 
     def _share(self, channel: int, share: m.Share) -> None:
         """Take in like tasks, all at once: this is the way of nearly all."""
@@ -242,7 +159,7 @@ class Custody:
         lacking = self._lacking.setdefault(item.work.fn, [])
         # Each scheduler is asked for what it sent: another one may not have it.
         if all(other.channel != item.channel for other in lacking):
-            self.out.append((A_SEND, item.channel, m.NeedFunction(item.work.fn)))
+            self.out.append((do.SEND, item.channel, m.NeedFunction(item.work.fn)))
         lacking.append(item)
 
     def _completed(self, items: Iterable[Item]) -> None:
@@ -279,7 +196,7 @@ class Custody:
             return True
         if body.id not in self._fetching:
             self._fetching[body.id] = []
-            self.out.append((A_FETCH, item.channel, item.key, body))
+            self.out.append((do.FETCH, item.channel, item.key, body))
         self._fetching[body.id].append(item)
         return False
 
@@ -304,7 +221,7 @@ class Custody:
         copy = self._copies.get(id)
         if copy is not None and not copy.users:
             del self._copies[id]
-            self.out.append((A_DROP, copy.body, None))
+            self.out.append((do.DROP, copy.body, None))
 
     def _forget(self, item: Item) -> None:
         """A task leaves our custody."""
@@ -320,153 +237,17 @@ class Custody:
         self._forget(item)
         if item.engine not in self.engines:
             # Whoever sent this has not heard, or has forgotten.
-            self.out.append((A_SEND, item.channel, m.Down(item.engine, "it has ended")))
+            self.out.append((do.SEND, item.channel, m.Down(item.engine, "it has ended")))
         reason = f"engine {item.engine} ended before this task began"
         returned = m.Returned([(item.key, item.attempt)], item.engine, reason)
-        self.out.append((A_SEND, item.channel, returned))
+        self.out.append((do.SEND, item.channel, returned))
 
     def _received(self, keys: list[int]) -> None:
         pop = self.finished.pop
         for key in keys:
             kept = pop(key, None)
             if kept is not None and kept[1].body is not None:
-                self.out.append((A_DROP, kept[1].body, None))
-
-    # -- feeding ---------------------------------------------------------------------------
-
-    def settle(self, now: float) -> None:
-        """Feed every engine that has room and for which there is work."""
-        while self._touched:  # an engine that was fed may have room for one more batch
-            touched, self._touched = self._touched, set()
-            for number in touched:
-                engine = self.engines.get(number)
-                if engine is not None and self._has_room(engine) and engine.waits:
-                    self._feed(engine, now)
-        while self.pool and self._idle:
-            number = next(iter(self._idle))
-            self._feed(self.engines[number], now)
-        while self.pool and self._roomy:
-            number = next(iter(self._roomy))
-            self._feed(self.engines[number], now)
-
-    def _has_room(self, engine: Engine) -> bool:
-        return engine.id in self._idle or engine.id in self._roomy
-
-    def _feed(self, engine: Engine, now: float) -> None:
-        """Send one batch to an engine that has room."""
-        self._idle.pop(engine.id, None)
-        self._roomy.pop(engine.id, None)
-        own, pool = engine.own, self.pool
-        others = len(self._idle) + len(self._roomy)
-        share = -(-len(pool) // (1 + others))
-        least = LEAST_SECONDS if others >= MANY else 0.0
-        functions: list[tuple[bytes, bytes]] = []
-        works: list[m.Work] = []
-        size = 0
-        seconds = 0.0
-        while len(works) < BATCH_TASKS:
-            if own and own[0].ready:
-                queue = own
-            elif pool and (share > 0 or not works or seconds < least):
-                queue = pool
-            else:
-                break
-            item = queue[0]
-            work = item.work
-            size += 48 + len(work.data)
-            pace = self._pace.get(work.fn or _OP_NAMES[work.op], -1.0)
-            if works and (pace < 0 or size > BATCH_BYTES or seconds + pace > BATCH_SECONDS):
-                break
-            fn = work.fn
-            if fn and fn not in engine.functions:
-                function = self.functions.get(fn)
-                if function is None:  # evicted since it came; ask for it again
-                    item.ready = False
-                    self._lack(item)
-                    if queue is pool:
-                        pool.popleft()
-                    continue
-                size += len(function.data)
-                if works and size > BATCH_BYTES:
-                    break
-                engine.functions.add(fn)
-                functions.append((fn, function.data))
-            queue.popleft()
-            if queue is pool:
-                share -= 1
-                item.engine = engine.id
-            works.append(work)
-            engine.flight[item.key] = item
-            if pace < 0:
-                seconds = PREFETCH_SECONDS * 2  # unknown: nothing beside or behind it
-                break
-            seconds += pace
-            if share > 0 and not own:
-                seconds, size, n = self._feed_like(engine, works, seconds, pace, size, share)
-                share -= n
-        if not works:
-            self._place_in_sets(engine)
-            return
-        if not engine.batches:
-            engine.progress = engine.began = now
-            engine.expected = 0.0
-        engine.expected += seconds
-        engine.batches.append(len(works))
-        self.out.append((A_BATCH, engine.id, functions, works))
-        self._place_in_sets(engine)
-
-    def _feed_like(
-        self,
-        engine: Engine,
-        works: list[m.Work],
-        seconds: float,
-        pace: float,
-        size: int,
-        most: int,
-    ) -> tuple[float, int, int]:
-        """Add pooled tasks that are like the last one; flat, for this is the way of most.
-
-        Returns the batch's seconds and bytes, and how many were added.
-        """
-        pool, flight, number = self.pool, engine.flight, engine.id
-        fn = works[-1].fn
-        if fn and fn not in engine.functions:
-            return seconds, size, 0
-        before = len(works)
-        for _ in range(min(most, BATCH_TASKS - before, len(pool))):
-            item = pool[0]
-            work = item.work
-            more = size + 48 + len(work.data)
-            if work.fn != fn or more > BATCH_BYTES or seconds + pace > BATCH_SECONDS:
-                break
-            del pool[0]
-            size = more
-            seconds += pace
-            item.engine = number
-            works.append(work)
-            flight[item.key] = item
-        return seconds, size, len(works) - before
-
-    def _place_in_sets(self, engine: Engine) -> None:
-        number = engine.id
-        self._idle.pop(number, None)
-        self._roomy.pop(number, None)
-        if not engine.up or engine.stopping:
-            return
-        if not engine.flight:
-            # Its batch was at its end when it was revoked; should it see the order only in
-            # the next one, it gives that back, which costs a moment and harms nothing.
-            engine.revoked = False
-        if engine.revoked:
-            return
-        if not engine.batches:
-            self._idle[number] = None
-        elif len(engine.batches) < 2 and engine.expected <= PREFETCH_SECONDS:
-            self._roomy[number] = None
-        else:
-            return
-        if engine.waits:
-            self._touched.add(number)
+                self.out.append((do.DROP, kept[1].body, None))
 
     # -- outcomes --------------------------------------------------------------------------
 
@@ -513,11 +294,11 @@ class Custody:
             batches.clear()
         if len(batches) <= 1:
             engine.expected = sum(
-                self._pace.get(i.work.fn or _OP_NAMES[i.work.op], 1.0) for i in flight.values()
+                self._pace.get(i.work.fn or OP_NAMES[i.work.op], 1.0) for i in flight.values()
             )
         self._place_in_sets(engine)
         if engine.stopping and not flight:
-            self.out.append((A_STOP, number, None))
+            self.out.append((do.STOP, number, None))
 
     def _end_well(self, number: int, items: list[Item], ended: list[m.Outcome]) -> None:
         """Keep and tell the results of like tasks that are over, all at once."""
@@ -536,32 +317,7 @@ class Custody:
             results = m.Results(keys, attempt, number, data, began, over)
         deque(map(self.items.pop, keys), 0)
         self.finished.update(dict.fromkeys(keys, (channel, results)))
-        self.out.append((A_SEND, channel, results))
-
-    def _learn_all(self, items: list[Item], seconds: list[float]) -> None:
-        """Note how long tasks took; of like ones that are quick the mean says enough."""
-        n = len(items)
-        fn = items[0].work.fn
-        pace = self._pace.get(fn, -1.0)
-        quick = pace >= 0 and max(seconds) <= 2 * pace
-        if quick and len({item.work.fn for item in items}) == 1:
-            mean = sum(seconds) / n
-            self._pace[fn] = mean + (pace - mean) * 0.875**n
-            return
-        for item, each in zip(items, seconds, strict=True):
-            self._learn(item.work, each)
-
-    def _learn(self, work: m.Work, seconds: float) -> None:
-        """Note how long a task took, for those that are like it."""
-        name = work.fn or _OP_NAMES[work.op]
-        pace = self._pace.get(name)
-        if pace is None:
-            if len(self._pace) > 10_000:
-                self._pace.clear()
-            self._pace[name] = max(seconds, 1e-6)
-        else:
-            # A long one counts at once, short ones wear it off.
-            self._pace[name] = seconds if seconds > 2 * pace else pace + (seconds - pace) / 8
+        self.out.append((do.SEND, channel, results))
 
     def _conclude(self, item: Item, number: int, outcome: m.Outcome) -> None:
         if self._unwanted and item.key in self._unwanted and _interrupted(outcome):
@@ -595,7 +351,7 @@ class Custody:
         out = self.printed.pop(key, 0) if self.printed else 0
         result = m.Result(key, item.attempt, number, status, data, body, started, finished, out)
         self.finished[key] = (item.channel, result)
-        self.out.append((A_SEND, item.channel, result))
+        self.out.append((do.SEND, item.channel, result))
 
     def _cancelled(self, item: Item, number: int, how: str) -> None:
         text = f"cancelled while it ran: {how}"
@@ -655,7 +411,7 @@ class Custody:
         unbegun = list(engine.flight.values()) + list(engine.own)
         self._disown(number, unbegun, reason)
         for channel in (Channel.TASK, Channel.DIRECT, Channel.CONTROL):
-            self.out.append((A_SEND, channel, m.Down(number, reason)))
+            self.out.append((do.SEND, channel, m.Down(number, reason)))
         if not self.engines:
             pooled, self.pool = self.pool, deque()
             self._disown(number, list(pooled), reason)
@@ -671,7 +427,7 @@ class Custody:
             by_channel.setdefault(item.channel, []).append((item.key, item.attempt))
         text = f"engine {number} ended before this task began: {reason}"
         for channel, tasks in by_channel.items():
-            self.out.append((A_SEND, channel, m.Returned(tasks, number, text)))
+            self.out.append((do.SEND, channel, m.Returned(tasks, number, text)))
 
     # -- taking back -----------------------------------------------------------------------
 
@@ -702,34 +458,13 @@ class Custody:
         if engine is None or not engine.revoked or running not in engine.flight:
             return
         work = engine.flight[running].work
-        name = work.fn or _OP_NAMES[work.op]
+        name = work.fn or OP_NAMES[work.op]
         self._pace[name] = max(self._pace.get(name, 0.0), RECLAIM_AFTER)  # so long already
         keys = list(engine.flight)
         self._take(engine, keys[keys.index(running) + 1 :])
         self._shorten(engine)
         self._finish_recall()
         self.settle(now)
-
-    def _shorten(self, engine: Engine) -> None:
-        """After tasks were taken back, only one batch of what is left is out."""
-        batches = engine.batches
-        while len(batches) > 1:
-            batches.pop()
-        if batches:
-            batches[0] = len(engine.flight)
-        if not engine.flight:
-            batches.clear()
-        engine.expected = PREFETCH_SECONDS * 2  # it is slow: nothing behind it for now
-        self._place_in_sets(engine)
-
-    def _take_back(self, engine: Engine) -> None:
-        """Begin to take back whatever an engine has not begun."""
-        if len(engine.batches) > 1:
-            self.out.append((A_RECLAIM, engine.id, None))
-        if engine.batches and engine.batches[0] > 1 and not engine.revoked:
-            engine.revoked = True
-            self._roomy.pop(engine.id, None)
-            self.out.append((A_REVOKE, engine.id, None))
 
     def _give_back(self, channel: int, n: int, now: float) -> None:
         self._recall = (channel, n, now)
@@ -755,7 +490,7 @@ class Custody:
                 kept.append(item)
         self.pool.extend(reversed(kept))
         back.reverse()
-        self.out.append((A_SEND, channel, m.Returned(back, -1, "given back as asked")))
+        self.out.append((do.SEND, channel, m.Returned(back, -1, "given back as asked")))
 
     def _withdraw(self, keys: Iterable[int], now: float) -> None:
         """Abort what has not begun; what is unread in a socket is taken back first."""
@@ -813,7 +548,7 @@ class Custody:
             wanted = set(_keys.decode(fan.data) or () if fan.data else ())
             running = next((k for k in engine.flight if not wanted or k in wanted), 0)
             if running:
-                self.out.append((A_INTERRUPT, number, 0 if not wanted else running))
+                self.out.append((do.INTERRUPT, number, 0 if not wanted else running))
             return bool(running)
         if fan.op == Op.CANCEL:
             return self._end_running(engine, *_cancel.decode(fan.data))
@@ -821,7 +556,7 @@ class Custody:
             keys = _keys.decode(fan.data) if fan.data else None
             self._withdraw(keys or self._keys_of(engine), now)
         elif fan.op == Op.SIGNAL:
-            self.out.append((A_SIGNAL, number, _number.decode(fan.data)))
+            self.out.append((do.SIGNAL, number, _number.decode(fan.data)))
         elif fan.op == Op.STOP:
             self._stop(engine)
         elif fan.op == Op.INSPECT:
@@ -834,7 +569,7 @@ class Custody:
         """Interrupt tasks, or kill the engine that runs one; which one runs the shell sees."""
         found = [key for key in engine.flight if key in set(keys)]
         self._unwanted.update(found)
-        act = A_KILL if kill else A_INTERRUPT
+        act = do.KILL if kill else do.INTERRUPT
         self.out.extend((act, engine.id, key) for key in found)
         return len(found)
 
@@ -847,7 +582,7 @@ class Custody:
         own, engine.own = engine.own, deque()
         self._disown(engine.id, list(own), "it was asked to stop")
         if not engine.flight:
-            self.out.append((A_STOP, engine.id, None))
+            self.out.append((do.STOP, engine.id, None))
 
     def drain(self, now: float) -> None:
         """Begin nothing new: give back what has not begun, stop each engine after its task."""
@@ -882,7 +617,7 @@ class Custody:
             work = engine.flight[found["running"]].work
             function = self.functions.get(work.fn) if work.fn else None
             found["seconds"] = max(now - engine.began, 0.0)
-            found["op"] = _OP_NAMES[work.op].decode().lower()
+            found["op"] = OP_NAMES[work.op].decode().lower()
             found["function"] = function_name(function.data) if function else ""
         return found
 
@@ -895,7 +630,7 @@ class Custody:
             if at == channel:
                 if isinstance(result, m.Results):
                     result = result.only([self.finished.get(k) is kept for k in result.keys])
-                self.out.append((A_SEND, channel, result))
+                self.out.append((do.SEND, channel, result))
         held = [
             (item.key, item.attempt, item.engine)
             for item in self.items.values()
@@ -904,12 +639,12 @@ class Custody:
         up = [number for number, engine in self.engines.items() if engine.up]
         while len(held) > ROLL_PART:
             part, held = held[:ROLL_PART], held[ROLL_PART:]
-            self.out.append((A_SEND, channel, m.RollCall([], [], part, True)))
-        self.out.append((A_SEND, channel, m.RollCall(up, self.ended, held)))
+            self.out.append((do.SEND, channel, m.RollCall([], [], part, True)))
+        self.out.append((do.SEND, channel, m.RollCall(up, self.ended, held)))
         for fn, items in self._lacking.items():
             # The scheduler that was asked did not live to answer.
             if any(item.channel == channel for item in items):
-                self.out.append((A_SEND, channel, m.NeedFunction(fn)))
+                self.out.append((do.SEND, channel, m.NeedFunction(fn)))
 
     def alone(self, now: float) -> None:
         """The controller does not answer any more."""
@@ -926,7 +661,7 @@ class Custody:
         """Take waiting batches back for idle engines, and end when the lease is over."""
         if self._alone_since is not None and now - self._alone_since >= self.lease:
             text = f"the controller has been gone for {self.lease:.0f} s (the lease)"
-            self.out.append((A_END, text, None))
+            self.out.append((do.END, text, None))
             return
         if self._recall is not None and now - self._recall[2] >= RECALL_ANSWER:
             self._finish_recall()  # the engine ended its batch, or ended
@@ -936,22 +671,8 @@ class Custody:
                 engine.progress = now
         self.settle(now)
 
-    def _stuck(self, now: float) -> list[Engine]:
-        return [e for e in self._waiting() if now - e.progress >= RECLAIM_AFTER]
-
-    def _waiting(self) -> list[Engine]:
-        """Engines behind whose running task pooled work waits."""
-        return [
-            e
-            for e in self.engines.values()
-            if len(e.flight) > 1
-            and not e.revoked
-            and any(not i.fixed for i in e.flight.values())
-        ]
-
 
 _FALSE = repeat(False)
-_OP_NAMES: dict[int, bytes] = {int(op): op.name.encode() for op in Op}
 
 
 def _interrupted(outcome: m.Outcome) -> bool:

@@ -16,10 +16,11 @@ from typing import Any
 import msgspec
 
 from ipclusterz._version import __version__
-from ipclusterz.core import custody as c
+from ipclusterz.core import actions as do
 from ipclusterz.core import message as m
 from ipclusterz.core.config import AgentConfig
 from ipclusterz.core.connector import Connector
+from ipclusterz.core.custody import Custody
 from ipclusterz.core.message import Channel, Op, Role, Status
 from ipclusterz.core.replacing import Replacing
 from ipclusterz.engine import bodies, offspring
@@ -71,7 +72,7 @@ class Agent:
         self.log = log
         self.loop = loop = Loop()
         self._home = Home(loop, config, connector, tunnel, self, status, log)
-        self.custody = c.Custody(self._home.lease)
+        self.custody = Custody(self._home.lease)
         self.processes: dict[int, EngineProcess] = {}
         self.fostered: dict[int, Callable[[int], None]] = {}
         self.binding: Binding | None = None
@@ -587,9 +588,9 @@ class Agent:
             dials = self._home.dials
             for action in out:
                 kind = action[0]
-                if kind == c.A_SEND:
+                if kind == do.SEND:
                     dials[action[1]].link.put(action[2])
-                elif kind == c.A_BATCH:
+                elif kind == do.BATCH:
                     engine = self.processes.get(action[1])
                     if engine is not None:
                         engine.send(m.Batch(action[2], action[3]))
@@ -601,18 +602,18 @@ class Agent:
         if custody.items and not self._ticking:
             self._tick_soon()
 
-    def _rare(self, action: c.Action) -> None:
+    def _rare(self, action: do.Action) -> None:
         kind, number = action[0], action[1]
-        if kind == c.A_DROP:
+        if kind == do.DROP:
             self._discard.drop(number)
             return
-        if kind == c.A_END:
+        if kind == do.END:
             self.end(number, 1)
             return
-        if kind == c.A_FETCH:
+        if kind == do.FETCH:
             self._carrier.bring(action[1], action[2], action[3])
             return
-        if kind == c.A_PIECE:
+        if kind == do.PIECE:
             channel, message = action[1], action[2]
             if isinstance(message, m.Fetch):
                 self._carrier.serve(channel, message)
@@ -622,21 +623,21 @@ class Agent:
         engine = self.processes.get(number)
         if engine is None:
             return
-        if kind == c.A_RECLAIM:
+        if kind == do.RECLAIM:
             keys, functions = engine.reclaim()
             self.custody.reclaimed(number, keys, functions, monotonic())
-        elif kind == c.A_REVOKE:
+        elif kind == do.REVOKE:
             engine.page.revoke()
             self.loop.after(REVOKE_SECONDS, lambda: self._revoked(engine))
-        elif kind == c.A_SIGNAL:
+        elif kind == do.SIGNAL:
             engine.kill(action[2])
-        elif kind == c.A_INTERRUPT:
+        elif kind == do.INTERRUPT:
             engine.interrupt(action[2])
-        elif kind == c.A_KILL:
+        elif kind == do.KILL:
             if engine.page.running == action[2]:
                 engine.replace = True
                 engine.kill(signal.SIGKILL)
-        elif kind == c.A_STOP:
+        elif kind == do.STOP:
             engine.asked = True
             engine.ending = engine.ending or "it was asked to stop"
             engine.hang_up()

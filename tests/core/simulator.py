@@ -20,7 +20,7 @@ from typing import Any
 
 import msgspec
 
-from ipclusterz.core import custody as c
+from ipclusterz.core import actions as do
 from ipclusterz.core import estate, membership
 from ipclusterz.core import message as m
 from ipclusterz.core import registry as r
@@ -695,21 +695,21 @@ class AgentNode:
             out, self.custody.out = self.custody.out, []
             for action in out:
                 kind = action[0]
-                if kind == c.A_SEND:
+                if kind == do.SEND:
                     pipe = self.pipes.get(action[1])
                     if pipe is not None:
                         pipe.put(action[2])
                     continue
-                engine = self.engines.get(action[1]) if kind != c.A_DROP else None
+                engine = self.engines.get(action[1]) if kind != do.DROP else None
                 if engine is None:
                     continue
-                if kind == c.A_BATCH:
+                if kind == do.BATCH:
                     engine.give(action[2], action[3])
-                elif kind == c.A_RECLAIM:
+                elif kind == do.RECLAIM:
                     engine.reclaim()
-                elif kind == c.A_REVOKE:
+                elif kind == do.REVOKE:
                     engine.revoke()
-                elif kind == c.A_STOP:
+                elif kind == do.STOP:
                     engine.crash("asked to stop")
         for pipe in self.pipes.values():
             if pipe.queued:

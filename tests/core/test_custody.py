@@ -7,10 +7,12 @@ from typing import Any
 import msgspec
 import pytest
 
-from ipclusterz.core import custody as c
+from ipclusterz.core import actions as do
+from ipclusterz.core import custody, feeding
 from ipclusterz.core import message as m
 from ipclusterz.core.broker import Functions
-from ipclusterz.core.custody import BATCH_TASKS, RECLAIM_AFTER, Custody
+from ipclusterz.core.custody import Custody
+from ipclusterz.core.feeding import BATCH_TASKS, RECLAIM_AFTER
 from ipclusterz.core.message import Channel, Op, Status
 from tests.core.bench import failure, key
 
@@ -24,13 +26,13 @@ class Agent:
         self.custody = Custody(lease)
         self.now = 50.0
         self.batches: list[tuple[int, list[int]]] = []
-        self.out: list[c.Action] = []
+        self.out: list[do.Action] = []
         for engine in engines:
             self.custody.engine_up(engine, self.now)
 
-    def collect(self) -> list[c.Action]:
+    def collect(self) -> list[do.Action]:
         out, self.custody.out = self.custody.out, []
-        self.batches += [(a[1], [w.key for w in a[3]]) for a in out if a[0] == c.A_BATCH]
+        self.batches += [(a[1], [w.key for w in a[3]]) for a in out if a[0] == do.BATCH]
         self.out += out
         return out
 
@@ -40,7 +42,7 @@ class Agent:
         batches, self.batches = self.batches, []
         return [(e, [k - key(0) for k in keys]) for e, keys in batches]
 
-    def took(self, kind: int) -> list[c.Action]:
+    def took(self, kind: int) -> list[do.Action]:
         """Return actions of one kind since last asked."""
         self.collect()
         mine = [a for a in self.out if a[0] == kind]
@@ -48,7 +50,7 @@ class Agent:
         return mine
 
     def sent(self, *kinds: type[Any]) -> list[Any]:
-        return [a[2] for a in self.took(c.A_SEND) if not kinds or isinstance(a[2], kinds)]
+        return [a[2] for a in self.took(do.SEND) if not kinds or isinstance(a[2], kinds)]
 
     def assign(self, *counters: int, engine: int = 0, fixed: bool = False, **w: Any) -> None:
         self.custody.handle(
@@ -195,11 +197,11 @@ def test_a_function_goes_to_each_engine_once_in_the_datagram_that_needs_it() -> 
     agent = Agent(0, 1)
     agent.custody.handle(TASK, [m.Function(b"f", b"code")], agent.now)
     agent.assign(1, 2, fn=b"f")
-    first = agent.took(c.A_BATCH)
+    first = agent.took(do.BATCH)
     assert [a[2] for a in first] == [[(b"f", b"code")]] * 2
     agent.done(0, 1)
     agent.assign(3, fn=b"f")
-    assert [a[2] for a in agent.took(c.A_BATCH)] == [[]]
+    assert [a[2] for a in agent.took(do.BATCH)] == [[]]
 
 
 def test_a_large_function_does_not_ride_with_tasks_before_it() -> None:
@@ -334,7 +336,7 @@ def test_results_are_kept_until_they_were_received() -> None:
     agent.custody.outcomes(0, [m.Outcome(key(1), 0, b"", body, 1.0, 2.0)], agent.now)
     assert list(agent.custody.finished) == [key(1)]
     agent.custody.handle(TASK, [m.Received([key(1), key(77)])], agent.now)
-    assert agent.took(c.A_DROP) == [(c.A_DROP, body, None)]
+    assert agent.took(do.DROP) == [(do.DROP, body, None)]
     assert not agent.custody.finished
 
 
@@ -383,7 +385,7 @@ def test_down_is_said_after_everything_else_about_an_engine() -> None:
     agent.direct(1, 0)
     agent.direct(2, 0)
     agent.died(0, running=1)
-    kinds = [type(a[2]) for a in agent.took(c.A_SEND) if a[1] == DIRECT]
+    kinds = [type(a[2]) for a in agent.took(do.SEND) if a[1] == DIRECT]
     assert kinds == [m.Result, m.Returned, m.Down]
 
 
@@ -442,10 +444,10 @@ def behind_a_long_task() -> Agent:
 def test_work_behind_a_long_task_is_taken_back_for_an_idle_engine() -> None:
     agent = behind_a_long_task()
     agent.tick(RECLAIM_AFTER * 0.9)
-    assert agent.took(c.A_RECLAIM) == []
+    assert agent.took(do.RECLAIM) == []
     agent.tick(RECLAIM_AFTER * 0.2)
-    assert agent.took(c.A_RECLAIM) == [(c.A_RECLAIM, 0, None)]
-    assert agent.took(c.A_REVOKE) == [(c.A_REVOKE, 0, None)]
+    assert agent.took(do.RECLAIM) == [(do.RECLAIM, 0, None)]
+    assert agent.took(do.REVOKE) == [(do.REVOKE, 0, None)]
     agent.custody.reclaimed(0, [key(i) for i in range(6, 11)], [], agent.now)
     assert agent.fed() == [(1, [6, 7, 8, 9, 10])]
     agent.custody.revoked(0, key(1), agent.now)
@@ -471,17 +473,17 @@ def test_functions_that_were_taken_back_unread_go_again() -> None:
     agent.custody.engine_up(1, agent.now)
     agent.tick(1.0)
     agent.custody.reclaimed(0, [key(2)], [b"f"], agent.now)
-    agent.took(c.A_BATCH)
+    agent.took(do.BATCH)
     agent.done(0, 1)
     agent.done(1, 2)
     agent.direct(3, 0, fn=b"f")
-    assert [a[2] for a in agent.took(c.A_BATCH)] == [[(b"f", b"code")]]
+    assert [a[2] for a in agent.took(do.BATCH)] == [[(b"f", b"code")]]
 
 
 def test_an_engine_that_ended_its_batch_before_it_saw_the_order_works_on() -> None:
     agent = behind_a_long_task()
     agent.tick(1.0)
-    agent.took(c.A_REVOKE)
+    agent.took(do.REVOKE)
     agent.custody.reclaimed(0, [], [], agent.now)
     agent.done(0, *range(1, 11))
     agent.custody.revoked(0, key(10), agent.now)
@@ -523,9 +525,9 @@ def test_tasks_whose_function_an_engine_lacks_go_to_it_again_with_it() -> None:
     agent = Agent(0, 1)
     agent.custody.handle(TASK, [m.Function(b"f", b"code")], agent.now)
     agent.assign(1, fn=b"f")
-    agent.took(c.A_BATCH)
+    agent.took(do.BATCH)
     agent.custody.undone(0, [b"f"], [key(1)], agent.now)
-    ((_, engine, functions, works),) = agent.took(c.A_BATCH)
+    ((_, engine, functions, works),) = agent.took(do.BATCH)
     assert (engine, functions, [w.key for w in works]) == (0, [(b"f", b"code")], [key(1)])
 
 
@@ -534,13 +536,13 @@ def test_nothing_is_taken_back_while_no_engine_idles_or_all_is_fixed() -> None:
     agent.learn(0.001)
     agent.assign(*range(1, 11))
     agent.tick(1.0)
-    assert agent.took(c.A_RECLAIM) == []
+    assert agent.took(do.RECLAIM) == []
     fixed = Agent(0, 1)
     fixed.learn(0.001)
     for counter in range(1, 11):
         fixed.direct(counter, 0)
     fixed.tick(1.0)
-    assert fixed.took(c.A_RECLAIM) == []
+    assert fixed.took(do.RECLAIM) == []
 
 
 # -- recalls -------------------------------------------------------------------------------
@@ -567,7 +569,7 @@ def test_a_recall_takes_back_what_is_unread() -> None:
     agent.assign(*range(1, 11))
     agent.fed()
     agent.custody.handle(TASK, [m.Recall(3, [])], agent.now)
-    assert agent.took(c.A_RECLAIM)
+    assert agent.took(do.RECLAIM)
     agent.custody.reclaimed(0, [key(i) for i in range(6, 11)], [], agent.now)
     (returned,) = agent.sent()
     assert [k for k, _ in returned.tasks] == [key(8), key(9), key(10)]
@@ -582,7 +584,7 @@ def test_a_recall_is_answered_however_the_engine_reacts(how: str) -> None:
     agent.fed()
     agent.custody.engine_up(1, agent.now)
     agent.custody.handle(TASK, [m.Recall(3, [])], agent.now)
-    assert agent.took(c.A_REVOKE) and not agent.took(c.A_RECLAIM)
+    assert agent.took(do.REVOKE) and not agent.took(do.RECLAIM)
     if how == "undone":
         agent.done(0, 1)
         agent.custody.undone(0, [], [key(i) for i in range(2, 6)], agent.now)
@@ -643,7 +645,7 @@ def test_what_runs_is_not_aborted() -> None:
 def test_what_is_unread_is_aborted_when_it_was_taken_back() -> None:
     agent = behind_a_long_task()
     withdraw(agent, 4, 8)
-    assert agent.took(c.A_RECLAIM) and agent.took(c.A_REVOKE)
+    assert agent.took(do.RECLAIM) and agent.took(do.REVOKE)
     agent.custody.reclaimed(0, [key(i) for i in range(6, 11)], [], agent.now)
     agent.custody.revoked(0, key(1), agent.now)
     assert aborted(agent) == [8, 4]
@@ -671,11 +673,11 @@ def test_an_interrupt_names_the_running_task_or_whatever_runs() -> None:
     agent = Agent(0)
     agent.assign(1)
     agent.control(Op.INTERRUPT, 0)
-    assert agent.took(c.A_INTERRUPT) == [(c.A_INTERRUPT, 0, 0)]
+    assert agent.took(do.INTERRUPT) == [(do.INTERRUPT, 0, 0)]
     agent.control(Op.INTERRUPT, 0, argument=[key(1)])
-    assert agent.took(c.A_INTERRUPT) == [(c.A_INTERRUPT, 0, key(1))]
+    assert agent.took(do.INTERRUPT) == [(do.INTERRUPT, 0, key(1))]
     agent.control(Op.INTERRUPT, 0, argument=[key(2)])
-    assert agent.took(c.A_INTERRUPT) == []
+    assert agent.took(do.INTERRUPT) == []
     assert [answer(r) for r in agent.sent()] == [True, True, False]
 
 
@@ -694,7 +696,7 @@ def test_abort_gives_up_all_that_has_not_begun() -> None:
 def test_a_signal_is_passed_on() -> None:
     agent = Agent(0)
     agent.control(Op.SIGNAL, 0, argument=15)
-    assert agent.took(c.A_SIGNAL) == [(c.A_SIGNAL, 0, 15)]
+    assert agent.took(do.SIGNAL) == [(do.SIGNAL, 0, 15)]
     assert [(r.status, answer(r)) for r in agent.sent()] == [(Status.OK, None)]
 
 
@@ -717,7 +719,7 @@ def test_inspect_shows_what_an_engine_does() -> None:
 def test_stop_ends_an_idle_engine_at_once() -> None:
     agent = Agent(0, 1)
     agent.control(Op.STOP, 0)
-    assert agent.took(c.A_STOP) == [(c.A_STOP, 0, None)]
+    assert agent.took(do.STOP) == [(do.STOP, 0, None)]
     agent.assign(1, engine=0)
     assert agent.fed() == [(1, [1])]
 
@@ -727,14 +729,14 @@ def test_stop_waits_for_what_runs_and_gives_the_rest_back() -> None:
     agent.direct(1, 0)
     agent.direct(2, 0)
     agent.control(Op.STOP, 0)
-    assert agent.took(c.A_STOP) == []
+    assert agent.took(do.STOP) == []
     (returned,) = agent.sent(m.Returned)
     assert returned.tasks == [(key(2), 1)]
     assert returned.reason == ("engine 0 ended before this task began: it was asked to stop")
     agent.direct(3, 0)
     assert [r.tasks for r in agent.sent(m.Returned)] == [[(key(3), 1)]]
     agent.done(0, 1)
-    assert agent.took(c.A_STOP) == [(c.A_STOP, 0, None)]
+    assert agent.took(do.STOP) == [(do.STOP, 0, None)]
 
 
 def test_control_of_an_engine_that_is_not_here_is_refused() -> None:
@@ -786,7 +788,7 @@ def test_the_roll_call_names_what_is_held_and_comes_after_what_is_finished() -> 
 
 
 def test_a_long_roll_comes_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(c, "ROLL_PART", 10)
+    monkeypatch.setattr(custody, "ROLL_PART", 10)
     agent = Agent(0)
     agent.assign(*range(1, 26))
     agent.custody.renewed(TASK)
@@ -799,10 +801,10 @@ def test_the_lease_ends_when_the_controller_is_away_for_long() -> None:
     agent.custody.alone(agent.now)
     agent.tick(59.0)
     agent.custody.alone(agent.now)  # still: the time goes on
-    assert agent.took(c.A_END) == []
+    assert agent.took(do.END) == []
     agent.tick(1.0)
-    assert agent.took(c.A_END) == [
-        (c.A_END, "the controller has been gone for 60 s (the lease)", None)
+    assert agent.took(do.END) == [
+        (do.END, "the controller has been gone for 60 s (the lease)", None)
     ]
 
 
@@ -812,7 +814,7 @@ def test_the_lease_begins_anew_when_the_controller_was_there() -> None:
     agent.tick(59.0)
     agent.custody.together()
     agent.tick(100.0)
-    assert agent.took(c.A_END) == []
+    assert agent.took(do.END) == []
 
 
 # -- bodies of other hosts -----------------------------------------------------------------
@@ -830,15 +832,15 @@ def test_a_body_of_another_host_is_brought_once_for_all_its_tasks() -> None:
     agent = Agent(0, 1)
     body = far(agent)
     agent.assign(1, 2, body=body)
-    assert agent.took(c.A_FETCH) == [(c.A_FETCH, TASK, key(1), body)]
+    assert agent.took(do.FETCH) == [(do.FETCH, TASK, key(1), body)]
     assert agent.fed() == []
     agent.custody.fetched(body.id, HERE, "", agent.now)
-    works = [w for a in agent.took(c.A_BATCH) for w in a[3]]
+    works = [w for a in agent.took(do.BATCH) for w in a[3]]
     assert [(w.key, w.body) for w in works] == [(key(1), HERE), (key(2), HERE)]
     agent.done(0, 1)
-    assert agent.took(c.A_DROP) == []
+    assert agent.took(do.DROP) == []
     agent.done(1, 2)
-    assert agent.took(c.A_DROP) == [(c.A_DROP, HERE, None)]
+    assert agent.took(do.DROP) == [(do.DROP, HERE, None)]
 
 
 def test_a_body_that_cannot_be_had_fails_its_tasks() -> None:
@@ -858,7 +860,7 @@ def test_a_body_is_not_fetched_twice_when_its_first_task_was_withdrawn_meanwhile
     agent.assign(1, body=body)
     withdraw(agent, 1)
     agent.assign(2, body=body)
-    assert len(agent.took(c.A_FETCH)) == 1
+    assert len(agent.took(do.FETCH)) == 1
     agent.custody.fetched(body.id, HERE, "", agent.now)
     assert agent.fed() == [(0, [2])]
 
@@ -869,7 +871,7 @@ def test_a_body_nobody_needs_any_more_is_dropped_when_it_comes() -> None:
     agent.assign(1, body=body)
     withdraw(agent, 1)
     agent.custody.fetched(body.id, HERE, "", agent.now)
-    assert agent.took(c.A_DROP) == [(c.A_DROP, HERE, None)]
+    assert agent.took(do.DROP) == [(do.DROP, HERE, None)]
 
 
 def test_fixed_work_waits_in_its_place_for_its_body() -> None:
@@ -887,7 +889,7 @@ def test_pieces_are_passed_on_to_whoever_carries_them() -> None:
     fetch = m.Fetch(key(1), b"i" * 16, 0, 10, 1, b"s" * 32)
     load = m.Load(m.Chunk(key(1), b"i" * 16, 0, 1), b"sealed")
     agent.custody.handle(TASK, [fetch, load], agent.now)
-    assert agent.took(c.A_PIECE) == [(c.A_PIECE, TASK, fetch), (c.A_PIECE, TASK, load)]
+    assert agent.took(do.PIECE) == [(do.PIECE, TASK, fetch), (do.PIECE, TASK, load)]
 
 
 def test_a_draining_agent_gives_back_all_that_has_not_begun_and_takes_no_more() -> None:
@@ -900,18 +902,18 @@ def test_a_draining_agent_gives_back_all_that_has_not_begun_and_takes_no_more() 
     agent.custody.drain(agent.now)
     returned = [k - key(0) for r in agent.sent(m.Returned) for k, _ in r.tasks]
     assert sorted(returned) == [3, 4, 5]
-    assert agent.took(c.A_STOP) == [], "both run something"
+    assert agent.took(do.STOP) == [], "both run something"
     agent.assign(6, engine=0)
     assert [k - key(0) for r in agent.sent(m.Returned) for k, _ in r.tasks] == [6]
     agent.done(0, 1)
-    assert agent.took(c.A_STOP) == [(c.A_STOP, 0, None)]
+    assert agent.took(do.STOP) == [(do.STOP, 0, None)]
     assert [key(1)] == [r.key for r in agent.sent(m.Result)]
 
 
 # -- very many engines ---------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("engines", [c.MANY, 4 * c.MANY])
+@pytest.mark.parametrize("engines", [feeding.MANY, 4 * feeding.MANY])
 def test_of_very_many_engines_no_more_are_woken_than_short_tasks_are_worth(
     engines: int,
 ) -> None:
@@ -929,19 +931,24 @@ def test_of_very_many_engines_no_more_are_woken_than_short_tasks_are_worth(
     ]
     custody.pool.extend(_pooled(custody, tasks))
     custody.settle(0.0)
-    batches = [(action[1], len(action[3])) for action in custody.out if action[0] == c.A_BATCH]
+    batches = [(action[1], len(action[3])) for action in custody.out if action[0] == do.BATCH]
     assert sum(n for _, n in batches) == len(tasks)
-    if engines > c.MANY:
-        assert batches[0][1] == round(c.LEAST_SECONDS / 1e-5)
+    if engines > feeding.MANY:
+        assert batches[0][1] == round(feeding.LEAST_SECONDS / 1e-5)
     else:
         assert {engine for engine, _ in batches} == set(range(engines))
 
 
-def _pooled(custody: Custody, tasks: list[m.Assign]) -> list[c.Item]:
+def _pooled(custody: Custody, tasks: list[m.Assign]) -> list[feeding.Item]:
     """Tasks as they wait in an agent whose engines were all busy when they came."""
     items = []
     for a in tasks:
         work = m.Work(a.key, a.op, a.fn, a.data)
-        items.append(c.Item(a.key, a.attempt, int(Channel.TASK), a.engine, False, work))
+        items.append(feeding.Item(a.key, a.attempt, int(Channel.TASK), a.engine, False, work))
     custody.items.update((item.key, item) for item in items)
     return items
+
+
+def test_the_feeder_leaves_functions_to_custody() -> None:
+    with pytest.raises(NotImplementedError):
+        feeding.Feeder()._lack(None)  # type: ignore[arg-type]

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ipclusterz.core import custody as c
+from ipclusterz.core import actions as do
 from ipclusterz.core import message as m
 from ipclusterz.core.balance import MAX_CREDIT, Balancer
 from ipclusterz.core.broker import Task
@@ -443,7 +443,7 @@ def share(first: int, n: int, *, client: int = CLIENT, attempt: int = 1, fn: byt
 
 def fed(made: Custody) -> list[m.Work]:
     out, made.out = made.out, []
-    return [work for action in out if action[0] == c.A_BATCH for work in action[3]]
+    return [work for action in out if action[0] == do.BATCH for work in action[3]]
 
 
 def end(made: Custody, works: list[m.Work], data: bytes = b"v") -> list[Any]:
@@ -452,7 +452,7 @@ def end(made: Custody, works: list[m.Work], data: bytes = b"v") -> list[Any]:
         own = made.engines[engine].flight
         made.outcomes(engine, [o for o in outcomes if o.key in own], 1.0)
     out, made.out = made.out, []
-    return [action[2] for action in out if action[0] == c.A_SEND]
+    return [action[2] for action in out if action[0] == do.SEND]
 
 
 def test_a_share_goes_to_the_engines_that_are_idle() -> None:
@@ -467,7 +467,7 @@ def test_a_share_goes_to_the_engines_that_are_idle() -> None:
 def test_a_share_without_its_function_asks_for_it() -> None:
     made = custody(0)
     made.handle(TASK, [share(1, 3, fn=OTHER)], 1.0)
-    assert [a[2] for a in made.out if a[0] == c.A_SEND] == [m.NeedFunction(OTHER)]
+    assert [a[2] for a in made.out if a[0] == do.SEND] == [m.NeedFunction(OTHER)]
     made.out = []
     made.handle(TASK, [m.Function(OTHER, b"code")], 1.0)
     assert len(fed(made)) >= 1 and len(made.items) == 3
@@ -503,7 +503,7 @@ def test_a_scheduler_that_is_new_is_told_what_was_not_received() -> None:
     end(made, fed(made))
     made.handle(TASK, [m.Received([key(2), key(5)])], 1.0)
     made.renewed(TASK)
-    said = [a[2] for a in made.out if a[0] == c.A_SEND]
+    said = [a[2] for a in made.out if a[0] == do.SEND]
     (results,) = [x for x in said if type(x) is m.Results]
     assert results.keys == [key(1), key(3), key(4)] and results.whole
     made.handle(TASK, [m.Received(results.keys)], 1.0)
@@ -516,7 +516,7 @@ def test_one_of_a_share_can_be_withdrawn() -> None:
     made.handle(TASK, [share(1, 3)], 1.0)
     assert [work.key for work in fed(made)] == [key(1)]
     made.handle(TASK, [m.Withdraw([key(2)])], 1.0)
-    (said,) = [a[2] for a in made.out if a[0] == c.A_SEND]
+    (said,) = [a[2] for a in made.out if a[0] == do.SEND]
     assert (said.key, said.status) == (key(2), Status.ABORTED)
 
 
@@ -527,7 +527,7 @@ def test_of_a_task_that_ran_again_only_the_last_result_is_told() -> None:
     made.handle(TASK, [share(2, 1, attempt=2)], 1.0)
     end(made, fed(made))
     made.renewed(TASK)
-    said = [a[2] for a in made.out if a[0] == c.A_SEND]
+    said = [a[2] for a in made.out if a[0] == do.SEND]
     (many,) = [x for x in said if type(x) is m.Results]
     (one,) = [x for x in said if type(x) is m.Result]
     assert many.keys == [key(1), key(3)] and (one.key, one.attempt) == (key(2), 2)
