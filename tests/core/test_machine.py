@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -17,6 +18,8 @@ from hypothesis.stateful import (
 from ipclusterz.core.message import Channel
 from ipclusterz.core.policy import SCHEMES
 from tests.core.simulator import World
+
+pytestmark = pytest.mark.timeout(240)  # 13 s where nothing else runs
 
 kinds = st.sampled_from([b"s", b"s", b"m", b"l"])
 picks = st.integers(0, 1 << 16)
