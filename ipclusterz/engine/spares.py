@@ -184,16 +184,17 @@ class Spares:
             # Alone while it has the name under which no reader looks for it: so it stays.
             if not _alone(fd):
                 raise OSError("somebody has it")
-            os.rename(path, os.path.join(self._bodies, body))
-            if has > size:
-                os.ftruncate(fd, size)
             if mapped is None:
                 flags = mmap.MAP_SHARED | getattr(mmap, "MAP_POPULATE", 0)
                 mapped = mmap.mmap(fd, size, flags=flags)
+            # The last that may fail: until then it is a spare file as it was.
+            os.rename(path, os.path.join(self._bodies, body))
         except OSError:
             if former not in self._held and fd >= 0:
                 os.close(fd)
             return None
+        if has > size:
+            os.ftruncate(fd, size)
         self._held.pop(former, None)
         self._waiting.pop(name, None)
         self._held[body] = fd, mapped

@@ -233,6 +233,23 @@ def test_a_body_that_cannot_be_written_leaves_nothing(place: Place) -> None:
     assert not spare._held
 
 
+def test_a_spare_file_that_cannot_be_mapped_is_in_nobodys_way(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    owner, writer = Spares(place[0]), Spares(place[0])
+    assert retire(owner, write(place, 1, LEAST + 4096)) and writer._is_sound()
+
+    def refused(*arguments: object, **how: object) -> None:
+        raise OSError(errno.ENOMEM, "no memory to map it")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(spares.mmap, "mmap", refused)
+        second = write(place, 2, spare=writer)
+    assert bytes(bodies.read(second)[0]) == b"\2" * LEAST
+    third = write(place, 3, spare=writer)
+    assert bytes(bodies.read(third)[0]) == b"\3" * LEAST, "and may still be used"
+
+
 @pytest.mark.parametrize("cores", [1, 2, 3, 64])
 @pytest.mark.parametrize("more", [-1, 0, 1, 63, 64, 12345])
 def test_large_parts_are_copied_whole_however_many_copy(
