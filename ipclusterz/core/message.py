@@ -506,7 +506,8 @@ class Register(Message, tag=30):
     ``peer`` and ``number`` are empty at first and given when a peer returns to a hub that
     may have forgotten it; who returns shows its ``session`` key, which nobody else knows
     (its id can be seen on the network).  ``job`` names the batch job that an agent runs in,
-    ``world`` the MPI job of whose ``size`` ranks its engine is ``rank``.
+    ``world`` the MPI job of whose ``size`` ranks its engine is ``rank``.  ``ended`` tells of
+    engines that the hub may still believe to be there, and why they are not.
     """
 
     role: int
@@ -524,6 +525,7 @@ class Register(Message, tag=30):
     rank: int = -1
     size: int = 0
     session: bytes = b""
+    ended: list[tuple[int, str]] = []
 
 
 class Registered(Message, tag=31):

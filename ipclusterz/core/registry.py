@@ -197,7 +197,7 @@ class Registry:
             self._tell(channel, _at(peer.admit, self._rev))
             if peer.engines:
                 self._tell(channel, m.Join(self._rev, peer.id, list(peer.engines)))
-            if peer.role == Role.ENGINE and self.liveness.silent(peer.id):
+            if peer.role == Role.ENGINE and (peer.draining or self.liveness.silent(peer.id)):
                 self._tell(channel, m.Absent(self._rev, peer.id, True))
         agents = [p.id for p in self.peers.values() if p.role == Role.ENGINE]
         lost = ""
@@ -273,8 +273,10 @@ class Registry:
         peer.since = now
         self.out.append((R_KEEP, None, _came(peer)))
         self.beat(peer.id, now)
+        reasons = dict(message.ended)
         for engine in set(peer.engines).difference(message.engines):
-            self.engine_down(peer.id, engine, "it ended while the hub was away")
+            why = reasons.get(engine, "it ended while the hub was away")
+            self.engine_down(peer.id, engine, why)
         ids = self._reserve(peer, message) if role == Role.ENGINE else []
         admit = peer.admit
         self.out.append((R_LOCAL, None, admit))

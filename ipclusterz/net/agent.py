@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -45,6 +46,9 @@ REVOKE_SECONDS = 0.002
 
 TEXT_LIMIT = 8 * 1024 * 1024
 """Characters of one task's output that travel to its client; the log has all of it."""
+
+MOST_ENDED = 100
+"""Engines whose end is remembered, for a hub that may not have heard of it."""
 
 _LISTEN_SECONDS = 0.3  # for a signal to a whole job to reach us as well
 _LISTEN_AGAIN_SECONDS = 5.0
@@ -89,7 +93,9 @@ class Agent:
         self._replacing = Replacing(config.restart_engines)
         self._ticking = False
         self._ending = ""
-        self._draining = False
+        self._draining = ""  # why, once we do
+        self._ended: deque[m.EngineDown] = deque(maxlen=MOST_ENDED)
+        self._declared: list[int] = []  # engines that we last registered with
         self._told_by = ""  # the signal that asked us to end, in words
         self._listened = 0.0
         self._sessions: list[int] = []  # of engines that end with us
@@ -194,7 +200,7 @@ class Agent:
         """Begin nothing new, end with what runs; what has not begun goes elsewhere."""
         if self._ending or self._draining:
             return
-        self._draining = True
+        self._draining = reason
         self.log.info("draining: %s", reason)
         self.status({"event": "warning", "text": reason})
         self._home.tell(m.Draining(reason))
@@ -238,6 +244,8 @@ class Agent:
     def registration(self, known: m.Registered | None) -> m.Register:
         """Return what to register with."""
         rank = self.config.rank
+        self._declared = list(self.processes)
+        ended = [(down.engine, down.reason.partition("\n")[0]) for down in self._ended]
         return m.Register(
             int(Role.ENGINE),
             m.PROTOCOL,
@@ -246,13 +254,14 @@ class Agent:
             host.host_id(),
             os.getpid(),
             self._wanted if known is None else 0,
-            list(self.processes),
+            self._declared,
             known.peer if known is not None else b"",
             session=known.session if known is not None else b"",
             job=self.config.job,
             world=rank.world if rank else "",
             rank=rank.rank if rank else -1,
             size=rank.size if rank else 0,
+            ended=ended,
         )
 
     def told(self, message: Any) -> None:
@@ -275,6 +284,11 @@ class Agent:
             return
         if self._infos:
             self._home.tell(m.EnginesUp(list(self._infos.values())))
+        for down in self._ended:  # after we had registered with them, before we were let in
+            if down.engine in self._declared:
+                self._home.tell(down)
+        if self._draining:
+            self._home.tell(m.Draining(self._draining))
         if self._replacing.asked:  # the question may have been lost with its connection
             self._home.tell(m.Allocate(len(self._replacing.asked)))
 
@@ -522,7 +536,9 @@ class Agent:
         engine.close()
         self._outlog.close(number)
         self.custody.died(number, reason, running, monotonic())
-        self._home.tell(m.EngineDown(number, reason))
+        down = m.EngineDown(number, reason)
+        self._ended.append(down)
+        self._home.tell(down)
         self.log.info("engine %d (pid %d): %s", number, pid, reason)
         replaced = self._replace(engine, reason, ready)
         if not ready and not replaced and not self._complete:

@@ -343,6 +343,25 @@ def test_engines_that_ended_while_their_agent_was_away_are_told_of() -> None:
     assert what.down == [(0, "it ended while the hub was away")]
 
 
+def test_an_agent_that_returns_says_why_its_engines_ended() -> None:
+    hub = Hub()
+    hub.client()
+    agent = hub.agent(n=3)
+    hub.up(agent, 0, 1, 2)
+    hub.ack()
+    hub.out()
+    # Of engine 1 that lives it cannot say so, and of engine 9 nobody here knows.
+    ended = [(0, "killed by SIGKILL"), (1, "no"), (9, "long ago")]
+    hub.agent(n=3, engines=[1], peer=agent.id, ended=ended)
+    told = [pair for _, e in hub.said(r.R_QUERY) for pair in e.down]
+    assert sorted(told) == [
+        (0, "killed by SIGKILL"),
+        (2, "it ended while the hub was away"),
+    ]
+    assert sorted(hub.registry.departed) == sorted(told)
+    assert set(hub.registry.engine_peer) == {1}
+
+
 # -- engines -------------------------------------------------------------------------------
 
 
@@ -880,6 +899,20 @@ def test_an_agent_that_drains_gets_nothing_more_even_after_a_silence() -> None:
     hub.registry.tick(7.0)
     hub.registry.beat(agent.id, 8.0)
     assert not [what for _, _, what in hub.out() if isinstance(what, m.Absent)]
+
+
+def test_a_scheduler_that_is_started_again_is_told_which_agents_drain() -> None:
+    hub = Hub()
+    agent = hub.agent(n=1)
+    hub.up(agent, 0)
+    hub.registry.draining(agent.id, "its job ends")
+    hub.ack()
+    hub.out()
+    hub.hello(Channel.TASK)
+    told = [(where, what) for _, where, what in hub.out() if isinstance(what, m.Absent)]
+    assert [(where, what.agent, what.absent) for where, what in told] == [
+        (Channel.TASK, agent.id, True)
+    ]
 
 
 def test_a_new_hub_passes_on_why_an_agent_went_before_it() -> None:

@@ -118,8 +118,43 @@ def test_an_engine_that_dies_while_the_hub_is_away_is_not_shown(
     pid = seen.client[0].apply_sync(os.getpid)
     kill(seen.parts()["hub"])
     kill(pid)
-    eventually(lambda: seen.client.ids == [1], what=f"{seen.client.ids} are shown")
+    eventually(lambda: seen.client.ids == [1])
     assert seen.client[:].apply_sync(slowly, 1) == [1]
+
+
+def test_engines_that_die_while_their_agent_registers_again_are_not_shown(
+    observe: Callable[..., Observed],
+) -> None:
+    """A hub that stands still has not read a registration which names engines of before."""
+    seen = observe(n=6)
+    pids = seen.client[:].apply_sync(os.getpid)
+    supervisor, parts = seen.controller(), set(seen.parts().values())
+    kill(seen.parts()["hub"])
+    fresh: list[int] = []
+
+    def appeared() -> bool:
+        fresh[:] = set(children(supervisor)) - parts
+        return bool(fresh)
+
+    eventually(appeared)
+    (hub,) = fresh
+    os.kill(hub, signal.SIGSTOP)
+    try:
+        eventually(lambda: seen.saw("waiting"))
+        for gone, pid in enumerate(pids[:5], 1):  # one at least while it waits for the answer
+            kill(pid)
+            eventually(lambda gone=gone: len(seen.saw("engine_down")) == gone)
+    finally:
+        os.kill(hub, signal.SIGCONT)
+    eventually(lambda: seen.client.ids == [5])
+    assert seen.client[:].apply_sync(slowly, 1) == [1]
+    why = dict(seen.client.session.connection.query("departed"))
+    assert sorted(why) == [0, 1, 2, 3, 4]
+    assert seen.client.ids == [5]  # also by what the new hub has told
+    causes = {reason.partition("\n")[0] for reason in why.values()}
+    assert causes == {
+        "killed by signal SIGKILL (by somebody, or by the kernel for want of memory: see dmesg)"
+    }
 
 
 def test_a_part_that_always_dies_ends_the_controller_with_a_reason(
