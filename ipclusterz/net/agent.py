@@ -146,7 +146,7 @@ class Agent:
             self.loop.add(stop_fd, lambda: self._launcher(stop_fd))
         self._nursery.attach(self.loop, self._nursery_says)
         self._home.start()
-        self.loop.flush.append(self._reap)
+        self.loop.flush.insert(0, self._reap)  # before what it finds is carried out
         try:
             serve(self.loop)
         finally:

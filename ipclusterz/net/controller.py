@@ -35,7 +35,7 @@ from ipclusterz.engine.limits import raise_file_limit
 from ipclusterz.error import LaunchError
 from ipclusterz.net import host, hub, journal, scheduler
 from ipclusterz.net.beats import Beats, Watch
-from ipclusterz.net.listening import Listening
+from ipclusterz.net.listening import Listening, line_name
 from ipclusterz.net.log import open_log
 from ipclusterz.net.loop import Loop
 from ipclusterz.net.renewal import Desk
@@ -462,7 +462,7 @@ class Supervisor:
         if self._made_runtime:
             shutil.rmtree(self.runtime, ignore_errors=True)
         else:
-            for name in (*CHANNEL_NAMES, "monitor"):
+            for name in (*CHANNEL_NAMES, *map(line_name, CHANNEL_NAMES), "monitor"):
                 files.remove(os.path.join(self.runtime, name))
 
     def _is_ours(self, path: str) -> bool:

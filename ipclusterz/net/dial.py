@@ -17,7 +17,7 @@ import zmq
 
 from ipclusterz.core.link import Data, Link, LinkError, Packet
 from ipclusterz.core.message import UNDECODABLE, Channel, Load
-from ipclusterz.net import sockets
+from ipclusterz.net import lines, sockets
 from ipclusterz.net.door import ACK_SECONDS, DATA, HELLO, LOADED, WELCOME, Greeting, Welcome
 from ipclusterz.net.loop import Loop, Timer, ZSocket
 from ipclusterz.net.seal import (
@@ -35,7 +35,7 @@ ATTEMPT_SECONDS = 10.0
 FIRST_SECONDS = 2.0
 """How long another host may be silent in the first round when there are others to try."""
 
-_NEAR = ("ipc:", "tcp://127.", "tcp://[::1]")
+_NEAR = (lines.SCHEME, "ipc:", "tcp://127.", "tcp://[::1]")
 
 PROMPT = frozenset((int(Channel.QUERY),))
 """Channels on which each message is acknowledged at once: few, and the controller waits for
@@ -118,6 +118,41 @@ class Wire:
             self.socket.close(linger)
 
 
+class LineWire:
+    """One attempt over a line (:mod:`ipclusterz.net.lines`); OSError where nobody listens."""
+
+    __slots__ = ("ours", "socket", "timer")
+
+    def __init__(
+        self,
+        loop: Loop,
+        address: str,
+        on_frames: Callable[[LineWire, list[Any]], None],
+        on_end: Callable[[LineWire, str], None],
+    ) -> None:
+        self.ours = os.urandom(NONCE_BYTES)
+        self.timer: Timer | None = None
+        self.socket = lines.dial(
+            loop,
+            address,
+            lambda line, frames: on_frames(self, frames),
+            lambda line, why: on_end(self, why),
+        )
+
+    def begin(self, frame: bytes) -> None:
+        """Say the first thing; the end of the line tells of what went wrong."""
+        try:
+            self.socket.send_one(frame)
+        except zmq.ZMQError:
+            pass
+
+    def close(self, linger: int = 0) -> None:
+        """Let go of the connection."""
+        if self.timer is not None:
+            self.timer.cancel()
+        self.socket.close(linger)
+
+
 class Dial:
     """Keeps one channel connected.
 
@@ -156,7 +191,7 @@ class Dial:
         self._patience = ATTEMPT_SECONDS
         self._refusals = 0
         self._pause = FIRST_PAUSE
-        self._wire: Wire | None = None
+        self._wire: Wire | LineWire | None = None
         self._retry: Timer | None = None
         self._opener: Opener | None = None
         self._sealer: Sealer | None = None
@@ -196,23 +231,33 @@ class Dial:
         if identity is None or self._closed or not self._addresses:
             return
         self.address = self._addresses[self._turn % len(self._addresses)]
-        socket = sockets.dealer(self._context)
-        socket.setsockopt(zmq.PLAIN_USERNAME, identity.peer.hex().encode())
-        socket.setsockopt(zmq.PLAIN_PASSWORD, identity.password)
         try:
-            self._wire = wire = Wire(
-                self._loop, socket, self.address, self._frames, self._event
-            )
-        except zmq.ZMQError as error:
-            socket.close(0)
+            if self.address.startswith(lines.SCHEME):
+                wire: Wire | LineWire = LineWire(
+                    self._loop, self.address, self._frames, self._ended
+                )
+            else:
+                wire = self._zeromq(identity)
+        except (zmq.ZMQError, OSError) as error:
             self._failed(str(error))
             return
+        self._wire = wire
         self._patience = patience(self._turn, self._addresses)
         wire.timer = self._loop.after(self._patience, self._too_long)
         head = HELLO + identity.peer + wire.ours
         key = connection_key(identity.session, self.channel, GREETING, wire.ours)
         greeting = _encode(Greeting(self._link_id, self.link.received))
         wire.begin(head + Sealer(key).seal(greeting, head))
+
+    def _zeromq(self, identity: Identity) -> Wire:
+        socket = sockets.dealer(self._context)
+        socket.setsockopt(zmq.PLAIN_USERNAME, identity.peer.hex().encode())
+        socket.setsockopt(zmq.PLAIN_PASSWORD, identity.password)
+        try:
+            return Wire(self._loop, socket, self.address, self._frames, self._event)
+        except zmq.ZMQError:
+            socket.close(0)
+            raise
 
     def _too_long(self) -> None:
         self._failed(f"no answer within {self._patience:.0f} s")
@@ -225,9 +270,13 @@ class Dial:
             elif failure is not None:
                 self._failed(failure)
 
-    def _refused(self, problem: str) -> None:
+    def _ended(self, wire: LineWire, why: str) -> None:
+        if wire is self._wire:
+            self._failed(why)
+
+    def _refused(self, problem: str, rounds: int = 1) -> None:
         """The gate does not let us in: it is new and has not been told of us, or we are out."""
-        self._refusals += 1
+        self._refusals += rounds
         if self._refusals < REFUSALS * len(self._addresses):
             self._failed(problem)
         else:
@@ -268,7 +317,7 @@ class Dial:
 
     # -- receiving -------------------------------------------------------------------------
 
-    def _frames(self, wire: Wire, frames: list[Any]) -> None:
+    def _frames(self, wire: Wire | LineWire, frames: list[Any]) -> None:
         if wire is not self._wire or not frames[0]:
             return
         if len(frames) == 2 and self._opener is not None:  # LOADED
@@ -281,11 +330,16 @@ class Dial:
         elif kind == 87 and self._opener is None:  # WELCOME
             self._welcome(wire, frame)
         elif kind == 85:  # UNKNOWN
-            self._unknown("the controller does not know us (any more)")
+            if self._opener is None and type(wire) is LineWire:
+                # No gate is in front of lines.  The same place again, after a pause.
+                self._turn = -1
+                self._refused("the controller does not know us (yet)", len(self._addresses))
+            else:
+                self._unknown("the controller does not know us (any more)")
         elif kind == 66:  # BROKEN
             self._failed("what was sent was changed or dropped on the way")
 
-    def _welcome(self, wire: Wire, frame: bytes) -> None:
+    def _welcome(self, wire: Wire | LineWire, frame: bytes) -> None:
         head = 1 + NONCE_BYTES
         theirs = frame[1:head]
         identity = self._identity

@@ -30,6 +30,7 @@ import zmq
 from ipclusterz.core.link import Data, GapError, Link, LinkError
 from ipclusterz.core.message import UNDECODABLE, Load
 from ipclusterz.net import memory
+from ipclusterz.net.lines import Line, Lines
 from ipclusterz.net.loop import BESIDE, Loop, ZSocket
 from ipclusterz.net.seal import (
     GREETING,
@@ -79,12 +80,16 @@ _encode = msgspec.msgpack.Encoder().encode
 _greeting = msgspec.msgpack.Decoder(Greeting).decode
 
 
+Sender = bytes | Line
+"""Who said something: ZeroMQ's name of a connection, or a line of this host."""
+
+
 class Connection:
     """One transport connection of a member."""
 
     __slots__ = ("confirmed", "fresh", "id", "member", "opener", "peer_received", "sealer")
 
-    def __init__(self, id: bytes, member: Member, opener: Opener, sealer: Sealer) -> None:
+    def __init__(self, id: Sender, member: Member, opener: Opener, sealer: Sealer) -> None:
         self.id = id
         self.member = member
         self.opener = opener
@@ -110,7 +115,7 @@ class Member:
 
 
 class Door:
-    """Listens on one channel.
+    """Listens on one channel: with a ZeroMQ socket, and for lines of this host at ``lines``.
 
     ``on_messages(peer, messages)`` is called for what admitted peers say and
     ``on_renewed(peer)`` when a peer's link starts from nothing.
@@ -124,19 +129,23 @@ class Door:
         on_messages: Callable[[bytes, list[Any]], None],
         on_renewed: Callable[[bytes], None] | None = None,
         log: Callable[[str], None] | None = None,
+        lines: int = -1,
     ) -> None:
         self._loop = loop
         self._channel = int(channel)
         self._socket = ZSocket(loop, socket, self._frames)
+        self._lines: Lines | None = None
+        if lines >= 0:
+            self._lines = Lines(loop, lines, self._said, self._left)
         self._on_messages = on_messages
         self._on_renewed = on_renewed
         self._log = log
         self.members: dict[bytes, Member] = {}
         self.rejected = 0
-        self._connections: dict[bytes, Connection] = {}
-        self._pending: dict[bytes, Connection] = {}
-        self._former: dict[bytes, None] = {}  # connections of peers that were sent away
-        self._told: dict[bytes, None] = {}  # connections that were told to go
+        self._connections: dict[Sender, Connection] = {}
+        self._pending: dict[Sender, Connection] = {}
+        self._former: dict[Sender, None] = {}  # connections of peers that were sent away
+        self._told: dict[Sender, None] = {}  # connections that were told to go
         self._dirty: list[Member] = []
         self._owing: dict[bytes, Member] = {}
         self._ack_due = False
@@ -219,16 +228,20 @@ class Door:
     def _transmit(
         self, connection: Connection, packet: bytes, data: Data | None = None
     ) -> bool:
-        frames: list[Data] = [connection.id]
         if data is None:
-            frames.append(DATA + connection.sealer.seal(packet, DATA))
+            frames: list[Data] = [DATA + connection.sealer.seal(packet, DATA)]
         else:
-            frames += [LOADED + connection.sealer.seal(packet, LOADED), data]
-        return self._send(frames, connection)
+            frames = [LOADED + connection.sealer.seal(packet, LOADED), data]
+        return self._send(connection.id, frames, connection)
 
-    def _send(self, frames: list[Data], connection: Connection | None = None) -> bool:
+    def _send(
+        self, to: Sender, frames: list[Data], connection: Connection | None = None
+    ) -> bool:
         try:
-            self._socket.send(frames)
+            if isinstance(to, Line):
+                to.send(frames)
+            else:
+                self._socket.send([to, *frames])
         except zmq.ZMQError:
             # No such peer any more: its link keeps what it was sent, for its next connection.
             if connection is not None:
@@ -260,7 +273,18 @@ class Door:
         else:
             self._reject("a frame of no known kind")
 
-    def _data(self, sender: bytes, frame: bytes, data: Data | None = None) -> None:
+    def _said(self, line: Line, frames: list[Any]) -> None:
+        self._frames([line, *frames])
+
+    def _left(self, line: Line, why: str) -> None:
+        """A line has ended; its link keeps what it was sent, for the next connection."""
+        connection = self._connections.get(line) or self._pending.get(line)
+        if connection is not None:
+            self._drop(connection)
+        self._former.pop(line, None)
+        self._told.pop(line, None)
+
+    def _data(self, sender: Sender, frame: bytes, data: Data | None = None) -> None:
         connection = self._connections.get(sender) or self._pending.get(sender)
         if connection is None:
             # It was sent away, or forgotten: let it greet again, or register.
@@ -294,13 +318,13 @@ class Door:
         elif not member.dirty and member.link.waiting:
             self._soil(member)  # an acknowledgement may have opened the window
 
-    def _tell(self, sender: bytes, what: bytes) -> None:
+    def _tell(self, sender: Sender, what: bytes) -> None:
         """Tell a connection to go, once: who sends and never reads fills no memory."""
         if sender not in self._told:
             self._told[sender] = None
             while len(self._told) > MAX_PENDING:
                 self._told.pop(next(iter(self._told)))
-            self._send([sender, what])
+            self._send(sender, [what])
 
     def _acknowledge(self) -> None:
         self._ack_due = False
@@ -311,7 +335,7 @@ class Door:
                 if packet is not None:
                     self._transmit(member.connection, packet)
 
-    def _hello(self, sender: bytes, frame: bytes) -> None:
+    def _hello(self, sender: Sender, frame: bytes) -> None:
         head = 1 + 16 + NONCE_BYTES
         if not head < len(frame) <= MAX_GREETING:
             self._reject("a greeting of wrong size")
@@ -333,7 +357,7 @@ class Door:
         self._welcome(sender, member, theirs, greeting)
 
     def _welcome(
-        self, sender: bytes, member: Member, theirs: bytes, greeting: Greeting
+        self, sender: Sender, member: Member, theirs: bytes, greeting: Greeting
     ) -> None:
         ours = os.urandom(NONCE_BYTES)
         session, channel = member.session, self._channel
@@ -353,7 +377,7 @@ class Door:
         # A link that nobody used yet keeps its id, so that what waits in it is not lost.
         answer = _encode(Welcome(member.link_id, resumed, received))
         sealed = connection.sealer.seal(answer, WELCOME + ours)
-        self._send([sender, WELCOME + ours + sealed])
+        self._send(sender, [WELCOME + ours + sealed])
 
     def _confirm(self, connection: Connection) -> None:
         """The peer has proved that it is there now: this connection is the one that counts."""
@@ -390,4 +414,6 @@ class Door:
     def close(self) -> None:
         """Stop listening."""
         self._loop.flush.remove(self.flush)
+        if self._lines is not None:
+            self._lines.close(200)
         self._socket.close(200)

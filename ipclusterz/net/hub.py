@@ -102,7 +102,7 @@ class Hub:
         self.gate.on_refused = self._refused
         self.registry = r.Registry(
             cluster_id=cluster_id,
-            addresses=listening.addresses(),
+            addresses=listening.told(),
             lease=lease,
             heartbeat=heartbeat,
             version=version,
@@ -122,10 +122,24 @@ class Hub:
         self._registration = ZSocket(loop, registration, self._register_frames, copy=False)
         beat = sockets.gated(sockets.router(context))
         listening.bind(beat, Channel.HEARTBEAT)
-        self.heartbeat = Door(loop, Channel.HEARTBEAT, beat, self._beats, log=log.warning)
+        self.heartbeat = Door(
+            loop,
+            Channel.HEARTBEAT,
+            beat,
+            self._beats,
+            log=log.warning,
+            lines=listening.line(Channel.HEARTBEAT),
+        )
         query = sockets.gated(sockets.router(context))
         listening.bind(query, Channel.QUERY)
-        self.query = Door(loop, Channel.QUERY, query, self._queries, log=log.warning)
+        self.query = Door(
+            loop,
+            Channel.QUERY,
+            query,
+            self._queries,
+            log=log.warning,
+            lines=listening.line(Channel.QUERY),
+        )
         monitor = context.socket(zmq.ROUTER)
         monitor.setsockopt(zmq.LINGER, 0)
         monitor.setsockopt(zmq.SNDHWM, 0)

@@ -24,7 +24,7 @@ from ipclusterz.core.addresses import (
 from ipclusterz.core.config import CHANNEL_NAMES, ControllerConfig
 from ipclusterz.core.message import CHANNELS, Channel
 from ipclusterz.error import LaunchError
-from ipclusterz.net import sockets
+from ipclusterz.net import lines, sockets
 from ipclusterz.net.interfaces import facts, resolve
 
 BACKLOG = 4096
@@ -45,6 +45,8 @@ class Listening:
         """Where clients from elsewhere are let in; see :meth:`client_place`."""
         self._told: dict[int, list[str]] = {}
         self.ipc: dict[int, tuple[int, str]] = {}
+        self.lines: dict[int, tuple[int, str]] = {}
+        """For peers of this host, besides: not in connector files, which lead elsewhere too."""
         self.monitor: tuple[int, str] = (-1, "")
         self._sockets: list[socket.socket] = []
 
@@ -56,6 +58,9 @@ class Listening:
             name = CHANNEL_NAMES[channel]
             path = os.path.join(runtime, name)
             self.ipc[channel] = (self._unix(path), f"ipc://{path}")
+            if channel != Channel.REGISTRATION:
+                path = os.path.join(runtime, line_name(name))
+                self.lines[channel] = (self._unix(path), f"{lines.SCHEME}{path}")
             if config.transport == "tcp":
                 port = config.ports.get(name, 0)
                 self.tcp[channel], self._told[channel] = self._tcp_all(port, name)
@@ -72,6 +77,17 @@ class Listening:
     def addresses(self) -> list[list[str]]:
         """Return every channel's addresses, best first, in channel order."""
         return [[self.ipc[c][1], *self._told.get(c, ())] for c in m.CHANNELS]
+
+    def told(self) -> list[list[str]]:
+        """Return what a peer is told when it has registered: lines first."""
+        told = self.addresses()
+        for channel, (_, address) in self.lines.items():
+            told[channel].insert(0, address)
+        return told
+
+    def line(self, channel: int) -> int:
+        """Return the descriptor on which lines of a channel come, -1 if none do."""
+        return self.lines[channel][0] if channel in self.lines else -1
 
     def client_addresses(self) -> list[list[str]]:
         """Return the same without those to which clients from elsewhere may not come."""
@@ -92,6 +108,7 @@ class Listening:
     def keep_only(self, channels: set[Channel], monitor: bool) -> None:
         """Close, in a forked child, what belongs to the other parts."""
         keep = {self.ipc[channel][0] for channel in channels}
+        keep.update(self.line(channel) for channel in channels)
         keep.update(fd for channel in channels for fd, _ in self.tcp.get(channel, ()))
         if monitor:
             keep.add(self.monitor[0])
@@ -179,6 +196,11 @@ class Listening:
                 f"{_remedy(name, port)}"
             ) from None
         return self._keep(made), made.getsockname()[1]
+
+
+def line_name(name: str) -> str:
+    """Return what a channel's socket for lines is called."""
+    return f"{name}.line"
 
 
 def _remedy(name: str, port: int) -> str:

@@ -34,6 +34,9 @@ _RCVMORE = zmq.RCVMORE
 TURN = 64
 """Messages read from one socket before others have their turn."""
 
+TURNS = 8
+"""Turns of ZeroMQ's sockets after which other descriptors have theirs."""
+
 BESIDE = b"L"
 """First byte of a frame (for a load) beside which another one comes: megabytes, which are
 handed out as a view of ZeroMQ's own memory; to copy them took longer than to encrypt them."""
@@ -213,7 +216,14 @@ class Loop:
         if not self.hot:  # else they run after its turn
             for hook in flush:
                 hook()
+        turns = 0
         while self.hot:
+            turns += 1
+            if turns % TURNS == 0:  # sockets that never run dry must not make others wait
+                for fd, _ in self._epoll.poll(0, 256):
+                    call = calls.get(fd)
+                    if call is not None:
+                        call()
             turn, self.hot = self.hot, []
             if len(turn) > 1:
                 turn = list(dict.fromkeys(turn))

@@ -68,7 +68,9 @@ class Route:
         # From elsewhere the hub does not know how we came, nor do its sockets lie here.
         if self._here != self._connector.hostid:
             told = ()
-        found = [a for a in told if a.startswith("tcp:") or os.path.exists(a[6:])]
+        found = [
+            a for a in told if a.startswith("tcp:") or os.path.exists(a.partition("://")[2])
+        ]
         listed = candidates(self._connector, channel, self._here)
         found += [a for a in listed if a not in found]
         if worked.startswith("tcp:") and len(found) > 1:

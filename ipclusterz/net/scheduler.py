@@ -104,7 +104,15 @@ class Scheduler:
         self.gate.on_refused = self._refused
         socket = sockets.gated(sockets.router(context))
         listening.bind(socket, channel)
-        self.door = Door(loop, channel, socket, self._messages, self._renewed, log=log.warning)
+        self.door = Door(
+            loop,
+            channel,
+            socket,
+            self._messages,
+            self._renewed,
+            log=log.warning,
+            lines=listening.line(channel),
+        )
         self._stand_in = StandIn(loop, self._answer)
         monitor = context.socket(zmq.DEALER)
         monitor.setsockopt(zmq.LINGER, 0)

@@ -28,6 +28,7 @@ SECURITY = ".ipython/cluster_default/security"
 @pytest.fixture
 def laptop(lab: Lab) -> Iterator[Host]:
     """The laptop; afterwards nothing of ours is on any host."""
+    clear(lab)  # of what was killed by tests of something else
     yield lab.laptop
     lab.heal()
     lab.laptop.run(["ipclusterz", "stop"], timeout=60)
@@ -35,9 +36,14 @@ def laptop(lab: Lab) -> Iterator[Host]:
         for host in lab.hosts.values():
             nothing_on(host)
     finally:
-        for host in lab.hosts.values():
-            host.kill_users()
-            host.run(["sh", "-c", "rm -rf /tmp/ipclusterz-* /dev/shm/ipclusterz-* ~/.ipython"])
+        clear(lab)
+
+
+def clear(lab: Lab) -> None:
+    """End what runs on the hosts, and remove its files."""
+    for host in lab.hosts.values():
+        host.kill_users()
+        host.run(["sh", "-c", "rm -rf /tmp/ipclusterz-* /dev/shm/ipclusterz-* ~/.ipython"])
 
 
 def nothing_on(host: Host) -> None:

@@ -12,6 +12,7 @@ import pytest
 import zmq
 
 from ipclusterz.net.selftest import SelfTest
+from tests.net.conftest import over_zeromq
 from tests.running import ROOT
 
 
@@ -25,6 +26,7 @@ def knock(bench: Any) -> tuple[list[str], list[int]]:
     return opened, done
 
 
+@over_zeromq
 def test_doors_that_refuse_are_counted_and_nobody_is_alarmed(bench: Any) -> None:
     assert knock(bench) == ([], [6])
     assert bench.gate.refused == 0, "the test itself is no attack"
@@ -32,6 +34,7 @@ def test_doors_that_refuse_are_counted_and_nobody_is_alarmed(bench: Any) -> None
     assert bench.gate.refused == 6, "but whoever takes its name later is one"
 
 
+@over_zeromq
 def test_a_door_that_lets_the_test_in_is_told_of(
     bench: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -126,7 +126,7 @@ def test_runtime_folder_and_sockets_are_private() -> None:
         runtime = Path(str(next(e["runtime"] for e in events if e["event"] == "ready")))
         assert stat.S_IMODE(runtime.stat().st_mode) == 0o700
         modes = {p.name: stat.S_IMODE(p.stat().st_mode) for p in runtime.iterdir()}
-        assert len(modes) == 8 and set(modes.values()) == {0o600}, modes
+        assert len(modes) == 14 and set(modes.values()) == {0o600}, modes
     finally:
         cluster.stop_cluster_sync()
     assert not runtime.exists()
