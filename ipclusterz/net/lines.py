@@ -310,9 +310,10 @@ class Lines:
         self._on_end(line, why)
 
     def close(self, linger: int = 0) -> None:
-        """Close all of them and listen no more."""
+        """Close all of them, in ``linger`` milliseconds together, and listen no more."""
+        deadline = monotonic() + linger / 1000
         for line in self._lines:
-            line.close(linger)
+            line.close(max(int((deadline - monotonic()) * 1000), 0))
         self._lines.clear()
         self._loop.remove(self._socket.fileno())
         self._socket.close()
