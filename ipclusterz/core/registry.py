@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable
 from hmac import compare_digest
 from typing import Any
 
+from ipclusterz.core import census
 from ipclusterz.core import message as m
 from ipclusterz.core.batchjob import belongs
 from ipclusterz.core.liveness import Liveness
@@ -616,13 +617,22 @@ class Registry:
     def answer(self, what: str, arg: Any, now: float) -> Any:
         """Return the answer to one question; ValueError for one that is not known."""
         if what == "status":
-            return self.status(now)
+            names = {channel: Channel(channel).name.lower() for channel in self._acked}
+            return {
+                "cluster_id": self._cluster_id,
+                "version": self._version,
+                **census.members(self.peers.values(), self.liveness, now),
+                "schedulers": sorted(names.values()),
+                "restarts": {names[c]: n for c, n in self._generations.items()},
+                "queues": self._queues(),
+                "jobs": self._jobs(),
+            }
         if what == "queue_status":
-            return self.queue_status()
+            return self._queues()
         if what == "departed":
             return list(self.departed)
         if what == "jobs":
-            return {name: list(told) for name, told in self.jobs.items()}
+            return self._jobs()
         if what == "note_jobs":
             self.note_jobs([(str(a), str(b), str(c)) for a, b, c in arg])
             return None
@@ -631,71 +641,11 @@ class Registry:
             return None
         raise ValueError(f"the hub does not know the question {what!r}")
 
-    def status(self, now: float) -> dict[str, Any]:
-        """Return members and engines as plain values."""
-        agents = [p for p in self.peers.values() if p.role == Role.ENGINE]
-        clients = [p for p in self.peers.values() if p.role == Role.CLIENT]
-        return {
-            "cluster_id": self._cluster_id,
-            "version": self._version,
-            "agents": [
-                {
-                    "peer": p.id.hex(),
-                    "host": p.host,
-                    "pid": p.pid,
-                    "responding": not self.liveness.silent(p.id),
-                    "engines": sorted(p.engines),
-                    "seconds": now - p.since,
-                    "job": p.job,
-                    "draining": p.draining,
-                }
-                for p in agents
-            ],
-            "clients": [
-                {
-                    "host": p.host,
-                    "pid": p.pid,
-                    "seconds": now - p.since,
-                    "number": p.admit.number,
-                    "uuid": p.uuid,
-                    "responding": not self.liveness.silent(p.id),
-                }
-                for p in clients
-            ],
-            "engines": {
-                e.id: {
-                    "host": e.host,
-                    "pid": e.pid,
-                    "responding": not self.liveness.silent(e.agent),
-                }
-                for p in agents
-                for e in p.engines.values()
-            },
-            "schedulers": sorted(Channel(c).name.lower() for c in self._acked),
-            "restarts": {Channel(c).name.lower(): n for c, n in self._generations.items()},
-            "queues": self.queue_status(),
-            "jobs": {name: list(told) for name, told in self.jobs.items()},
-        }
+    def _queues(self) -> dict[str, Any]:
+        return census.queues(self.engine_peer, self.tallies.values())
 
-    def queue_status(self) -> dict[str, Any]:
-        """Return counts per engine and how many tasks no engine has yet."""
-        counts: dict[str, Any] = {}
-        for engine in self.engine_peer:
-            counts[str(engine)] = {"queue": 0, "tasks": 0, "completed": 0, "failed": 0}
-        waiting = 0
-        for tally in self.tallies.values():
-            if tally.channel == Channel.CONTROL:
-                continue  # questions about work are no work
-            waiting += tally.unassigned
-            name = "tasks" if tally.channel == Channel.TASK else "queue"
-            for engine, held, done, failed in tally.engines:
-                row = counts.get(str(engine))
-                if row is not None:
-                    row[name] += held
-                    row["completed"] += done
-                    row["failed"] += failed
-        counts["unassigned"] = waiting
-        return counts
+    def _jobs(self) -> dict[str, list[str]]:
+        return {name: list(told) for name, told in self.jobs.items()}
 
     def tally(self, message: m.Tally) -> None:
         """A scheduler's counts."""
