@@ -47,6 +47,8 @@ REVOKE_SECONDS = 0.002
 TEXT_LIMIT = 8 * 1024 * 1024
 """Characters of one task's output that travel to its client; the log has all of it."""
 
+LAST_ENDED = "its last engine has ended"
+
 MOST_ENDED = 100
 """Engines whose end is remembered, for a hub that may not have heard of it."""
 
@@ -552,7 +554,7 @@ class Agent:
         if self._ending:
             self._maybe_finish()
         elif not self.processes and self._complete and not self._replacing.pending:
-            self.end("its last engine has ended", code)
+            self.end(LAST_ENDED, code)
 
     def _replace(self, engine: EngineProcess, reason: str, ready: bool) -> bool:
         """Have another engine started for one that died; False where none will be."""
@@ -579,7 +581,7 @@ class Agent:
                 return
             replacing.give_up()
             if not self.processes:
-                self.end("its last engine has ended")
+                self.end(LAST_ENDED)
 
         if pause:
             self.loop.after(pause, due)
@@ -694,6 +696,8 @@ class Agent:
                     pass
             engine.close()
         self._carry()
+        if self._ending == LAST_ENDED:
+            self._home.hand_over()  # what became of it, and of what it ran
         self._home.close(self._ending or "it ended")
         self._outlog.stop()
         self._carrier.close()

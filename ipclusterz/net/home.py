@@ -21,6 +21,9 @@ from ipclusterz.net.loop import Loop, monotonic
 from ipclusterz.net.register import Registrar
 from ipclusterz.net.route import DENIED, ENDED, Route, Tunnel
 
+HAND_OVER_SECONDS = 1.0
+"""How long schedulers may take to confirm what an agent has said last."""
+
 StatusCall = Callable[[dict[str, Any]], None]
 
 WORK = (Channel.DIRECT, Channel.TASK, Channel.CONTROL)
@@ -138,6 +141,20 @@ class Home:
     def say(self, channel: int, message: Any) -> None:
         """Send to a scheduler, in this turn; kept until it is there."""
         self.dials[channel].say(message)  # type: ignore[index]
+
+    def hand_over(self) -> None:
+        """Wait until schedulers have what was said: the hub may be quicker to say we left."""
+        deadline = monotonic() + HAND_OVER_SECONDS
+        self._loop.process([])
+        while any(self._owing(self.dials[channel]) for channel in WORK):
+            left = deadline - monotonic()
+            if left <= 0:
+                return
+            self._loop.process(self._loop.wait(self._loop.timeout(left)))
+
+    @staticmethod
+    def _owing(dial: Dial) -> bool:
+        return dial.up and bool(dial.link.waiting or dial.link.unacknowledged)
 
     def close(self, reason: str) -> None:
         """Say goodbye, and leave."""

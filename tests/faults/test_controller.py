@@ -19,7 +19,7 @@ import pytest
 import ipclusterz as ipp
 from ipclusterz.cluster import ControllerSettings
 from ipclusterz.core.config import CHANNEL_NAMES
-from ipclusterz.error import ControllerLost, LaunchError
+from ipclusterz.error import ControllerLost, EngineError, LaunchError
 from tests.running import Running, alive, children, eventually, kill, run
 
 Start = Callable[[str], Running]
@@ -155,6 +155,30 @@ def test_engines_that_die_while_their_agent_registers_again_are_not_shown(
     assert causes == {
         "killed by signal SIGKILL (by somebody, or by the kernel for want of memory: see dmesg)"
     }
+
+
+def test_why_the_last_engine_ended_comes_before_that_its_agent_left(
+    observe: Callable[..., Observed],
+) -> None:
+    """The hub is quick to say that an agent has left, and a busy scheduler hears that first."""
+    seen = observe(n=1)
+    view = seen.client.load_balanced_view()
+    pid = view.apply_sync(os.getpid)
+    running = view.apply_async(time.sleep, 60)
+    eventually(lambda: seen.client.queue_status()[0]["tasks"] == 1)
+    task = seen.parts()["task"]
+    os.kill(task, signal.SIGSTOP)
+    try:
+        kill(pid)
+        eventually(lambda: seen.saw("engine_down"))
+        ask = seen.client.session.connection.query
+        deadline = time.monotonic() + 0.5  # the agent waits for longer, though not for ever
+        while ask("status")["agents"] and time.monotonic() < deadline:
+            time.sleep(0.02)
+    finally:
+        os.kill(task, signal.SIGCONT)
+    with pytest.raises(EngineError, match="SIGKILL"):
+        running.get(timeout=30)
 
 
 def test_a_part_that_always_dies_ends_the_controller_with_a_reason(
