@@ -365,7 +365,7 @@ class Custody(Feeder):
         engine = self.engines.get(number)
         if engine is None:
             return
-        engine.revoked = False
+        engine.revoked = engine.owes = False
         engine.functions.difference_update(missing)
         self._take(engine, [key for key in undone if key in engine.flight], keep=bool(missing))
         if not engine.flight:
@@ -461,7 +461,11 @@ class Custody(Feeder):
         name = work.fn or OP_NAMES[work.op]
         self._pace[name] = max(self._pace.get(name, 0.0), RECLAIM_AFTER)  # so long already
         keys = list(engine.flight)
-        self._take(engine, keys[keys.index(running) + 1 :])
+        later = keys[keys.index(running) + 1 :]
+        self._take(engine, later)
+        # It will name these when it sees the order, which may come after the outcome of what
+        # it runs.  One that it was given anew in between would then be taken, and run, twice.
+        engine.owes = engine.owes or bool(later)
         self._shorten(engine)
         self._finish_recall()
         self.settle(now)

@@ -57,6 +57,7 @@ class Engine:
         "flight",
         "functions",
         "id",
+        "owes",
         "own",
         "progress",
         "revoked",
@@ -74,6 +75,7 @@ class Engine:
         self.progress = 0.0  # when it last began or ended something, or was looked after
         self.began = 0.0  # when what it runs began
         self.revoked = False  # told to begin nothing more; gets nothing until it says so
+        self.owes = False  # it will say so: what comes after its task was taken from it
         self.up = False
         self.stopping = False
 
@@ -224,7 +226,7 @@ class Feeder:
         self._roomy.pop(number, None)
         if not engine.up or engine.stopping:
             return
-        if not engine.flight:
+        if not engine.flight and not engine.owes:
             # Its batch was at its end when it was revoked; should it see the order only in
             # the next one, it gives that back, which costs a moment and harms nothing.
             engine.revoked = False

@@ -502,6 +502,33 @@ def test_an_engine_that_gives_its_batch_back_itself_works_on() -> None:
     agent.custody.undone(9, [], [key(1)], agent.now)
 
 
+def test_what_an_engine_names_late_is_not_taken_from_it_a_second_time() -> None:
+    """It tells of the task it ran first, and then, once it saw the order, of those after it.
+
+    Was it given one of these anew in between, that would be taken for not begun, and run
+    here and elsewhere.
+    """
+    agent = behind_a_long_task()
+    agent.tick(1.0)
+    agent.custody.reclaimed(0, [key(i) for i in range(6, 11)], [], agent.now)
+    agent.custody.revoked(0, key(1), agent.now)
+    ran = [k for engine, keys in agent.fed() if engine == 1 for k in keys]
+    agent.done(0, 1)
+    assert agent.fed() == [], "nothing for who has yet to answer"
+    agent.custody.undone(0, [], [key(i) for i in range(2, 6)], agent.now)
+    given = [1]
+    while batches := agent.fed():
+        for engine, keys in batches:
+            given += keys
+            agent.done(engine, *keys)
+    agent.done(1, *ran)
+    while batches := agent.fed():
+        for engine, keys in batches:
+            given += keys
+            agent.done(engine, *keys)
+    assert sorted(given + ran) == list(range(1, 11)), "each once"
+
+
 def test_fixed_work_that_is_taken_back_keeps_its_order() -> None:
     agent = Agent(0, 1)
     agent.learn(0.001)
@@ -514,6 +541,8 @@ def test_fixed_work_that_is_taken_back_keeps_its_order() -> None:
     assert [r.status for r in agent.sent(m.Result)] == [Status.ABORTED]
     assert agent.fed() == []
     agent.done(0, 1, seconds=0.001)
+    assert agent.fed() == [], "it has yet to see the order"
+    agent.custody.undone(0, [], [key(i) for i in (2, 3, 4, 5)], agent.now)
     order = []
     while batches := [k for e, k in agent.fed() if e == 0]:
         order += [k for keys in batches for k in keys]
