@@ -664,6 +664,7 @@ class Agent:
         """See what an engine runs that may begin nothing more, and take the rest."""
         running = 0 if engine.closed else engine.page.running
         if running:
+            engine.read()  # what it said before it began this belongs to batches before
             now = monotonic()
             self.custody.outcomes(engine.number, engine.committed(), now)
             self.custody.revoked(engine.number, running, now)
