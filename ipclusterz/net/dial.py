@@ -79,7 +79,7 @@ class Identity:
 
 
 class Wire:
-    """One attempt: a socket and its monitor, gone together."""
+    """One attempt over ZeroMQ: a socket and its monitor, gone together."""
 
     __slots__ = ("monitor", "ours", "socket", "timer")
 
@@ -99,14 +99,8 @@ class Wire:
         sockets.connect(socket, address)
 
     def begin(self, frame: bytes) -> None:
-        """Say the first thing.
-
-        A connection may break before that; its monitor then tells how, and it alone does.
-        """
-        try:
-            self.socket.send_one(frame)
-        except zmq.ZMQError:
-            pass
+        """Say the first thing; see :func:`_begin`."""
+        _begin(self.socket, frame)
 
     def close(self, linger: int = 0) -> None:
         """Let go of the connection."""
@@ -140,17 +134,25 @@ class LineWire:
         )
 
     def begin(self, frame: bytes) -> None:
-        """Say the first thing; the end of the line tells of what went wrong."""
-        try:
-            self.socket.send_one(frame)
-        except zmq.ZMQError:
-            pass
+        """Say the first thing; see :func:`_begin`."""
+        _begin(self.socket, frame)
 
     def close(self, linger: int = 0) -> None:
         """Let go of the connection."""
         if self.timer is not None:
             self.timer.cancel()
         self.socket.close(linger)
+
+
+def _begin(socket: ZSocket | lines.Line, frame: bytes) -> None:
+    """Send the first frame of a connection.
+
+    It may break before that; its monitor, or the line's end, then tells how, and alone does.
+    """
+    try:
+        socket.send_one(frame)
+    except zmq.ZMQError:
+        pass
 
 
 class Dial:

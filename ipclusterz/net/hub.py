@@ -120,26 +120,15 @@ class Hub:
         registration = sockets.curved(sockets.router(context), keys.server_secret)
         listening.bind(registration, Channel.REGISTRATION)
         self._registration = ZSocket(loop, registration, self._register_frames, copy=False)
-        beat = sockets.gated(sockets.router(context))
-        listening.bind(beat, Channel.HEARTBEAT)
-        self.heartbeat = Door(
-            loop,
-            Channel.HEARTBEAT,
-            beat,
-            self._beats,
-            log=log.warning,
-            lines=listening.line(Channel.HEARTBEAT),
-        )
-        query = sockets.gated(sockets.router(context))
-        listening.bind(query, Channel.QUERY)
-        self.query = Door(
-            loop,
-            Channel.QUERY,
-            query,
-            self._queries,
-            log=log.warning,
-            lines=listening.line(Channel.QUERY),
-        )
+
+        def door(channel: Channel, call: Callable[[bytes, list[Any]], None]) -> Door:
+            socket = sockets.gated(sockets.router(context))
+            listening.bind(socket, channel)
+            line = listening.line(channel)
+            return Door(loop, channel, socket, call, log=log.warning, lines=line)
+
+        self.heartbeat = door(Channel.HEARTBEAT, self._beats)
+        self.query = door(Channel.QUERY, self._queries)
         monitor = context.socket(zmq.ROUTER)
         monitor.setsockopt(zmq.LINGER, 0)
         monitor.setsockopt(zmq.SNDHWM, 0)
