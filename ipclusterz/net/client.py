@@ -657,8 +657,7 @@ class Connection:
 
     def _owing(self) -> bool:
         """Return whether a scheduler has not acknowledged all that it was sent."""
-        dials = [self._dials[channel] for channel in WORK]  # type: ignore[index]
-        return any(d.up and (d.link.waiting or d.link.unacknowledged) for d in dials)
+        return any(self._dials[channel].owing for channel in WORK)  # type: ignore[index]
 
     def _release_all(self) -> None:
         self._closed = True

@@ -201,6 +201,11 @@ class Dial:
         self._closed = False
         loop.flush.append(self.flush)
 
+    @property
+    def owing(self) -> bool:
+        """Whether the other side is there and has not acknowledged all that it was sent."""
+        return self.up and bool(self.link.waiting or self.link.unacknowledged)
+
     # -- going up --------------------------------------------------------------------------
 
     def identify(self, identity: Identity, addresses: list[str]) -> None:

@@ -146,15 +146,11 @@ class Home:
         """Wait until schedulers have what was said: the hub may be quicker to say we left."""
         deadline = monotonic() + HAND_OVER_SECONDS
         self._loop.process([])
-        while any(self._owing(self.dials[channel]) for channel in WORK):
+        while any(self.dials[channel].owing for channel in WORK):
             left = deadline - monotonic()
             if left <= 0:
                 return
             self._loop.process(self._loop.wait(self._loop.timeout(left)))
-
-    @staticmethod
-    def _owing(dial: Dial) -> bool:
-        return dial.up and bool(dial.link.waiting or dial.link.unacknowledged)
 
     def close(self, reason: str) -> None:
         """Say goodbye, and leave."""
