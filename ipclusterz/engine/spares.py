@@ -189,7 +189,7 @@ class Spares:
                 mapped = mmap.mmap(fd, size, flags=flags)
             # The last that may fail: until then it is a spare file as it was.
             os.rename(path, os.path.join(self._bodies, body))
-        except OSError:
+        except (OSError, ValueError):  # ValueError: it was taken meanwhile, and cut
             if former not in self._held and fd >= 0:
                 os.close(fd)
             return None

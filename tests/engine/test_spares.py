@@ -120,6 +120,29 @@ def test_only_what_fits_is_written_again(
     assert bytes(bodies.read(second)[0]) == b"\2" * after
 
 
+def test_a_file_that_somebody_else_takes_and_cuts_meanwhile_is_none_of_ours(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    owner, writer, other = Spares(place[0]), Spares(place[0]), Spares(place[0])
+    first = write(place, 1, 2 * LEAST)
+    assert retire(owner, first)
+    real, taken = spares._alone, []
+
+    def alone(fd: int) -> bool:
+        if not taken:  # it was opened, and is not looked at yet
+            taken.append(write(place, 2, LEAST))
+            path = os.path.join(place[0], spares.FOLDER, f"{2 * LEAST}-{first.id.hex()}")
+            os.truncate(path, LEAST)
+            os.rename(path, os.path.join(place[0], "0" * 32))
+        return real(fd)
+
+    assert other._is_sound() and writer._is_sound()
+    monkeypatch.setattr(spares, "_alone", alone)
+    body = write(place, 3, 2 * LEAST, writer)
+    assert taken and bytes(bodies.read(body)[0][:2]) == b"\3\3"
+    assert os.path.getsize(os.path.join(place[0], "0" * 32)) == LEAST
+
+
 def test_a_map_that_is_held_is_written_again_as_well(place: Place) -> None:
     spare = Spares(place[0], hold=True)
     body = write(place, 0, 2 * LEAST)
@@ -292,6 +315,7 @@ def test_a_copy_that_is_interrupted_leaves_nothing(
     assert [name for name in os.listdir(place[0]) if not name.startswith(".")] == []
 
 
+@pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
 def test_many_writers_and_readers_never_see_what_is_not_theirs(place: Place) -> None:
     """Four write, read back, keep some for a while and let go, all over the same files."""
     owner = Spares(place[0])
