@@ -152,6 +152,9 @@ class LoadBalancedView(View):
 
     # -- sending ---------------------------------------------------------------------------
 
+    def _addressed(self, targets: Any) -> Iterable[int]:
+        return self._targets or self._session.connection.engines
+
     def apply_async(self, f: Callable[..., Any], /, *args: Any, **kwargs: Any) -> TaskResult:
         """Send ``f(*args, **kwargs)`` to run once, anywhere; return its AsyncResult.
 

@@ -93,6 +93,9 @@ class DirectView(View, Pickling):
             self._known = (spec, version, ids, isinstance(chosen, int))
         return ids, isinstance(chosen, int)
 
+    def _addressed(self, targets: Any) -> Iterable[int]:
+        return self._engines(targets)[0]
+
     def _own_targets(self, targets: Any) -> Any:
         return self.targets if targets is None else targets
 
@@ -202,14 +205,21 @@ class DirectView(View, Pickling):
         block: bool | None = None,
         track: bool | None = None,
     ) -> Any:
-        """Set variables on the engines: a result of None from each."""
+        """Set variables on the engines: a result of None from each.
+
+        When blocking, large values for engines on other hosts are read where they are until
+        then; other threads must not change them meanwhile.
+        """
         if not isinstance(ns, Mapping):
             raise TypeError(f"push needs a dict of names and values, not {type(ns).__name__}")
         for name in ns:
             _check_name(name)
         parts = serialize.pack(dict(ns), "what is pushed")
-        result = self._send(Op.PUSH, None, parts, targets, "push")
-        return result.get() if self._blocking(block) else result
+
+        def send() -> AsyncResult:
+            return self._send(Op.PUSH, None, parts, targets, "push")
+
+        return self._await(send, targets) if self._blocking(block) else send()
 
     def pull(
         self,
@@ -301,11 +311,15 @@ class DirectView(View, Pickling):
         if flatten:
             pieces = [partition.flat(piece) for piece in pieces]
         loads = [serialize.pack({key: piece}, "what is scattered") for piece in pieces]
-        result = DirectResult(self._session, "scatter")
-        self._send_each(result, Op.PUSH, None, zip(ids, loads, strict=True))
-        if not self._blocking(block):
+
+        def send() -> DirectResult:
+            result = DirectResult(self._session, "scatter")
+            self._send_each(result, Op.PUSH, None, zip(ids, loads, strict=True))
             return result
-        result.get()
+
+        if not self._blocking(block):
+            return send()
+        self._await(send, targets)
         return None
 
     def gather(

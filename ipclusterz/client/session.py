@@ -10,6 +10,7 @@ import atexit
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 from time import monotonic
 from typing import Any, Protocol
@@ -54,12 +55,20 @@ class Book(Protocol):
     waiting: dict[int, str]
 
 
+class Loan(AbstractContextManager["Loan"], Protocol):
+    """A blocking call's: its thread lends what it sends."""
+
+    def sent(self, result: Any) -> None:
+        """Lend no more; ``result`` is what the call waits for."""
+
+
 class Link(Protocol):
     """What the client needs of a connection (:class:`ipclusterz.net.client.Connection`)."""
 
     uuid: str
     engines: dict[int, EngineInfo]
     engines_version: int
+    elsewhere: frozenset[int]
     lost: BaseException | None
     departed: dict[int, str]
     facts: dict[str, Any]
@@ -116,6 +125,9 @@ class Link(Protocol):
 
     def on_engines(self, callback: Callable[[], None]) -> None:
         """Have ``callback`` called after engines came or went."""
+
+    def lending(self) -> Loan:
+        """Return a context in which what this thread sends is lent, not copied."""
 
     def load(self, result: Result) -> list[Buffer]:
         """Return a result's parts: the pickle, then its out-of-band buffers."""

@@ -6,7 +6,7 @@ composes the session's parts and keeps no books of its own.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -29,8 +29,8 @@ class View:
     """Base of views; made by ``rc[...]``, ``rc.direct_view()``, ``rc.load_balanced_view()``.
 
     ``block``: calls return values (True) or an :class:`AsyncResult` at once (False, the
-    default).  ``track`` is accepted for compatibility: what is sent must stay unchanged
-    until its result is there, with or without it.  ``label`` is kept in the tasks' facts.
+    default).  ``track`` is accepted for compatibility: what a call sent may be changed as
+    soon as the call has returned.  ``label`` is kept in the tasks' facts.
     """
 
     _flag_names: tuple[str, ...] = ("block", "track", "label")
@@ -78,11 +78,18 @@ class View:
 
     def apply(self, f: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
         """Run ``f(*args, **kwargs)``: the value when ``block``, else an AsyncResult."""
-        result = self.apply_async(f, *args, **kwargs)
-        return result.get() if self.block else result
+        if self.block:
+            return self.apply_sync(f, *args, **kwargs)
+        return self.apply_async(f, *args, **kwargs)
 
     def apply_sync(self, f: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
-        """Run ``f(*args, **kwargs)`` and return its value."""
+        """Run ``f(*args, **kwargs)`` and return its value.
+
+        Large arguments for engines on other hosts are read where they are until then; other
+        threads must not change them meanwhile.
+        """
+        if self._session.connection.elsewhere:
+            return self._await(lambda: self.apply_async(f, *args, **kwargs))
         return self.apply_async(f, *args, **kwargs).get()
 
     def apply_async(self, f: Callable[..., Any], /, *args: Any, **kwargs: Any) -> AsyncResult:
@@ -112,10 +119,30 @@ class View:
             block = self.block
         if not sequences:
             raise TypeError("map needs at least one sequence")
-        result = self.send_map(f, sequences, chunksize, ordered, return_exceptions)
-        if label or self.label:
-            result._label = label or self.label
-        return result.get() if block else result
+
+        def send() -> AsyncMapResult:
+            result = self.send_map(f, sequences, chunksize, ordered, return_exceptions)
+            if label or self.label:
+                result._label = label or self.label
+            return result
+
+        return self._await(send) if block else send()
+
+    def _await(self, send: Callable[[], AsyncResult], targets: Any = None) -> Any:
+        """Return the value of what ``send`` sends; engines elsewhere read it where it lies."""
+        connection = self._session.connection
+        if not connection.elsewhere or not connection.elsewhere.issuperset(
+            self._addressed(targets)
+        ):
+            return send().get()
+        with connection.lending() as loan:
+            result = send()
+            loan.sent(result)
+            return result.get()
+
+    def _addressed(self, targets: Any) -> Iterable[int]:
+        """Return the ids of the engines that work would be sent to now."""
+        raise NotImplementedError
 
     def map_async(self, f: Callable[..., Any], *sequences: Any, **kwargs: Any) -> Any:
         """Map and return the AsyncMapResult at once; takes what :meth:`map` takes."""

@@ -10,6 +10,8 @@ the same for two answers.
 
 from __future__ import annotations
 
+from bisect import bisect_right
+
 from ipclusterz.core import message as m
 
 WINDOW = 6
@@ -28,6 +30,52 @@ ALIGN = 64
 def image_size(sizes: list[int]) -> int:
     """Return the bytes of a body's file: each part begins at a multiple of 64."""
     return sum(-(-size // ALIGN) * ALIGN for size in sizes)
+
+
+class Layout:
+    """Where the pieces that parts consist of lie in a body's file: ``starts`` and ``sizes``.
+
+    ``parts`` are the sizes of each part's pieces, which follow each other; none is 0.
+    """
+
+    __slots__ = ("parts", "sizes", "starts", "total")
+
+    def __init__(self, parts: list[list[int]]) -> None:
+        self.parts = parts
+        self.starts: list[int] = []
+        self.sizes: list[int] = []
+        at = 0
+        for sizes in parts:
+            for size in sizes:
+                self.starts.append(at)
+                self.sizes.append(size)
+                at += size
+            at = -(-at // ALIGN) * ALIGN
+        self.total = at
+
+    def cut(self, offset: int, size: int) -> list[tuple[int, int, int]]:
+        """Return what these bytes consist of, in order: piece, offset in it, bytes.
+
+        Piece -1 stands for zeros between parts.  ValueError for bytes beyond the end.
+        """
+        end = offset + size
+        if not 0 <= offset <= end <= self.total:
+            raise ValueError("the body is shorter than what was asked for")
+        found: list[tuple[int, int, int]] = []
+        index = bisect_right(self.starts, offset) - 1
+        while offset < end:
+            inside = offset - self.starts[index]
+            count = min(self.sizes[index] - inside, end - offset)
+            if count > 0:
+                found.append((index, inside, count))
+                offset += count
+            index += 1
+            following = self.starts[index] if index < len(self.starts) else self.total
+            zeros = min(following, end) - offset
+            if zeros > 0:
+                found.append((-1, 0, zeros))
+                offset += zeros
+        return found
 
 
 class Transfer:

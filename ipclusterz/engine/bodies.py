@@ -41,6 +41,9 @@ COPIERS = 4
 ALIGN = 64
 PROOF = ".proof"
 LIMIT = ".limit"
+LENT = ".lent"
+"""A folder in a folder: where bodies are told of that have no file."""
+
 _PROOF_SIZE = 16
 _MAX_WRITE = 1 << 30
 
@@ -159,7 +162,7 @@ def remove_folder(folder: str) -> None:
     held = _owned.pop(folder, -1)
     if held >= 0:
         os.close(held)
-    for place in (os.path.join(folder, spares.FOLDER), folder):
+    for place in (*(os.path.join(folder, name) for name in (spares.FOLDER, LENT)), folder):
         try:
             names = os.listdir(place)
         except FileNotFoundError:

@@ -31,6 +31,7 @@ from ipclusterz.error import (
 from ipclusterz.net import host, sockets
 from ipclusterz.net.dial import Dial, Identity
 from ipclusterz.net.drive import Driver
+from ipclusterz.net.lent import Loan
 from ipclusterz.net.loop import Loop, monotonic
 from ipclusterz.net.payload import Payloads
 from ipclusterz.net.register import Registrar
@@ -89,6 +90,7 @@ class Connection:
         self.uuid = uuid.uuid4().hex
         self.engines: dict[int, m.EngineInfo] = {}
         self.engines_version = 0
+        self.elsewhere: frozenset[int] = frozenset()
         self.departed: dict[int, str] = {}
         self.lost: BaseException | None = None
         self.output: Callable[[int, int, int, str], None] = lambda *_: None
@@ -392,6 +394,8 @@ class Connection:
             engines.pop(number, None)
             self.departed[number] = reason
         self.engines = engines
+        own = host.host_name()
+        self.elsewhere = frozenset(e.id for e in engines.values() if e.host != own)
         self.engines_version += 1
         self._driver.restless = True
 
@@ -609,10 +613,15 @@ class Connection:
         self._engine_calls.append(callback)
 
     def _tell_engines(self) -> None:
-        for call in list(self._engine_calls):
-            call()
+        with self._payloads.lending.suspended():  # they may send, and not wait
+            for call in list(self._engine_calls):
+                call()
 
     # -- payloads --------------------------------------------------------------------------
+
+    def lending(self) -> Loan:
+        """Return a context in which what this thread sends is lent, not copied."""
+        return self._payloads.lending.loan()
 
     def load(self, result: m.Result) -> list[Any]:
         """Return a result's parts: the pickle stream, then its out-of-band buffers."""

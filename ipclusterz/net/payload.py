@@ -1,8 +1,9 @@
 """A client's large payloads: arguments it sends, results it maps or fetches.
 
 What is larger than a batch lies in a file of the client's own folder until the last of its
-tasks has ended.  A result's file is mapped before anybody is told of the result, so that its
-owner may let go of it; one of another host is fetched first.
+tasks has ended, or is lent for as long (:mod:`ipclusterz.net.lent`).  A result's file is
+mapped before anybody is told of the result, so that its owner may let go of it; one of
+another host is fetched first.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any
 from ipclusterz.core import message as m
 from ipclusterz.engine import bodies, serialize
 from ipclusterz.net.discard import Discard
+from ipclusterz.net.lent import Lending
 from ipclusterz.net.transfer import Carrier
 
 _COUNTER = (1 << m.COUNTER_BITS) - 1
@@ -40,6 +42,7 @@ class Payloads:
         self._deliver = deliver
         self._coming: dict[bytes, tuple[int, m.Result]] = {}
         self.folder, self.proof = bodies.make_folder()
+        self.lending = Lending(self.folder, self.proof)
         self._discard = Discard(self.folder, after, hold=True)
         self._carrier = Carrier(
             self.folder, self.proof, send, self._brought, self._discard.spares
@@ -52,11 +55,15 @@ class Payloads:
         total = sum(len(part) for part in parts)
         if total <= m.INLINE - 64 * len(parts):
             return serialize.join(parts), None
-        return b"", bodies.write(self.folder, self.proof, parts, self._discard.spares)
+        body = self.lending.lend(parts)
+        if body is None:
+            body = bodies.write(self.folder, self.proof, parts, self._discard.spares)
+        return b"", body
 
     def drop(self, body: m.Body) -> None:
         """Let go of a body that nobody needs any more."""
-        self._discard.drop(body)
+        if not self.lending.drop(body.id):
+            self._discard.drop(body)
 
     # -- coming ----------------------------------------------------------------------------
 
@@ -99,7 +106,8 @@ class Payloads:
     def piece(self, channel: int, message: Any) -> None:
         """Take a piece of a body in, or serve one."""
         if isinstance(message, m.Fetch):
-            self._carrier.serve(channel, message)
+            image = self.lending.find(message.id)
+            self._carrier.serve(channel, message, None if image is None else image.read)
         else:
             self._carrier.came(message)
 
@@ -118,4 +126,5 @@ class Payloads:
         """Let go of everything."""
         self._carrier.close()
         self._discard.close()
+        self.lending.close()
         bodies.remove_folder(self.folder)

@@ -2,19 +2,22 @@
 
 An agent elsewhere asks for a client's body, or a client elsewhere for an agent's.  The
 request says in which folder the body lies; where that is a folder of this host and of this
-user, its owner need not be asked.  One piece is read and sealed in a turn of the loop, so
+user, its owner need not be asked; nor where the folder tells of what a client lends, if this
+process may read the client's memory.  One piece is read and sealed in a turn of the loop, so
 that others do not wait for many.
 """
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Callable
 
 from ipclusterz.core import message as m
 from ipclusterz.engine import bodies
+from ipclusterz.net.lent import Neighbour
 from ipclusterz.net.loop import Loop
-from ipclusterz.net.transfer import PieceReader
+from ipclusterz.net.transfer import PieceReader, Read, in_file
 
 
 class StandIn:
@@ -24,19 +27,31 @@ class StandIn:
         self._loop = loop
         self._send = send
         self._reader = PieceReader()
-        self._asked: deque[tuple[bytes, m.Fetch]] = deque()
+        self._asked: deque[tuple[bytes, m.Fetch, Read]] = deque()
 
     def takes(self, peer: bytes, fetch: m.Fetch) -> bool:
-        """Answer soon, if the body is on this host; else return False."""
-        if not fetch.folder or not bodies.beside(fetch.folder, fetch.proof):
+        """Answer soon, if the body is on this host and may be read; else return False."""
+        read = self._reads(fetch) if fetch.folder else None
+        if read is None:
             return False
-        self._asked.append((peer, fetch))
+        self._asked.append((peer, fetch, read))
         if len(self._asked) == 1:
             self._loop.after(0, self._answer)
         return True
 
+    def _reads(self, fetch: m.Fetch) -> Read | None:
+        folder, name = os.path.split(fetch.folder)
+        if name != bodies.LENT:
+            folder = fetch.folder
+        if not bodies.beside(folder, fetch.proof):
+            return None
+        if name != bodies.LENT:
+            return in_file(folder, fetch.id)
+        neighbour = Neighbour(fetch.folder, fetch.id)
+        return neighbour.read if neighbour.open() else None
+
     def _answer(self) -> None:
-        peer, fetch = self._asked.popleft()
-        self._send(peer, self._reader.answer(fetch.folder, fetch))
+        peer, fetch, read = self._asked.popleft()
+        self._send(peer, self._reader.answer(fetch, read))
         if self._asked:
             self._loop.after(0, self._answer)

@@ -52,14 +52,34 @@ class _Arrival:
             done += os.pwrite(self.fd, opened[done:], chunk.offset + done)
 
 
+Read = Callable[[int, memoryview], memoryview]
+"""Returns as many bytes of a body, from an offset, as there is room for: in the room, or where
+they are.  OSError or ValueError where it cannot."""
+
+
+def in_file(folder: str, name: bytes) -> Read:
+    """Return what reads from a body's file."""
+
+    def read(offset: int, room: memoryview) -> memoryview:
+        fd = os.open(bodies.path_of(folder, name), _READ)
+        try:
+            if os.preadv(fd, [room], offset) != len(room):
+                raise ValueError("the file is shorter than what was asked for")
+        finally:
+            os.close(fd)
+        return room
+
+    return read
+
+
 class PieceReader:
     """Reads pieces of bodies on this host and seals them for those who asked."""
 
     def __init__(self) -> None:
         self._room = memoryview(b"")
 
-    def answer(self, folder: str, request: m.Fetch) -> m.Load | m.Chunk:
-        """Return the piece of a body in ``folder``, or why there is none."""
+    def answer(self, request: m.Fetch, read: Read) -> m.Load | m.Chunk:
+        """Return the piece that is asked for, or why there is none."""
         memory.keep()
         r = request
         problem = ""
@@ -67,7 +87,7 @@ class PieceReader:
         try:
             if not 0 < r.size <= m.PIECE or len(r.id) != 16:
                 raise ValueError("a request of impossible size")
-            sealed = self._sealed(folder, r)
+            sealed = self._sealed(r, read)
         except FileNotFoundError:
             problem = "its owner has let go of it"
         except (OSError, ValueError, OverflowError) as error:
@@ -75,7 +95,7 @@ class PieceReader:
         chunk = m.Chunk(r.key, r.id, r.offset, r.number, problem)
         return chunk if problem else m.Load(chunk, sealed)
 
-    def _sealed(self, folder: str, request: m.Fetch) -> Data:
+    def _sealed(self, request: m.Fetch, read: Read) -> Data:
         """Read a piece and seal it, both in memory that is in the processor's cache.
 
         What is returned is ZeroMQ's memory already, so to send it takes no copy.
@@ -83,14 +103,8 @@ class PieceReader:
         r = request
         if not self._room:
             self._room = memoryview(bytearray(2 * m.PIECE + TAG_BYTES))
-        plain = self._room[: r.size]
         sealed = self._room[m.PIECE : m.PIECE + r.size + TAG_BYTES]
-        fd = os.open(bodies.path_of(folder, r.id), _READ)
-        try:
-            if os.preadv(fd, [plain], r.offset) != r.size:
-                raise ValueError("the file is shorter than what was asked for")
-        finally:
-            os.close(fd)
+        plain = read(r.offset, self._room[: r.size])
         seal_piece(r.secret, r.number, r.id, r.offset, plain, sealed)
         return zmq.Frame(sealed, copy=True).buffer
 
@@ -184,9 +198,10 @@ class Carrier:
 
     # -- serving ---------------------------------------------------------------------------
 
-    def serve(self, channel: int, request: m.Fetch) -> None:
-        """Send a piece of one of our bodies, or say why not."""
-        self._send(channel, self._reader.answer(self._folder, request))
+    def serve(self, channel: int, request: m.Fetch, read: Read | None = None) -> None:
+        """Send a piece of one of our bodies, or say why not; ``read`` if it has no file."""
+        read = read or in_file(self._folder, request.id)
+        self._send(channel, self._reader.answer(request, read))
 
     def close(self) -> None:
         """Give up what has not come."""

@@ -35,6 +35,7 @@ class FakeConnection:
         self.uuid = "f" * 16
         self.engines = {i: EngineInfo(i, "here", 100 + i, b"agent") for i in range(n)}
         self.engines_version = 1
+        self.elsewhere: frozenset[int] = frozenset()
         self.lost: BaseException | None = None
         self.departed: dict[int, str] = {}
         self.jobs: dict[str, list[str]] = {}

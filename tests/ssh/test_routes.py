@@ -237,3 +237,45 @@ rc[:].apply_sync(abs, 1)
 print("up", flush=True)
 sys.stdin.readline()
 """
+
+
+LENDING = """
+from ipclusterz.engine import bodies
+import numpy as np
+payloads = rc.session.connection._payloads
+bodies.write = None  # no room for a file
+asked = []
+serve = payloads._carrier.serve
+payloads._carrier.serve = lambda *args: (asked.append(1), serve(*args))
+array = np.arange(6_000_000, dtype="f8")
+engines = rc.session.connection.engines
+view = rc[[number for number, info in engines.items() if info.host == THERE]]
+view.push({"array": array}, block=True)
+same = view.apply_sync(lambda a: bool((a == array).all()), array)
+print(json.dumps([same, bool(asked), os.listdir(payloads.folder)]))
+rc.close()
+"""
+
+
+def test_a_blocking_call_needs_no_room_where_it_is_made(
+    lab: Lab, laptop: Host, kind: str
+) -> None:
+    """The scheduler beside a client reads its memory; of one elsewhere it asks for pieces."""
+    node = lab.nodes[0]
+    with cluster_on(lab.login, "--ssh=ada@login --enginessh=ada@login", n=1) as text:
+        path = ".ipython/cluster_default/security/ipcontroller-engine.json"
+        node.write("engine.json", lab.login.file(path).read_text(), mode=0o600)
+        engine = node.popen(["ipenginez", "-n", "2", "--file=engine.json"])
+        try:
+            wait = "rc.wait_for_engines(3, timeout=60)\n"
+            lending = wait + LENDING.replace("THERE", repr("node1"))
+            beside = script(lab.login, "rc = connect(None)\n" + lending, kind)
+            same, asked, left = answer(beside)
+            assert same == [True, True] and not asked and set(left) <= {".proof", ".lent"}
+            laptop.write("client.json", text, mode=0o600)
+            away = script(laptop, "rc = connect('client.json')\n" + lending, kind)
+            same, asked, left = answer(away)
+            assert same == [True, True] and asked and set(left) <= {".proof", ".lent"}
+        finally:
+            engine.terminate()
+            engine.communicate(timeout=30)

@@ -1,0 +1,427 @@
+"""What a blocking call sends to engines elsewhere is read where it is, and is what it was."""
+
+from __future__ import annotations
+
+import gc
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import weakref
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import ipclusterz as ipp
+from ipclusterz.core import message as m
+from ipclusterz.engine import bodies
+from ipclusterz.engine.serialize import Pieces
+from ipclusterz.net import vmread
+from ipclusterz.net.lent import Image, Lending, Neighbour
+from ipclusterz.net.loop import Loop
+from ipclusterz.net.seal import PieceOpener
+from ipclusterz.net.standin import StandIn
+from tests.faults.watch import agent_of
+
+SECRET = b"s" * 32
+ITEMS = 3_000_000  # 24 MB: more pieces than a window
+
+
+class Call:
+    """What a call waits for."""
+
+    def __init__(self, ended: bool = False) -> None:
+        self.ended = ended
+
+    def done(self) -> bool:
+        return self.ended
+
+
+@pytest.fixture
+def place() -> Iterator[bodies.Place]:
+    made = bodies.make_folder()
+    yield made
+    bodies.remove_folder(made[0])
+    assert not os.path.exists(made[0])
+
+
+@pytest.fixture
+def lending(place: bodies.Place) -> Lending:
+    return Lending(*place)
+
+
+def lend(lending: Lending, *parts: Any) -> m.Body:
+    with lending.loan() as loan:
+        body = lending.lend(parts)
+        loan.sent(Call(True))
+    assert body is not None
+    return body
+
+
+# -- images --------------------------------------------------------------------------------
+
+
+def test_an_image_is_what_the_file_would_be(place: bodies.Place) -> None:
+    chance = random.Random(7)
+    for _ in range(40):
+        parts: list[Any] = [chance.randbytes(chance.randrange(200)) for _ in range(5)]
+        pieces = [chance.randbytes(chance.randrange(1, 90)) for _ in range(3)]
+        parts.append(Pieces(pieces, sum(map(len, pieces))))
+        parts.append(memoryview(np.arange(chance.randrange(1, 9), dtype="u2")))
+        parts[-1] = parts[-1].cast("B")
+        body = bodies.write(*place, parts)
+        with open(os.path.join(place[0], body.id.hex()), "rb") as file:
+            content = file.read()
+        image = Image(parts)
+        assert image.layout.total == len(content) == bodies.space(body)
+        assert bytes(image.read(0, memoryview(bytearray(len(content))))) == content
+        for _ in range(60):
+            offset = chance.randrange(len(content))
+            size = chance.randrange(len(content) - offset) + 1
+            room = memoryview(bytearray(b"?" * size))
+            assert bytes(image.read(offset, room)) == content[offset : offset + size]
+        with pytest.raises(ValueError, match="shorter"):
+            image.read(1, memoryview(bytearray(len(content))))
+
+
+def test_what_lies_in_one_piece_is_not_copied() -> None:
+    data = np.arange(1000, dtype="u1")
+    image = Image([b"begin", data])
+    seen = image.read(64 + 10, memoryview(bytearray(20)))
+    data[10] = 99
+    assert seen[0] == 99
+    assert image.copied().read(74, memoryview(bytearray(1)))[0] == 99
+    copied = image.copied()
+    data[10] = 1
+    assert copied.read(74, memoryview(bytearray(1)))[0] == 99
+
+
+# -- loans ---------------------------------------------------------------------------------
+
+
+def test_only_within_a_loan_and_its_thread_is_lent(lending: Lending) -> None:
+    assert lending.lend([b"x"]) is None
+    found: list[Any] = []
+    with lending.loan() as loan:
+        other = threading.Thread(target=lambda: found.append(lending.lend([b"x"])))
+        other.start()
+        other.join(10)
+        body = lending.lend([b"x"])
+        assert body is not None and lending.find(body.id) is not None
+        with lending.suspended():
+            assert lending.lend([b"x"]) is None
+        with lending.loan() as inner:
+            assert lending.lend([b"x"]) is not None
+            inner.sent(Call(True))
+            assert lending.lend([b"x"]) is not None, "the outer one's"
+        assert len(inner.names) == 1 and len(loan.names) == 2
+        loan.sent(Call(True))
+        assert lending.lend([b"x"]) is None, "while it waits, others may send"
+    assert found == [None]
+    assert lending.lend([b"x"]) is None and lending._loans == {}
+
+
+def test_what_is_needed_no_more_is_let_go_of(lending: Lending) -> None:
+    data = np.zeros(100_000)
+    seen = weakref.ref(data)
+    with lending.loan() as loan:
+        body = lending.lend([data])
+        assert body is not None
+        loan.sent(Call(True))
+    assert lending.drop(body.id)
+    del data, loan
+    gc.collect()
+    assert lending.find(body.id) is None and seen() is None
+    assert os.listdir(lending.folder) == [] and not lending.drop(body.id)
+
+
+@pytest.mark.parametrize("result", [None, Call(False)], ids=["not all sent", "interrupted"])
+def test_what_a_call_that_ends_early_lent_is_copied(
+    lending: Lending, result: Call | None
+) -> None:
+    data = np.arange(1000, dtype="u1")
+    with pytest.raises(KeyboardInterrupt), lending.loan() as loan:
+        body, gone = lending.lend([data]), lending.lend([data])
+        assert body is not None and gone is not None
+        assert lending.drop(gone.id), "its task has ended"
+        if result is not None:
+            loan.sent(result)
+        raise KeyboardInterrupt
+    before, data[:] = bytes(data), 0
+    image = lending.find(body.id)
+    assert image is not None and bytes(image.read(0, memoryview(bytearray(1000)))) == before
+    if vmread.able:
+        room = memoryview(bytearray(1000))
+        assert bytes(Neighbour(lending.folder, body.id).read(0, room)) == before
+    assert lending.find(gone.id) is None
+    assert lending.drop(body.id) and lending.find(body.id) is None
+
+
+# -- neighbours ----------------------------------------------------------------------------
+
+
+def test_a_neighbour_reads_what_is_lent(lending: Lending) -> None:
+    parts = [b"head", np.arange(300, dtype="u1"), Pieces([b"ab", b"cde"], 5)]
+    body = lend(lending, *parts)
+    whole = Image(parts).read(0, memoryview(bytearray(bodies.space(body))))
+    neighbour = Neighbour(lending.folder, body.id)
+    assert neighbour.open()
+    for offset, size in ((0, len(whole)), (3, 70), (64, 300), (100, 5), (330, 60)):
+        room = memoryview(bytearray(b"?" * size))
+        assert neighbour.read(offset, room) == whole[offset : offset + size]
+    with pytest.raises(ValueError, match="shorter"):
+        neighbour.read(10, memoryview(bytearray(len(whole))))
+
+
+def test_a_neighbour_reads_again_what_moved_meanwhile(
+    lending: Lending, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its caller went on, and may have changed it while it was read."""
+    data = np.arange(200, dtype="u1")
+    before = bytes(data)
+    body = lend(lending, data)
+    read = vmread.read
+    moves = [1]
+
+    def meanwhile(pid: int, wanted: list[tuple[int, memoryview]]) -> None:
+        if moves:
+            moves.pop()
+            lending.keep(body.id)
+            data[:] = 0
+        read(pid, wanted)
+
+    monkeypatch.setattr(vmread, "read", meanwhile)
+    room = memoryview(bytearray(200))
+    assert bytes(Neighbour(lending.folder, body.id).read(0, room)) == before
+    assert not moves
+
+
+def test_a_neighbour_gets_nothing_of_what_was_let_go_of_meanwhile(
+    lending: Lending, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    body = lend(lending, b"x" * 100)
+    read = vmread.read
+
+    def meanwhile(pid: int, wanted: list[tuple[int, memoryview]]) -> None:
+        read(pid, wanted)
+        lending.drop(body.id)
+
+    monkeypatch.setattr(vmread, "read", meanwhile)
+    with pytest.raises(FileNotFoundError):
+        Neighbour(lending.folder, body.id).read(0, memoryview(bytearray(100)))
+    assert not Neighbour(lending.folder, body.id).open()
+
+
+def test_another_process_with_its_number_is_not_read(lending: Lending) -> None:
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    try:
+        lending._pid = child.pid
+        body = lend(lending, b"x" * 100)
+        neighbour = Neighbour(lending.folder, body.id)
+        assert not neighbour.open()
+        with pytest.raises(OSError):
+            neighbour.read(0, memoryview(bytearray(100)))
+    finally:
+        child.kill()
+        child.wait(10)
+    assert not neighbour.open(), "nor one that has ended"
+
+
+def test_a_body_in_very_many_pieces_is_its_clients_own(lending: Lending) -> None:
+    body = lend(lending, Pieces([b"x"] * 2000, 2000))
+    assert not Neighbour(lending.folder, body.id).open()
+    image = lending.find(body.id)
+    assert image is not None
+    assert bytes(image.read(0, memoryview(bytearray(2000)))) == b"x" * 2000
+
+
+CLIENT = """
+import os, sys
+from ipclusterz.net.lent import Lending
+lending = Lending(sys.argv[1], bytes.fromhex(sys.argv[2]))
+data = bytes(range(256)) * 1000
+with lending.loan() as loan:
+    body = lending.lend([data])
+    print(body.id.hex(), flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_scheduler_reads_the_memory_of_a_client_that_stands_still(
+    place: bodies.Place,
+) -> None:
+    command = [sys.executable, "-c", CLIENT, place[0], place[1].hex()]
+    pipe = subprocess.PIPE
+    client = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True)
+    loop = Loop()
+    said: list[Any] = []
+    stand_in = StandIn(loop, lambda peer, answer: said.append(answer))
+    try:
+        assert client.stdout is not None
+        name = bytes.fromhex(client.stdout.readline().strip())
+        client.send_signal(signal.SIGSTOP)
+        folder = os.path.join(place[0], bodies.LENT)
+        request = m.Fetch(7, name, 512, 1000, 3, SECRET, folder, place[1])
+        assert stand_in.takes(b"peer", request)
+        loop.process(loop.wait(loop.timeout(0)))
+        [load] = said
+        got = bytearray(1000)
+        PieceOpener(SECRET, name).open(3, 512, load.data, memoryview(got))
+        assert got == (bytes(range(256)) * 5)[:1000]
+        for proof in (b"", b"y" * 16):
+            request.proof = proof
+            assert not stand_in.takes(b"peer", request)
+        request.proof = place[1]
+        request.folder = os.path.join(place[0], "..", bodies.LENT)
+        assert not stand_in.takes(b"peer", request)
+    finally:
+        client.kill()
+        client.communicate(timeout=10)
+        loop.close()
+    request.folder = folder
+    assert not stand_in.takes(b"peer", request), "it has ended: nobody has it"
+
+
+# -- calls ---------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def rc(shared_ipython_dir: Path) -> Iterator[ipp.Client]:
+    with ipp.Cluster(n=3) as client:
+        yield client
+
+
+@pytest.fixture
+def elsewhere(rc: ipp.Client, monkeypatch: pytest.MonkeyPatch) -> Lending:
+    """Let the client believe that all engines are on other hosts; and write no file."""
+    connection = rc.session.connection
+    monkeypatch.setattr(connection, "elsewhere", frozenset(connection.engines))
+    monkeypatch.setattr(bodies, "write", None)
+    lending = connection._payloads.lending
+    assert lending._images == {}
+    return lending
+
+
+@pytest.fixture(params=["read by the scheduler", "asked of the client"])
+def reader(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, elsewhere: Lending
+) -> None:
+    """Both ways: the second is that of clients on other hosts than the controller."""
+    if request.param == "asked of the client":
+        monkeypatch.setattr(vmread, "able", False)
+
+
+def test_blocking_calls_lend(rc: ipp.Client, elsewhere: Lending, reader: None) -> None:
+    sent = np.arange(ITEMS, dtype="f8")
+    total = float(sent.sum())
+    every, one, pool = rc[:], rc[1], rc.load_balanced_view()
+    assert pool.apply_sync(lambda x: float(x.sum()), sent) == total
+    assert every.apply_sync(lambda x: float(x.sum()), sent) == [total] * 3
+    one.push({"q": sent}, block=True)
+    assert one.apply_sync(lambda x: float(x.sum()), ipp.Reference("q")) == total
+    every["q"] = sent
+    assert every.apply_sync(lambda x: x.shape, ipp.Reference("q")) == [(ITEMS,)] * 3
+    every.scatter("part", sent, block=True)
+    sums = every.apply_sync(lambda x: float(x.sum()), ipp.Reference("part"))
+    assert sum(sums) == pytest.approx(total)
+    rows = sent.reshape(30, -1)
+    assert pool.map_sync(lambda row: row.shape, list(rows)) == [(ITEMS // 30,)] * 30
+    assert every.map_sync(lambda row: row.shape, list(rows)) == [(ITEMS // 30,)] * 30
+    rc.session.connection.wait(lambda: elsewhere._images == {}, 10)
+    assert elsewhere._images == {} and elsewhere._loans == {}
+    assert not os.path.isdir(elsewhere.folder) or os.listdir(elsewhere.folder) == []
+
+
+def test_what_fails_there_is_let_go_of_here(rc: ipp.Client, elsewhere: Lending) -> None:
+    sent = np.arange(ITEMS, dtype="f8")
+    seen = weakref.ref(sent)
+    with pytest.raises(ZeroDivisionError):
+        rc[0].apply_sync(lambda x: 1 // 0, sent)
+    with pytest.raises(ZeroDivisionError):
+        rc.load_balanced_view().apply_sync(lambda x: 1 // 0, sent)
+    del sent
+    rc.session.connection.wait(lambda: elsewhere._images == {}, 10)
+    gc.collect()
+    assert elsewhere._images == {} and seen() is None
+
+
+@pytest.mark.parametrize("view", ["direct", "balanced"])
+def test_who_stops_waiting_may_change_what_was_sent(
+    rc: ipp.Client, elsewhere: Lending, reader: None, view: str
+) -> None:
+    sent = np.arange(ITEMS, dtype="f8")
+    total = float(sent.sum())
+    chosen = rc[2] if view == "direct" else rc.load_balanced_view()
+    agent = agent_of(rc)
+    main = threading.main_thread().ident
+    assert main is not None
+    os.kill(agent, signal.SIGSTOP)  # nothing of it leaves before
+    try:
+        presser = threading.Timer(0.3, lambda: signal.pthread_kill(main, signal.SIGINT))
+        presser.start()
+        with pytest.raises(KeyboardInterrupt):
+            chosen.apply_sync(lambda x: float(x.sum()), sent)
+        presser.join(10)
+        sent[:] = 0
+    finally:
+        os.kill(agent, signal.SIGCONT)
+    assert len(elsewhere._images) == 1, "and nothing but that is kept"
+    assert rc.get_result(chosen.history[-1]).get(30) == total
+    rc.session.connection.wait(lambda: elsewhere._images == {}, 10)
+    assert elsewhere._images == {}
+
+
+def test_who_hears_of_engines_meanwhile_sends_a_copy(
+    rc: ipp.Client, elsewhere: Lending, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is called in the midst of whichever call drives, and does not wait."""
+    monkeypatch.undo()
+    connection = rc.session.connection
+    monkeypatch.setattr(connection, "elsewhere", frozenset(connection.engines))
+    sent = np.arange(ITEMS, dtype="f8")
+    total = float(sent.sum())
+    results: list[Any] = []
+
+    def came() -> None:
+        if not results:
+            results.append(rc[0].apply_async(lambda x: float(x.sum()), sent))
+            sent[:] = 0
+
+    monkeypatch.setattr(connection, "_engine_calls", [came])
+    with elsewhere.loan() as loan:
+        connection._tell_engines()
+        assert loan.names == []
+    assert results[0].get(30) == total
+
+
+def test_calls_that_do_not_wait_send_a_copy(
+    rc: ipp.Client, elsewhere: Lending, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.undo()
+    connection = rc.session.connection
+    monkeypatch.setattr(connection, "elsewhere", frozenset(connection.engines))
+    sent = np.arange(ITEMS, dtype="f8")
+    result = rc[0].apply_async(lambda x: float(x.sum()), sent)
+    before = float(sent.sum())
+    sent[:] = 0
+    assert result.get(30) == before
+
+
+def test_with_an_engine_of_this_host_among_them_nothing_is_lent(
+    rc: ipp.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connection = rc.session.connection
+    lending = connection._payloads.lending
+    monkeypatch.setattr(connection, "elsewhere", frozenset([0, 1]))
+    monkeypatch.setattr(
+        lending, "lend", lambda parts: pytest.fail("lent") if lending._loans else None
+    )
+    sent = np.arange(ITEMS, dtype="f8")
+    assert rc[:].apply_sync(len, sent) == [ITEMS] * 3
+    assert rc.load_balanced_view().apply_sync(len, sent) == ITEMS
+    rc[:].push({"q": sent}, block=True)
