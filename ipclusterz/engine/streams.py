@@ -103,7 +103,7 @@ class Stream(io.TextIOBase):
         try:
             # In this order: what is no longer in the pipe is in the agent's count, or the
             # count says that the agent is reading.
-            if _waiting(self._fd) or self._words[TAKEN] != taken:
+            if waiting(self._fd) or self._words[TAKEN] != taken:
                 self._frame(key, b"")
         except OSError:  # closed by the task; nothing of it will be read
             pass
@@ -209,7 +209,7 @@ class _Raw(io.RawIOBase):
         """Do nothing: the stream stays open."""
 
 
-def _waiting(fd: int) -> int:
+def waiting(fd: int) -> int:
     """Return how many bytes are in a pipe that nobody has read yet."""
     try:
         _ioctl(fd, _FIONREAD, _count)
@@ -368,6 +368,11 @@ class Reader:
         if loose and before and words[RUNNING] == before:  # with 0, one may have come and gone
             found = _merged(found + splitter.feed(b"", before))
         return found
+
+    @property
+    def loose(self) -> bool:
+        """Whether something was read of which nobody has said yet whose it is."""
+        return self._splitter.loose
 
     def settle(self) -> list[Found]:
         """Return what was read and has waited for its owner to be told."""

@@ -360,8 +360,7 @@ class Agent:
         if say.pid and not engine.started:
             self._hello(engine, say.pid)
         if say.outcomes:
-            for name in (1, 2):
-                engine.drain(name)
+            engine.overtake()
             boots = [o for o in say.outcomes if o.key in self._boot] if self._boot else []
             for outcome in boots:
                 self._booted(engine, outcome)

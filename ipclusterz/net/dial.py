@@ -112,6 +112,28 @@ class Wire:
             self.socket.close(linger)
 
 
+class _Flush:
+    """Has the dials of a loop send what is queued; none is called in vain, turn after turn."""
+
+    def __init__(self) -> None:
+        self.dials: tuple[Dial, ...] = ()
+
+    def __call__(self) -> None:
+        for dial in self.dials:
+            link = dial.link
+            if link.queue or link.loads:
+                dial.flush()
+
+
+def _hook_of(loop: Loop) -> _Flush:
+    for hook in loop.flush:
+        if isinstance(hook, _Flush):
+            return hook
+    made = _Flush()
+    loop.flush.append(made)
+    return made
+
+
 class LineWire:
     """One attempt over a line (:mod:`ipclusterz.net.lines`); OSError where nobody listens."""
 
@@ -126,12 +148,7 @@ class LineWire:
     ) -> None:
         self.ours = os.urandom(NONCE_BYTES)
         self.timer: Timer | None = None
-        self.socket = lines.dial(
-            loop,
-            address,
-            lambda line, frames: on_frames(self, frames),
-            lambda line, why: on_end(self, why),
-        )
+        self.socket = lines.dial(loop, address, on_frames, on_end, self)
 
     def begin(self, frame: bytes) -> None:
         """Say the first thing; see :func:`_begin`."""
@@ -199,7 +216,8 @@ class Dial:
         self._sealer: Sealer | None = None
         self._ack_due = False
         self._closed = False
-        loop.flush.append(self.flush)
+        self._hook = _hook_of(loop)
+        self._hook.dials = (*self._hook.dials, self)
 
     @property
     def owing(self) -> bool:
@@ -434,12 +452,19 @@ class Dial:
 
     def flush(self) -> None:
         """Send what is queued, if the channel is up."""
-        link = self.link  # looked at in every turn: no call for nothing
-        if (link.queue or link.loads) and self.up:
-            for packet, data in link.leaving():
-                self._transmit(packet, data)
+        link = self.link
+        if not self.up:
+            return
+        if not link.loads:
+            for packet in link.take():
+                self._transmit(packet)
                 if not self.up:
                     break
+            return
+        for packet, data in link.leaving():
+            self._transmit(packet, data)
+            if not self.up:
+                break
 
     def _transmit(self, packet: bytes, data: Data | None = None) -> None:
         wire, sealer = self._wire, self._sealer
@@ -465,4 +490,4 @@ class Dial:
         if self._wire is not None:
             self._wire.close(linger)
             self._wire = None
-        self._loop.flush.remove(self.flush)
+        self._hook.dials = tuple(dial for dial in self._hook.dials if dial is not self)

@@ -220,18 +220,32 @@ class Door:
         for member in dirty:
             member.dirty = False
             connection = member.connection
-            if connection is not None:
-                for packet, data in member.link.leaving():
-                    if not self._transmit(connection, packet, data):
+            if connection is None:
+                continue
+            if not member.link.loads:
+                for packet in member.link.take():
+                    if not self._transmit(connection, packet):
                         break
+                continue
+            for packet, data in member.link.leaving():
+                if not self._transmit(connection, packet, data):
+                    break
 
     def _transmit(
         self, connection: Connection, packet: bytes, data: Data | None = None
     ) -> bool:
         if data is None:
-            frames: list[Data] = [DATA + connection.sealer.seal(packet, DATA)]
-        else:
-            frames = [LOADED + connection.sealer.seal(packet, LOADED), data]
+            frame = DATA + connection.sealer.seal(packet, DATA)
+            to = connection.id
+            if type(to) is not Line:
+                return self._send(to, [frame], connection)
+            try:
+                to.send_one(frame)
+            except zmq.ZMQError:
+                self._drop(connection)
+                return False
+            return True
+        frames = [LOADED + connection.sealer.seal(packet, LOADED), data]
         return self._send(connection.id, frames, connection)
 
     def _send(
@@ -274,7 +288,10 @@ class Door:
             self._reject("a frame of no known kind")
 
     def _said(self, line: Line, frames: list[Any]) -> None:
-        self._frames([line, *frames])
+        if len(frames) == 1 and frames[0][:1] == DATA:
+            self._data(line, frames[0])
+        else:
+            self._frames([line, *frames])
 
     def _left(self, line: Line, why: str) -> None:
         """A line has ended; its link keeps what it was sent, for the next connection."""

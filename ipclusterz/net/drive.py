@@ -164,7 +164,8 @@ class Driver:
         loop = self._loop
         self._drivers += 1
         try:
-            loop.process([])
+            if self.inbox or loop.hot:  # mostly the caller has done that just before
+                loop.process([])
             while not done() and not self.ended and not guard.interrupted:
                 left = None if deadline is None else deadline - monotonic()
                 if left is not None and left <= 0:

@@ -58,24 +58,26 @@ Frames = list[Any]
 
 
 class Line:
-    """One end of a connection; ``on_frames(line, frames)`` gets each message.
+    """One end of a connection; ``on_frames(owner, frames)`` gets each message.
 
-    ``on_end(line, why)`` is called once when the other side has gone or breaks the rules, not
-    after :meth:`close`.
+    ``on_end(owner, why)`` is called once when the other side has gone or breaks the rules, not
+    after :meth:`close`.  The ``owner`` is the line itself unless another is given.
     """
 
     __slots__ = (
         *("_filled", "_frames", "_large", "_loop", "_more", "_on_end", "_on_frames"),
-        *("_rest", "_socket", "_unsent", "_writing", "closed"),
+        *("_rest", "_socket", "_unsent", "_writing", "closed", "owner"),
     )
 
     def __init__(
         self,
         loop: Loop,
         socket: socketlib.socket,
-        on_frames: Callable[[Line, Frames], None],
-        on_end: Callable[[Line, str], None],
+        on_frames: Callable[[Any, Frames], None],
+        on_end: Callable[[Any, str], None],
+        owner: Any = None,
     ) -> None:
+        self.owner = owner or self
         self._loop = loop
         self._socket = socket
         self._on_frames = on_frames
@@ -95,7 +97,19 @@ class Line:
 
     def send_one(self, frame: bytes) -> None:
         """Send a message of one frame; zmq.ZMQError when the other side has gone."""
-        self._leave([_HEAD.pack(len(frame)) + frame])
+        # Flat, for most messages leave by here and whole.
+        whole = _HEAD.pack(len(frame)) + frame
+        if self.closed or self._unsent:
+            self._leave([whole])
+            return
+        try:
+            sent = self._socket.send(whole, _FLAGS)
+        except BlockingIOError:
+            sent = 0
+        except OSError as error:
+            raise zmq.ZMQError(error.errno or errno.EPIPE) from None
+        if sent < len(whole):
+            self._keep([whole], sent)
 
     def send(self, frames: Frames) -> None:
         """Send a message; zmq.ZMQError when the other side has gone."""
@@ -113,14 +127,15 @@ class Line:
             self._unsent.extend(map(memoryview, parts))
             return
         try:
-            if len(parts) == 1:
-                sent = self._socket.send(parts[0], _FLAGS)
-            else:
-                sent = self._socket.sendmsg(parts, (), _FLAGS)
+            sent = self._socket.sendmsg(parts, (), _FLAGS)
         except BlockingIOError:
             sent = 0
         except OSError as error:
             raise zmq.ZMQError(error.errno or errno.EPIPE) from None
+        self._keep(parts, sent)
+
+    def _keep(self, parts: list[Any], sent: int) -> None:
+        """Keep what did not leave at once: all but the first ``sent`` bytes."""
         for part in parts:
             size = len(part)
             if sent >= size:
@@ -167,6 +182,11 @@ class Line:
         if not data:
             self._end("the connection was closed")
             return
+        if not self._rest and not self._frames and len(data) >= 4:
+            (size,) = _HEAD.unpack_from(data)
+            if size == len(data) - 4:  # one message and no more: most are
+                self._on_frames(self.owner, [data[4:]])
+                return
         self._parse(self._rest + data if self._rest else data)
 
     def _parse(self, data: bytes) -> None:
@@ -213,14 +233,14 @@ class Line:
                 self._end(f"it sent a message of more than {MOST_FRAMES} frames")
             return
         self._frames = []
-        self._on_frames(self, frames)
+        self._on_frames(self.owner, frames)
 
     # -- the end ---------------------------------------------------------------------------
 
     def _end(self, why: str) -> None:
         if not self.closed:
             self.close()
-            self._on_end(self, why)
+            self._on_end(self.owner, why)
 
     def close(self, linger: int = 0) -> None:
         """Close it; what is unsent has ``linger`` milliseconds to leave."""
@@ -252,8 +272,9 @@ class Line:
 def dial(
     loop: Loop,
     address: str,
-    on_frames: Callable[[Line, Frames], None],
-    on_end: Callable[[Line, str], None],
+    on_frames: Callable[[Any, Frames], None],
+    on_end: Callable[[Any, str], None],
+    owner: Any = None,
 ) -> Line:
     """Connect to a :data:`SCHEME` address; OSError where that cannot be done at once."""
     made = socketlib.socket(socketlib.AF_UNIX, socketlib.SOCK_STREAM)
@@ -263,7 +284,7 @@ def dial(
     except OSError:
         made.close()
         raise
-    return Line(loop, made, on_frames, on_end)
+    return Line(loop, made, on_frames, on_end, owner)
 
 
 class Lines:

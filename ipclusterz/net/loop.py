@@ -188,7 +188,9 @@ class Loop:
 
     def after(self, seconds: float, act: Callable[[], None]) -> Timer:
         """Run ``act`` in some seconds."""
-        return self.at(monotonic() + seconds, act)
+        timer = Timer(act)
+        heappush(self._timers, (monotonic() + seconds, next(self._order), timer))
+        return timer
 
     def timeout(self, limit: float | None) -> float:
         """Return how long a wait may be, in seconds (below zero: for ever)."""

@@ -20,7 +20,7 @@ import msgspec
 
 from ipclusterz.core import message as m
 from ipclusterz.engine.page import Page, create
-from ipclusterz.engine.streams import Found, Reader
+from ipclusterz.engine.streams import Found, Reader, waiting
 from ipclusterz.net.loop import Loop
 
 SOCKET_BYTES = 1 << 20
@@ -96,7 +96,7 @@ class EngineProcess:
         for fd in self._given:
             os.close(fd)
         self._given = []
-        self._loop.add(self._ours.fileno(), self.read)
+        self._loop.add(self._ours.fileno(), self._ready)
         for name, fd in self._pipes.items():
             self._loop.add(fd, lambda name=name: self.drain(name))  # type: ignore[misc]
 
@@ -121,27 +121,36 @@ class EngineProcess:
             pass  # it has ended; its death is on its way to us
         return True
 
-    def read(self) -> None:
-        """Send what waits and hear what the engine has said."""
+    def _ready(self) -> None:
+        """Send what waits and hear a datagram; the loop comes again if there are more."""
         while self._unsent:
             if not self._try(self._unsent.popleft()):
                 break
             if not self._unsent:
                 self._loop.writable(self._ours.fileno(), False)
-        while True:
-            try:
-                data = self._ours.recv(DATAGRAM, _NOW)
-            except OSError:
-                return
-            if not data:
-                return
-            try:
-                say = _decode_say(data)
-            except m.UNDECODABLE:  # user code wrote to descriptors that are not its own
-                self.ending = "its user code broke its connection to the agent"
-                self.kill(signal.SIGKILL)
-                return
-            self._on_say(self, say)
+        self._hear()
+
+    def read(self) -> None:
+        """Hear all that the engine has said."""
+        while self._hear():
+            pass
+
+    def _hear(self) -> bool:
+        """Hear one datagram; False where there is none."""
+        try:
+            data = self._ours.recv(DATAGRAM, _NOW)
+        except OSError:
+            return False
+        if not data:
+            return False
+        try:
+            say = _decode_say(data)
+        except m.UNDECODABLE:  # user code wrote to descriptors that are not its own
+            self.ending = "its user code broke its connection to the agent"
+            self.kill(signal.SIGKILL)
+            return False
+        self._on_say(self, say)
+        return True
 
     def reclaim(self) -> tuple[list[int], list[bytes]]:
         """Take back what the engine has not read: task keys and functions' digests."""
@@ -188,6 +197,15 @@ class EngineProcess:
                 return
             self._forward(name, found)
         self._forward(name, reader.settle())
+
+    def overtake(self) -> None:
+        """Hear what is in the pipes before it is told what the engine has said of its tasks."""
+        if self.closed:
+            return
+        for name, fd in self._pipes.items():
+            # To ask costs a fifth of reading in vain.
+            if waiting(fd) or self._readers[name].loose:
+                self.drain(name)
 
     def finish_output(self) -> None:
         """Read the rest, and tell of what looked like the beginning of more."""
