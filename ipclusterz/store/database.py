@@ -98,7 +98,10 @@ class EngineRows(dict[int, "int | None"]):
 
 
 class Database:
-    """An open database; ``rows`` is never less than the number of tasks in it."""
+    """An open database; ``rows`` is never less than the number of tasks in it.
+
+    It is that number with what was written twice since they were counted.
+    """
 
     def __init__(self, path: str | None, say: Say) -> None:
         try:
@@ -130,6 +133,13 @@ class Database:
 
     def _load(self) -> None:
         db = self.connection
+        self.rows, self._since = db.execute(
+            "SELECT max(rows), max(since) FROM tally"
+        ).fetchone()
+        if self.rows is None or self._since is None:  # somebody emptied it
+            self.rows, self._since = self._count(), 0
+            db.execute("INSERT INTO tally VALUES (?, ?)", (self.rows, self._since))
+        self._told = (self.rows, self._since)
         self.tidy()
         self._clients = {uuid: row for row, uuid in db.execute("SELECT id, uuid FROM clients")}
         self._engines = {
@@ -138,8 +148,6 @@ class Database:
         }
         self._new_clients: list[Row] = []
         self._new_engines: list[Row] = []
-        self.rows = self._count()
-        self._since = 0  # rows written since they were counted
         # Keys whose payloads are kept; few, and asked for with each delivery.
         self.kept = {key for (key,) in db.execute("SELECT DISTINCT key FROM payloads")}
         self._outputs = bool(db.execute("SELECT 1 FROM outputs LIMIT 1").fetchone())
@@ -161,8 +169,8 @@ class Database:
             "DELETE FROM clients WHERE NOT EXISTS (SELECT 1 FROM tasks WHERE key >="
             f" id << {COUNTER_BITS} AND key <= (id << {COUNTER_BITS} | {COUNTER}))"
         )
-        tasks = self._count()
-        if db.execute("SELECT count(*) FROM engines").fetchone()[0] > max(MANY, tasks // 10):
+        many = max(MANY, self.rows // 10)
+        if db.execute("SELECT count(*) FROM engines").fetchone()[0] > many:
             db.execute(
                 "DELETE FROM engines WHERE row NOT IN (SELECT engine FROM tasks WHERE engine"
                 " IS NOT NULL)"
@@ -265,18 +273,27 @@ class Database:
         """All or nothing; what is counted and remembered is so only when it is there."""
         db = self.connection
         self._bad = 0
-        rows, kept = self.rows, self.kept
+        rows, since, kept = self.rows, self._since, self.kept
         db.execute("BEGIN")
         try:
             yield
+            self._tell_rows()
             db.execute("COMMIT")
         except BaseException:
-            self.rows, self.kept = rows, kept
+            self.rows, self._since, self.kept = rows, since, kept
+            self._told = (-1, -1)
             if db.in_transaction:
                 db.execute("ROLLBACK")
             raise
         self._new_clients.clear()
         self._new_engines.clear()
+
+    def _tell_rows(self) -> None:
+        """Write down how many tasks there are, within whichever transaction changes that."""
+        known = (self.rows, self._since)
+        if known != self._told:
+            self.connection.execute(schema.COUNTED, known)
+            self._told = known
 
     def _write_all(self, pending: Pending) -> None:
         written = self._write_tasks(pending)
@@ -477,7 +494,7 @@ class Database:
     def _remove(self, keys: list[Row]) -> int:
         if not keys:
             return 0
-        db = self.connection
+        db, rows = self.connection, self.rows
         db.execute("BEGIN")
         try:
             db.executemany("DELETE FROM tasks WHERE key = ?", keys)
@@ -485,14 +502,16 @@ class Database:
                 db.executemany("DELETE FROM payloads WHERE key = ?", keys)
             if self._outputs:
                 db.executemany("DELETE FROM outputs WHERE key = ?", keys)
+            self.rows = max(rows - len(keys), 0)
+            self._tell_rows()
             db.execute("COMMIT")
         except BaseException:
+            self.rows, self._told = rows, (-1, -1)
             if db.in_transaction:
                 db.execute("ROLLBACK")
             raise
         if self.kept:
             self.kept.difference_update(key for (key,) in keys)
-        self.rows = max(self.rows - len(keys), 0)
         return len(keys)
 
     def _shrink(self) -> None:
@@ -518,7 +537,7 @@ class Database:
 
     def counts(self) -> dict[str, Any]:
         """Return figures about what is kept."""
-        self.rows = self._count()
+        self.rows, self._since = self._count(), 0
         unfinished, failed = self.connection.execute(
             "SELECT coalesce(sum(received IS NULL), 0), coalesce(sum(status != ?), 0)"
             " FROM tasks",

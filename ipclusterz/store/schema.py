@@ -14,7 +14,7 @@ from __future__ import annotations
 APPLICATION = 0x69706378
 """Marks a file as ours (PRAGMA application_id): ``ipcx``."""
 
-VERSION = 3
+VERSION = 4
 """Of the tables below (PRAGMA user_version); see :data:`MIGRATIONS`."""
 
 # WITHOUT ROWID is for small rows; a function's pickle may have 64 KiB.
@@ -24,16 +24,24 @@ JOURNAL = "CREATE TABLE journal (id INTEGER PRIMARY KEY, names BLOB, data BLOB);
 """What schedulers shipped, as it came, until there is time to make rows of it: a task costs a
 hundredth of what its row does.  ``names`` says whose the numbers in it are."""
 
+TALLY = "CREATE TABLE tally (rows INTEGER, since INTEGER);"
+"""One row: how many tasks there are at the most, and how many were written since they were
+counted.  To count them means to read them all, a second and more where there are a million."""
+
 MIGRATIONS: dict[int, str] = {
     1: "ALTER TABLE tasks ADD COLUMN work BLOB; ALTER TABLE tasks ADD COLUMN result BLOB;"
     + FUNCTIONS,
     2: JOURNAL.replace("TABLE", "TABLE IF NOT EXISTS"),
+    3: f"{TALLY.replace('TABLE', 'TABLE IF NOT EXISTS')} DELETE FROM tally;"
+    " INSERT INTO tally SELECT count(*), 0 FROM tasks;",
 }
 """From version to the script that makes the next one of it."""
 
 TABLES = f"""
 {FUNCTIONS}
 {JOURNAL}
+{TALLY}
+INSERT INTO tally VALUES (0, 0);
 CREATE TABLE clients (id INTEGER PRIMARY KEY, uuid TEXT NOT NULL UNIQUE);
 CREATE TABLE engines (
     row INTEGER PRIMARY KEY, id INTEGER NOT NULL, uuid TEXT, host TEXT
@@ -88,6 +96,7 @@ UPSERT = upsert(1)
 UPSERT_MANY = upsert(ROWS)
 
 PAYLOAD = "INSERT OR REPLACE INTO payloads (key, kind, data) VALUES (?, ?, ?)"
+COUNTED = "UPDATE tally SET rows = ?, since = ?"
 DELIVERED = "DELETE FROM payloads WHERE key = ?"
 RESUBMITTED = "UPDATE tasks SET resubmitted = ? WHERE key = ?"
 OUTPUT = (

@@ -17,6 +17,8 @@ import pytest
 
 from ipclusterz.store import schema
 from ipclusterz.store import writer as writer_module
+from ipclusterz.store.database import Database
+from ipclusterz.store.pending import Notes, Pending
 from tests.store.helpers import UUID, Desk, began, ended
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -213,8 +215,8 @@ def older(path: Path) -> None:
     [
         (lambda path: path.write_bytes(b"once upon a time " * 500), "damaged", "no database"),
         (foreign, "foreign", "another program"),
-        (newer, "schema99", "schema 99; this one knows 3"),
-        (older, "schema0", "cannot be brought to 3"),
+        (newer, "schema99", "schema 99; this one knows 4"),
+        (older, "schema0", "cannot be brought to 4"),
         (lambda path: path.mkdir(), "foreign", "not a regular file"),
         (lambda path: path.symlink_to("elsewhere.db"), "foreign", "a symbolic link"),
     ],
@@ -364,3 +366,72 @@ def test_a_file_another_process_has_is_left_alone(tmp_path: Path) -> None:
     with Desk(path) as desk:
         assert len(desk.ask("history")) >= written
         assert not desk.said
+
+
+def noted(counters: range) -> Pending:
+    """Tasks that have ended."""
+    pending = Pending()
+    pending.name_client(1, UUID)
+    pending.add(Notes([began(i) for i in counters], [ended(i) for i in counters]))
+    return pending
+
+
+def test_to_open_a_file_reads_no_task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A million of them take seconds where the disk is slow; starts and stops wait for that."""
+    path = str(tmp_path / "tasks.db")
+    database = Database(path, lambda text: None)
+    database.write(noted(range(1, 301)))
+    database.write(noted(range(1, 101)))
+    assert database.rows == 400, "never less than there are"
+    assert database.prune(10_000, 1 << 40, 0.0) is False
+    database.close()
+    with monkeypatch.context() as patch:
+        patch.setattr(Database, "_count", None)
+        database = Database(path, lambda text: None)
+    assert database.rows == 400
+    assert database.counts()["tasks"] == database.rows == 300
+    database._remove([(key,) for (key,) in database._keys("1", (50,))])
+    assert database.rows == 250
+    database.close()
+    database = Database(path, lambda text: None)
+    assert database.rows == database._count() == 250
+    database.close()
+
+
+@pytest.mark.parametrize("lacking", ["DELETE FROM tally", "DROP TABLE tally"])
+def test_a_file_that_does_not_say_how_many_there_are_is_counted(
+    tmp_path: Path, lacking: str
+) -> None:
+    path = tmp_path / "tasks.db"
+    database = Database(str(path), lambda text: None)
+    database.write(noted(range(1, 31)))
+    database.close()
+    with sqlite3.connect(path) as db:
+        db.execute(lacking)
+        if "DROP" in lacking:  # as it was before version 4
+            db.execute("PRAGMA user_version = 3")
+    db.close()
+    for _ in range(2):
+        database = Database(str(path), lambda text: pytest.fail(text))
+        assert database.rows == 30
+        database.close()
+
+
+def test_what_was_not_committed_is_not_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = str(tmp_path / "tasks.db")
+    database = Database(path, lambda text: None)
+    database.write(noted(range(1, 31)))
+    monkeypatch.setattr(database, "_tell_rows", None)
+    with pytest.raises(TypeError):
+        database.write(noted(range(100, 131)))
+    with pytest.raises(TypeError):
+        database._remove([(key,) for (key,) in database._keys("1", (5,))])
+    monkeypatch.undo()
+    assert database.rows == database._count() == 30
+    database.write(noted(range(200, 211)))
+    database.close()
+    database = Database(path, lambda text: None)
+    assert database.rows == database._count() == 41
+    database.close()
