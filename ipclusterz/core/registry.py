@@ -15,11 +15,11 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable
-from hmac import compare_digest
 from typing import Any
 
 from ipclusterz.core import census
 from ipclusterz.core import message as m
+from ipclusterz.core.alike import alike
 from ipclusterz.core.batchjob import belongs
 from ipclusterz.core.liveness import Liveness
 from ipclusterz.core.membership import Brought, Came, Membership, Went
@@ -320,7 +320,7 @@ class Registry:
     def _pretended(self, message: m.Register) -> str:
         """A peer's id is no secret: who returns must have been given its session key."""
         known = self.peers.get(message.peer) if message.peer else None
-        if known is not None and not compare_digest(known.admit.session, message.session):
+        if known is not None and not alike(known.admit.session, message.session):
             return "it says that it is a peer which it is not"
         return ""
 

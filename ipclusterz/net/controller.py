@@ -14,9 +14,7 @@ from __future__ import annotations
 
 import gc
 import os
-import secrets
 import select
-import shutil
 import signal
 import sys
 import time
@@ -87,7 +85,7 @@ class Supervisor:
         prefix = f"ipcontroller-{config.cluster_id}" if config.cluster_id else "ipcontroller"
         self._prefix = prefix
         self.log = open_log(config.log_dir, prefix, config.log_level)
-        key = config.exec_key or secrets.token_bytes(32)
+        key = config.exec_key or os.urandom(32)
         self.desk = Desk(key, config.renewed, config.key_file, self._renewed)
         self.listening = Listening()
         self._pids: dict[int, str] = {}  # process id -> part
@@ -98,7 +96,11 @@ class Supervisor:
         self._journal = journal.path_of(config.key_file)
         # What the task scheduler must find again when it alone is started again, as well.
         self._estate = journal.estate_of(config.key_file, self.runtime)
-        self._era = 1 + secrets.randbits(30) if journal.is_there(self._journal) else 0
+        self._era = (
+            1 + (int.from_bytes(os.urandom(4), "little") >> 2)
+            if journal.is_there(self._journal)
+            else 0
+        )
         self._beats = Beats(PARTS, config.hang_limit)
         self._hangs = Watch(self._beats, config.hang_limit)
         self._ended: dict[int, str] = {}  # process id -> why we ended it
@@ -460,6 +462,8 @@ class Supervisor:
             files.remove(self._journal)  # everybody was told that this is the end
         files.remove(self._estate)
         if self._made_runtime:
+            import shutil  # at the end, and once
+
             shutil.rmtree(self.runtime, ignore_errors=True)
         else:
             for name in (*CHANNEL_NAMES, *map(line_name, CHANNEL_NAMES), "monitor"):

@@ -8,11 +8,11 @@ a handshake with it.  The lock is the sealing of every message.
 
 from __future__ import annotations
 
-import hmac
 from collections.abc import Callable
 
 import zmq
 
+from ipclusterz.core.alike import alike
 from ipclusterz.core.message import CHANNELS
 from ipclusterz.net.loop import Loop, ZSocket
 from ipclusterz.net.memory import Tidy
@@ -82,7 +82,7 @@ class Gate:
         if mechanism == b"PLAIN" and len(credentials) == 2:
             name, shown = credentials
             known = self.passwords.get(name)
-            if known is not None and hmac.compare_digest(known, shown):
+            if known is not None and alike(known, shown):
                 return name
         return None
 

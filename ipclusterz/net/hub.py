@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import os
-import secrets
 import signal
 from collections import deque
 from collections.abc import Callable
@@ -285,9 +284,7 @@ class Hub:
             if host.files_left() < SPARE_FILES:
                 self._no_room(connection)
                 return
-            minted = r.Minted(
-                secrets.token_bytes(16), secrets.token_bytes(32), secrets.token_hex(16).encode()
-            )
+            minted = r.Minted(os.urandom(16), os.urandom(32), os.urandom(16).hex().encode())
             peer = registry.register(connection, role, message, minted, now)
             if peer is not None:
                 self._connections[connection] = peer.id
@@ -600,7 +597,7 @@ def _fresh_number() -> int:
     Agents may still have results for clients of the one before, which must not reach
     clients of this one; numbers have 24 bits.
     """
-    return 1 + secrets.randbits(23)
+    return 1 + (int.from_bytes(os.urandom(3), "little") & 0x7FFFFF)
 
 
 def run(hub: Hub) -> None:

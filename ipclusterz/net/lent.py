@@ -24,7 +24,6 @@ import msgspec
 from ipclusterz.core.message import Body
 from ipclusterz.core.transfer import Layout
 from ipclusterz.engine.bodies import LENT
-from ipclusterz.net import vmread
 
 MANY = 1000
 """Pieces in memory from which on a body is told of no longer; a scheduler asks its client."""
@@ -167,6 +166,8 @@ class Lending:
 
     def _tell(self, name: bytes, image: Image) -> None:
         """Write down where a body lies, in place of where it lay; else nobody shall know."""
+        from ipclusterz.net import vmread  # few clients come here
+
         path = os.path.join(self.folder, name.hex())
         try:
             if not vmread.able or len(image.views) > MANY:
@@ -246,6 +247,8 @@ class Neighbour:
 
     def open(self) -> bool:
         """Tell whether it can be read: whether it is there, and the system allows it."""
+        from ipclusterz.net import vmread
+
         try:
             where, _ = self._where()
             nonce = bytearray(len(where.nonce))
@@ -271,6 +274,8 @@ class Neighbour:
             return _decode(file.read()), os.fstat(file.fileno())
 
     def _fill(self, where: Whereabouts, offset: int, room: memoryview) -> None:
+        from ipclusterz.net import vmread
+
         nonce = bytearray(len(where.nonce))
         wanted = [(where.shown, memoryview(nonce))]
         done = 0

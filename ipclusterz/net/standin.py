@@ -15,7 +15,6 @@ from collections.abc import Callable
 
 from ipclusterz.core import message as m
 from ipclusterz.engine import bodies
-from ipclusterz.net.lent import Neighbour
 from ipclusterz.net.loop import Loop
 from ipclusterz.net.transfer import PieceReader, Read, in_file
 
@@ -47,6 +46,8 @@ class StandIn:
             return None
         if name != bodies.LENT:
             return in_file(folder, fetch.id)
+        from ipclusterz.net.lent import Neighbour  # where nobody lends it takes no memory
+
         neighbour = Neighbour(fetch.folder, fetch.id)
         return neighbour.read if neighbour.open() else None
 
