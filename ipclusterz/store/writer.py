@@ -34,7 +34,10 @@ PRUNE_SECONDS = 5.0
 """How often bounds are looked at when nothing else is due."""
 
 JOURNAL_BYTES = 32 * 1024 * 1024
-"""Shipments that may lie as they came: a question has to wait for rows to be made of them."""
+"""Shipments that may lie as they came: a question has to wait for rows to be made of them.
+
+The end of the controller has not: what lies there is made rows of when it is back.
+"""
 
 IDLE_SECONDS = 1.0
 """After so long without a shipment rows are made."""
@@ -132,23 +135,26 @@ class Writer:
                 self._flush()
             elif self._database is not None and monotonic() >= self._prune_at:
                 self._prune()
-            elif not word and self._idle():
-                self._settle_idly()
+            elif not word and self._settles():
+                self._settle_one()
 
-    def _idle(self) -> bool:
+    def _settles(self) -> bool:
+        """Whether it is time to make rows: a shipment at a time, for the end may come."""
         database = self._database
+        if database is None or self._delay or not database.journal_bytes:
+            return False
         return (
-            database is not None
-            and database.journal_bytes > 0
-            and not self._delay
-            and monotonic() >= self._shipped + IDLE_SECONDS
+            database.journal_bytes > JOURNAL_BYTES
+            or monotonic() >= self._shipped + IDLE_SECONDS
         )
 
     def _next(self) -> tuple[str, Task | None, Done | None]:
         due = self._due
         if self._database is not None and not self._delay:
             due = self._prune_at if due is None else min(due, self._prune_at)
-            if self._database.journal_bytes:
+            if self._database.journal_bytes > JOURNAL_BYTES:
+                due = 0.0
+            elif self._database.journal_bytes:
                 due = min(due, self._shipped + IDLE_SECONDS)
         try:
             return self.commands.get(
@@ -242,8 +248,6 @@ class Writer:
                     self._close()
                     database = self._open()
                 self._store(database)
-                while database.journal_bytes > JOURNAL_BYTES:
-                    self._settle_some(database)
             elif self._delay:
                 database.probe()
             self._recovered()
@@ -272,8 +276,8 @@ class Writer:
         if odd:
             self._strange(odd, "values that a database cannot hold")
 
-    def _settle_idly(self) -> None:
-        """Nobody needs us: make rows of one shipment."""
+    def _settle_one(self) -> None:
+        """Make rows of one shipment."""
         database = self._database
         if database is not None:
             try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import subprocess
+import threading
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 
 from ipclusterz.core import message as m
 from ipclusterz.store import writer as writer_module
+from ipclusterz.store.database import Database
 from ipclusterz.store.pending import Pending, Shipment
 from tests.store.helpers import OTHER, UUID, Desk, began, ended, key, whole
 
@@ -101,10 +103,45 @@ def test_what_lies_as_it_came_is_bounded(
         for first in range(0, 3000, 100):
             ship(desk, whole=tasks(first, first + 100))
             desk.until(lambda: desk.store._writer.taken == desk.store._noted)
+        database = desk.store._writer._database
+        desk.until(lambda: database is not None and database.journal_bytes <= 10_000)
     with closing(sqlite3.connect(path)) as db:
         [rows] = db.execute("SELECT count(*) FROM tasks").fetchone()
         [size] = db.execute("SELECT coalesce(sum(length(data)), 0) FROM journal").fetchone()
     assert size <= 10_000 and rows >= 2800
+
+
+def test_the_end_does_not_wait_for_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A million tasks at the end took longer than the end may, and were lost."""
+    monkeypatch.setattr(writer_module, "JOURNAL_BYTES", 0)
+    entered, go_on = threading.Event(), threading.Event()
+    settled: list[int] = []
+    settle = Database.settle
+
+    def slow(self: Database) -> int:
+        entered.set()
+        assert go_on.wait(20)
+        settled.append(1)
+        return settle(self)
+
+    monkeypatch.setattr(Database, "settle", slow)
+    path = tmp_path / "tasks.db"
+    with Desk(path) as desk:
+        writer = desk.store._writer
+        ship(desk, whole=tasks(0, 10))
+        assert entered.wait(20), "rows are being made"
+        for first in range(10, 500, 10):
+            ship(desk, whole=tasks(first, first + 10))
+        writer.commands.put(("end", None, None))
+        go_on.set()
+        writer.thread.join(20)
+        assert not writer.thread.is_alive() and writer.complete
+    assert len(settled) <= 2 and journal(path) >= 48
+    monkeypatch.undo()
+    with Desk(path) as desk:
+        assert len(desk.ask("history")) == 500
 
 
 def test_a_shipment_that_makes_no_sense_is_left_out_and_told(tmp_path: Path) -> None:
