@@ -15,7 +15,8 @@ from __future__ import annotations
 
 import os
 from _thread import allocate_lock
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from threading import get_ident
 from typing import Any, Protocol
 
@@ -147,9 +148,11 @@ class Lending:
                 self._images[name] = own
                 self._tell(name, own)
 
-    def find(self, name: bytes) -> Image | None:
-        """Return a body that is lent."""
-        return self._images.get(name)
+    @contextmanager
+    def reading(self, name: bytes) -> Iterator[Image | None]:
+        """Give a body that is lent; it stays where it is, and what it is, meanwhile."""
+        with self._lock:
+            yield self._images.get(name)
 
     def drop(self, name: bytes) -> bool:
         """Let go of a body that nobody needs any more; False for what is not lent."""
@@ -229,9 +232,15 @@ class Loan:
 
     def __exit__(self, *exc: object) -> None:
         self._lift()
-        if self._result is None or not self._result.done():
+        if self._result is not None and self._result.done():
+            return
+        try:
             for name in self.names:
                 self._lending.keep(name)
+        except BaseException:  # no memory, or Ctrl-C again: better none than another's
+            for name in self.names:
+                self._lending.drop(name)
+            raise
 
 
 class Neighbour:
@@ -253,7 +262,7 @@ class Neighbour:
             where, _ = self._where()
             nonce = bytearray(len(where.nonce))
             vmread.read(where.pid, [(where.shown, memoryview(nonce))])
-        except (OSError, ValueError, msgspec.MsgspecError):
+        except (OSError, ValueError):
             return False
         return nonce == where.nonce
 
@@ -271,7 +280,15 @@ class Neighbour:
 
     def _where(self) -> tuple[Whereabouts, os.stat_result]:
         with open(os.open(self._path, _READ), "rb") as file:
-            return _decode(file.read()), os.fstat(file.fileno())
+            told, known = file.read(), os.fstat(file.fileno())
+        try:
+            where = _decode(told)
+        except msgspec.MsgspecError as error:
+            raise ValueError(f"its client's note makes no sense: {error}") from None
+        sizes = [size for part in where.sizes for size in part]
+        if len(sizes) != len(where.addresses) or min(sizes, default=1) < 1:
+            raise ValueError("its client's note makes no sense")
+        return where, known
 
     def _fill(self, where: Whereabouts, offset: int, room: memoryview) -> None:
         from ipclusterz.net import vmread

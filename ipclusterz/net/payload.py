@@ -106,8 +106,8 @@ class Payloads:
     def piece(self, channel: int, message: Any) -> None:
         """Take a piece of a body in, or serve one."""
         if isinstance(message, m.Fetch):
-            image = self.lending.find(message.id)
-            self._carrier.serve(channel, message, None if image is None else image.read)
+            with self.lending.reading(message.id) as image:
+                self._carrier.serve(channel, message, None if image is None else image.read)
         else:
             self._carrier.came(message)
 

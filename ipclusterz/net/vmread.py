@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import sys
 from typing import Any
 
 _SIMPLE = 0  # PyBUF_SIMPLE: the address is all that is asked for
@@ -37,7 +38,9 @@ class _Vector(ctypes.Structure):
     _fields_ = (("base", ctypes.c_void_p), ("size", ctypes.c_size_t))
 
 
-_read: Any = getattr(ctypes.CDLL(None, use_errno=True), "process_vm_readv", None)
+_read: Any = None
+if sys.platform.startswith("linux"):
+    _read = getattr(ctypes.CDLL(None, use_errno=True), "process_vm_readv", None)
 if _read is not None:
     _vectors, _count = ctypes.POINTER(_Vector), ctypes.c_ulong
     _read.argtypes = (ctypes.c_int, _vectors, _count, _vectors, _count, _count)

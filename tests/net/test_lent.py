@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -112,7 +113,7 @@ def test_only_within_a_loan_and_its_thread_is_lent(lending: Lending) -> None:
         other.start()
         other.join(10)
         body = lending.lend([b"x"])
-        assert body is not None and lending.find(body.id) is not None
+        assert body is not None and lending._images.get(body.id) is not None
         with lending.suspended():
             assert lending.lend([b"x"]) is None
         with lending.loan() as inner:
@@ -136,7 +137,7 @@ def test_what_is_needed_no_more_is_let_go_of(lending: Lending) -> None:
     assert lending.drop(body.id)
     del data, loan
     gc.collect()
-    assert lending.find(body.id) is None and seen() is None
+    assert lending._images.get(body.id) is None and seen() is None
     assert os.listdir(lending.folder) == [] and not lending.drop(body.id)
 
 
@@ -153,13 +154,43 @@ def test_what_a_call_that_ends_early_lent_is_copied(
             loan.sent(result)
         raise KeyboardInterrupt
     before, data[:] = bytes(data), 0
-    image = lending.find(body.id)
+    image = lending._images.get(body.id)
     assert image is not None and bytes(image.read(0, memoryview(bytearray(1000)))) == before
     if vmread.able:
         room = memoryview(bytearray(1000))
         assert bytes(Neighbour(lending.folder, body.id).read(0, room)) == before
-    assert lending.find(gone.id) is None
-    assert lending.drop(body.id) and lending.find(body.id) is None
+    assert lending._images.get(gone.id) is None
+    assert lending.drop(body.id) and lending._images.get(body.id) is None
+
+
+@pytest.mark.parametrize("error", [MemoryError, KeyboardInterrupt])
+def test_what_cannot_be_copied_is_not_read_any_more(
+    lending: Lending, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
+) -> None:
+    """Its caller goes on and may change it: better nothing than something else."""
+
+    def fails(image: Image) -> Image:
+        raise error
+
+    monkeypatch.setattr(Image, "copied", fails)
+    with pytest.raises(error), lending.loan():
+        bodies_lent = [lending.lend([b"x" * 100]) for _ in range(3)]
+        raise KeyboardInterrupt
+    assert lending._images == {} and lending._loans == {}
+    for body in bodies_lent:
+        assert body is not None and not Neighbour(lending.folder, body.id).open()
+
+
+def test_what_is_read_is_not_moved_meanwhile(lending: Lending) -> None:
+    data = np.arange(100, dtype="u1")
+    body = lend(lending, data)
+    with lending.reading(body.id) as image:
+        mover = threading.Thread(target=lending.keep, args=(body.id,))
+        mover.start()
+        mover.join(0.05)
+        assert mover.is_alive() and lending._images.get(body.id) is image
+    mover.join(10)
+    assert not mover.is_alive() and lending._images.get(body.id) is not image
 
 
 # -- neighbours ----------------------------------------------------------------------------
@@ -232,10 +263,25 @@ def test_another_process_with_its_number_is_not_read(lending: Lending) -> None:
     assert not neighbour.open(), "nor one that has ended"
 
 
+@pytest.mark.parametrize("pieces", [[[-5, 105]], [[50]], [[0, 100]], "no list"])
+def test_a_note_that_makes_no_sense_is_an_error(lending: Lending, pieces: Any) -> None:
+    body = lend(lending, Pieces([b"x" * 50, b"y" * 50], 100))
+    path = os.path.join(lending.folder, body.id.hex())
+    with open(path, "rb") as file:
+        note = msgspec.msgpack.decode(file.read())
+    note[3] = pieces
+    with open(path, "wb") as file:
+        file.write(msgspec.msgpack.encode(note))
+    neighbour = Neighbour(lending.folder, body.id)
+    assert not neighbour.open()
+    with pytest.raises(ValueError, match="no sense"):
+        neighbour.read(0, memoryview(bytearray(10)))
+
+
 def test_a_body_in_very_many_pieces_is_its_clients_own(lending: Lending) -> None:
     body = lend(lending, Pieces([b"x"] * 2000, 2000))
     assert not Neighbour(lending.folder, body.id).open()
-    image = lending.find(body.id)
+    image = lending._images.get(body.id)
     assert image is not None
     assert bytes(image.read(0, memoryview(bytearray(2000)))) == b"x" * 2000
 
@@ -376,13 +422,19 @@ def test_who_stops_waiting_may_change_what_was_sent(
     assert elsewhere._images == {}
 
 
-def test_who_hears_of_engines_meanwhile_sends_a_copy(
-    rc: ipp.Client, elsewhere: Lending, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It is called in the midst of whichever call drives, and does not wait."""
+@pytest.fixture
+def copies(rc: ipp.Client, elsewhere: Lending, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is room for files all the same."""
     monkeypatch.undo()
     connection = rc.session.connection
     monkeypatch.setattr(connection, "elsewhere", frozenset(connection.engines))
+
+
+def test_who_hears_of_engines_meanwhile_sends_a_copy(
+    rc: ipp.Client, copies: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is called in the midst of whichever call drives, and does not wait."""
+    connection = rc.session.connection
     sent = np.arange(ITEMS, dtype="f8")
     total = float(sent.sum())
     results: list[Any] = []
@@ -393,18 +445,13 @@ def test_who_hears_of_engines_meanwhile_sends_a_copy(
             sent[:] = 0
 
     monkeypatch.setattr(connection, "_engine_calls", [came])
-    with elsewhere.loan() as loan:
+    with connection.lending() as loan:
         connection._tell_engines()
         assert loan.names == []
     assert results[0].get(30) == total
 
 
-def test_calls_that_do_not_wait_send_a_copy(
-    rc: ipp.Client, elsewhere: Lending, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.undo()
-    connection = rc.session.connection
-    monkeypatch.setattr(connection, "elsewhere", frozenset(connection.engines))
+def test_calls_that_do_not_wait_send_a_copy(rc: ipp.Client, copies: None) -> None:
     sent = np.arange(ITEMS, dtype="f8")
     result = rc[0].apply_async(lambda x: float(x.sum()), sent)
     before = float(sent.sum())
