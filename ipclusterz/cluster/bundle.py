@@ -22,6 +22,7 @@ from collections.abc import Iterable
 
 from ipclusterz._version import __version__
 from ipclusterz.cluster import logfiles
+from ipclusterz.core.connector import z85
 from ipclusterz.error import ClusterError, ConnectorError
 from ipclusterz.files import quote, read_private
 from ipclusterz.paths import ProfileDir
@@ -181,7 +182,7 @@ def _spellings(value: str) -> set[bytes]:
     except ValueError:
         pass
     try:
-        raw.append(_z85(text))
+        raw.append(z85(value))
     except ValueError:
         pass
     found: set[bytes] = set()
@@ -197,22 +198,4 @@ def _spellings(value: str) -> set[bytes]:
             repr(each)[2:-1].encode(),
             json.dumps(each.decode("latin-1"))[1:-1].encode(),
         }
-    return found
-
-
-_Z85 = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ.-:+=^!/*?&<>()[]{}@%$#"
-
-
-def _z85(text: bytes) -> bytes:
-    """Decode Z85 (ZeroMQ RFC 32); ValueError for what is none."""
-    if len(text) % 5:
-        raise ValueError("no Z85")
-    found = b""
-    for at in range(0, len(text), 5):
-        value = 0
-        for letter in text[at : at + 5].decode():
-            value = value * 85 + _Z85.index(letter)
-        if value >> 32:
-            raise ValueError("no Z85")
-        found += value.to_bytes(4, "big")
     return found

@@ -64,6 +64,8 @@ def test_unknown_fields_are_ignored() -> None:
         (changed(addresses={"task": "x"}), "no list of addresses for 'task'"),
         (changed(addresses={"task": ["x"]}), "task address 'x'"),
         (changed(exec_key="short"), "'exec_key' that is no key"),
+        (changed(exec_key="%nSc1" + KEY[5:]), "'exec_key' that is no key"),
+        (changed(server_key=KEY[:35] + "#####"), "'server_key' that is no key"),
         (changed(server_key=KEY[:-1] + "\n"), "'server_key' that is no key"),
         (changed(role="king"), "'king'"),
         (changed(url="http://a"), "tcp://127.0.0.1:12345"),
