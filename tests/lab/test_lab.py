@@ -355,6 +355,7 @@ sys.stdin.read()
 """
 
 
+@pytest.mark.alone  # other tests mount small disks of their own meanwhile
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT, None])
 @pytest.mark.usefixtures("lab")  # skipped or failed by the same rule
 def test_nothing_is_left_however_the_maker_ends(how: signal.Signals | None) -> None:
@@ -382,6 +383,7 @@ def test_nothing_is_left_however_the_maker_ends(how: signal.Signals | None) -> N
     assert traces() == before
 
 
+@pytest.mark.alone
 def test_close_leaves_nothing(lab: Lab) -> None:
     before = traces()
     with Lab() as second:
