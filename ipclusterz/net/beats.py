@@ -81,14 +81,14 @@ class Verdict:
 class _Seen:
     """A part since its last beat."""
 
-    __slots__ = ("count", "cpu", "looks", "pid", "still", "told")
+    __slots__ = ("condemned", "count", "cpu", "looks", "pid", "still", "told")
 
     def __init__(self, pid: int, count: int, cpu: float) -> None:
         self.pid = pid
         self.count = count
         self.cpu = cpu
         self.looks = self.still = 0
-        self.told = False
+        self.told = self.condemned = False
 
 
 class Watch:
@@ -125,11 +125,14 @@ class Watch:
                 text = f"the {part} process (pid {pid}) goes on"
                 return Verdict(part, pid, text, False)
             return None
+        if seen.condemned:  # what a process looks like while it is killed explains nothing
+            return None
         seen.looks += 1
         seen.still += state in _WAITING
         used = cpu - seen.cpu
         silent = seen.looks * self._beats.interval
         if seen.still >= LOOKS or used >= self._limit:
+            seen.condemned = True
             what = _WAITING.get(state, f"{used:.0f} s of processor time led nowhere")
             return Verdict(part, pid, f"it did nothing for {silent:.0f} s: {what}", True)
         if seen.looks < EARLY or seen.told:

@@ -65,6 +65,12 @@ def test_one_that_waits_or_is_stopped_is_told_of_and_then_hangs(
     assert found.text.startswith("it did nothing for 30 s: ") and what in found.text
 
 
+def test_what_is_found_of_one_while_it_ends_is_not_its_cause(seen: Seen) -> None:
+    assert [found.hangs for found in seen.looks(LOOKS, "T")] == [False, True]
+    for state in "RXZT?":
+        assert seen.looks(LOOKS, state) == []
+
+
 def test_one_that_beats_now_and_then_does_not_hang(seen: Seen) -> None:
     for _ in range(20):
         assert seen.looks(EARLY - 1) == []
