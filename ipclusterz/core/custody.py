@@ -131,7 +131,7 @@ class Custody(Feeder):
                 self._accept(item)
             return
         self.items.update(zip(keys, items, strict=True))
-        if number in self._idle and items:
+        if number in self._idle and items and not self._anywhere(items[0]):
             self._queue(items.pop(0))
         self.pool.extend(items)
 
@@ -181,7 +181,8 @@ class Custody(Feeder):
             else:
                 self.pool.append(item)
             return
-        if item.fixed or (item.engine in self._idle and not engine.own):
+        here = item.engine in self._idle and not engine.own
+        if item.fixed or (here and not self._anywhere(item)):
             engine.own.append(item)
             self._touched.add(item.engine)
         else:
@@ -402,6 +403,7 @@ class Custody(Feeder):
         self.ended.append(number)
         self._idle.pop(number, None)
         self._roomy.pop(number, None)
+        self._quick.discard(number)
         item = engine.flight.pop(running, None)
         if item is not None and item.key in self._unwanted:
             self._cancelled(item, number, "its engine was killed")
@@ -669,7 +671,7 @@ class Custody(Feeder):
             return
         if self._recall is not None and now - self._recall[2] >= RECALL_ANSWER:
             self._finish_recall()  # the engine ended its batch, or ended
-        if self._idle and not self.pool:
+        if self._idle:  # and none of them is to be woken for what may be in the pool
             for engine in self._stuck(now):
                 self._take_back(engine)
                 engine.progress = now

@@ -25,7 +25,7 @@ from ipclusterz.core.custody import Custody
 from ipclusterz.core.message import Channel, Op, Role, Status
 from ipclusterz.core.replacing import Replacing
 from ipclusterz.engine import bodies, offspring
-from ipclusterz.net import host, process, sharedmemory
+from ipclusterz.net import cores, host, process, sharedmemory
 from ipclusterz.net.cores import Binding
 from ipclusterz.net.discard import Discard
 from ipclusterz.net.home import Home, StatusCall
@@ -103,6 +103,7 @@ class Agent:
         self._sessions: list[int] = []  # of engines that end with us
         self._code = 0
         self._outlog = OutputLog(config.log_dir, prefix)
+        self.custody.enough = max(self.custody.enough, 2 * cores.usable())
         self.custody.is_here = bodies.here
         self.custody.observe = self._observe
         self._folder, self._proof, self._folders = sharedmemory.make(
@@ -139,11 +140,7 @@ class Agent:
             signal.signal(number, self._asked)
         if self.config.job:
             self._expect_end()
-        signal.signal(signal.SIGCHLD, lambda number, frame: None)
-        # A signal alone does not end a wait: Python goes on with it after the handler.
-        self._wakeup, wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
-        self.loop.add(self._wakeup, self._woken)
+        signal.signal(signal.SIGCHLD, lambda number, frame: None)  # it wakes the loop
         if stop_fd is not None:
             self.loop.add(stop_fd, lambda: self._launcher(stop_fd))
         self._nursery.attach(self.loop, self._nursery_says)
@@ -153,16 +150,7 @@ class Agent:
             serve(self.loop)
         finally:
             self._close()
-            signal.set_wakeup_fd(-1)
-            os.close(wake)
-            os.close(self._wakeup)
         return self._code
-
-    def _woken(self) -> None:
-        try:
-            os.read(self._wakeup, 4096)
-        except BlockingIOError:
-            pass
 
     def _asked(self, number: int, frame: Any) -> None:
         if self._ending:

@@ -12,7 +12,7 @@ from ipclusterz.core import custody, feeding
 from ipclusterz.core import message as m
 from ipclusterz.core.broker import Functions
 from ipclusterz.core.custody import Custody
-from ipclusterz.core.feeding import BATCH_TASKS, RECLAIM_AFTER
+from ipclusterz.core.feeding import BATCH_TASKS, LEAST_SECONDS, MANY, RECLAIM_AFTER
 from ipclusterz.core.message import Channel, Op, Status
 from tests.core.bench import failure, key
 
@@ -273,6 +273,107 @@ def test_few_short_tasks_are_shared_by_idle_engines() -> None:
     batches = agent.fed()
     for engine in (0, 1):
         assert 4 <= sum(len(keys) for e, keys in batches if e == engine) <= 6
+
+
+@pytest.mark.parametrize(
+    ("pace", "enough", "wanted"),
+    [(1e-5, 4, 4), (1e-5, 50, 50), (1e-4, 4, 8), (1.9e-4, 4, MANY)],
+)
+def test_short_tasks_wait_for_engines_at_work_where_these_are_enough(
+    pace: float, enough: int, wanted: int
+) -> None:
+    """Enough for this host's cores, or for as many tasks as a scheduler gives out."""
+    agent = Agent(*range(100))
+    agent.custody.enough = enough
+    agent.learn(pace)
+    agent.assign(*range(40_000))
+    awake = {engine for engine, _ in agent.fed()}
+    assert len(awake) == wanted
+    while agent.held():
+        for number in awake:
+            flight = agent.custody.engines[number].flight
+            agent.done(number, *[k - key(0) for k in flight], seconds=pace)
+        assert {engine for engine, _ in agent.fed()} <= awake
+
+
+@pytest.mark.parametrize("pace", [-1.0, LEAST_SECONDS, 0.5])
+def test_tasks_that_are_long_or_unknown_go_to_all_engines(pace: float) -> None:
+    agent = Agent(*range(100))
+    if pace >= 0:
+        agent.learn(pace)
+    agent.custody.handle(TASK, [agent.task(i, i % 100) for i in range(10_000)], agent.now)
+    assert len({engine for engine, _ in agent.fed()}) == 100
+
+
+def test_the_last_engines_to_be_idle_are_those_to_be_woken() -> None:
+    agent = Agent(*range(100))
+    agent.learn(1e-5)
+    for _ in range(3):
+        agent.custody.handle(TASK, [agent.task(i, 999) for i in range(20)], agent.now)
+        assert {engine for engine, _ in agent.fed()} == {99}
+        agent.done(99, *range(20))
+
+
+@pytest.mark.parametrize("data", [b"", b"x" * 40_000])
+def test_tasks_that_turn_out_to_be_long_get_all_engines_soon(data: bytes) -> None:
+    """Each engine stays in its first task; 40 kB of data leave no room for another there."""
+    agent = Agent(*range(200))
+    agent.learn(1e-5)
+    agent.assign(*range(300), data=data)
+    begun: dict[int, int] = {}
+    for _ in range(7):  # twice as many work after each look
+        while taken := agent.took(do.BATCH):
+            for _, engine, _, works in taken:
+                begun.setdefault(engine, works[0].key)
+            back = agent.took(do.RECLAIM) + agent.took(do.REVOKE)
+            assert not back
+        if len(begun) == 200:
+            break
+        agent.tick(RECLAIM_AFTER)
+        for _, number, _ in agent.took(do.RECLAIM):
+            engine = agent.custody.engines[number]
+            unread = list(engine.flight)[engine.batches[0] :]
+            agent.custody.reclaimed(number, unread, [], agent.now)
+        for _, number, _ in agent.took(do.REVOKE):
+            agent.custody.revoked(number, begun[number], agent.now)
+    assert len(begun) == 200
+
+
+def test_engines_that_are_stuck_make_room_for_some_that_sleep_at_once() -> None:
+    agent = Agent(*range(100))
+    agent.learn(1e-5)
+    agent.assign(*range(20_000))
+    awake = {engine for engine, _ in agent.fed()}
+    agent.tick(RECLAIM_AFTER)
+    assert len({engine for engine, _ in agent.fed()} - awake) == len(awake)
+
+
+def test_one_of_many_short_tasks_that_is_held_up_makes_them_no_longer() -> None:
+    """Whoever has few cores loses one of them to others now and then."""
+    agent = Agent(*range(100))
+    agent.custody.handle(TASK, [m.Function(b"f", b"f")], agent.now)
+    agent.custody._pace[b"f"] = 1e-5
+    agent.assign(*range(40), fn=b"f", engine=999)
+    number, counters = agent.fed()[0]
+    seconds = [1e-5] * (len(counters) - 1) + [0.003]
+    outcomes = [
+        m.Outcome(key(i), int(Status.OK), b"v", None, 1.0, 1.0 + each)
+        for i, each in zip(counters, seconds, strict=True)
+    ]
+    agent.custody.outcomes(number, outcomes, agent.now)
+    assert agent.custody._pace[b"f"] < LEAST_SECONDS
+
+
+def test_an_engine_at_work_that_dies_makes_room_for_one_that_sleeps() -> None:
+    agent = Agent(*range(100))
+    agent.learn(1e-5)
+    agent.assign(*range(20_000))
+    awake = {engine for engine, _ in agent.fed()}
+    for number in sorted(awake):
+        agent.died(number)
+        fresh = {engine for engine, _ in agent.fed()} - awake
+        assert len(fresh) == 1
+        awake |= fresh
 
 
 def test_fixed_work_keeps_its_order_and_its_engine() -> None:
@@ -949,6 +1050,7 @@ def test_of_very_many_engines_no_more_are_woken_than_short_tasks_are_worth(
     """To wake one takes longer than a few of them; where there are few, all get some."""
     custody = Custody()
     custody.is_here = lambda body: True
+    custody.enough = engines  # as on a host with many cores
     for number in range(engines):
         custody.engine_up(number, 0.0)
     custody.handle(Channel.TASK, [m.Function(b"f", b"code")], 0.0)
