@@ -133,3 +133,32 @@ def test_an_engine_that_dies(rc: ipp.Client) -> None:
     with pytest.raises(ipp.EngineError, match="engine 2 ended"):
         rc[2]
     assert rc.direct_view().apply_sync(abs, -1) == [1, 1]
+
+
+def _wait_if(folder: str, number: int) -> int:
+    """Return at once without a folder, else when somebody has put ``gate`` there."""
+    if folder:
+        with open(os.path.join(folder, f"{number}"), "x"):
+            pass
+        while not os.path.exists(os.path.join(folder, "gate")):
+            time.sleep(0.01)
+    return os.getpid()
+
+
+def test_a_function_that_turns_long_gets_all_of_many_engines(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """While it was short, most of them were left asleep."""
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
+    folder = tmp_path / "begun"
+    folder.mkdir()
+    with ipp.Cluster(n=24) as rc:
+        view = rc.load_balanced_view()
+        short = [view.apply_async(_wait_if, "", number) for number in range(3000)]
+        assert len({result.get(timeout=60) for result in short}) >= 1
+        long = [view.apply_async(_wait_if, str(folder), number) for number in range(100)]
+        try:
+            eventually(lambda: len(list(folder.iterdir())) == 24, what="each engine has one")
+        finally:
+            (folder / "gate").touch()
+        assert len({result.get(timeout=60) for result in long}) == 24
