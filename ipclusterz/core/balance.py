@@ -17,7 +17,7 @@ while another agent holds tasks that have not begun), agents are asked to give s
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Iterable
 from heapq import heappop, heappush
 from itertools import groupby, repeat
@@ -56,6 +56,7 @@ NO_ENGINE_AFTER = 60.0
 """Seconds without any engine after which waiting tasks fail instead of waiting on."""
 
 _Allowed = tuple[int, ...]
+_Group = OrderedDict[int, Task]  # by key, in order; any may leave it
 
 _failure = msgspec.msgpack.Decoder(m.Failure)
 
@@ -118,9 +119,9 @@ class Balancer(Broker):
         self.tasks: dict[int, Any] = {}  # Task, or what many share: Queued or Given
         self._queue: deque[Any] = deque()  # Task or Queued, and some that wait no more
         self.queued = 0  # how many do
-        self._groups: dict[_Allowed, deque[Task]] = {}  # tasks that only some may run
+        self._groups: dict[_Allowed, _Group] = {}  # tasks that only some may run
         # Tasks that may run anywhere but on a few engines, which failed them or do not suit.
-        self._shunning: dict[frozenset[int], deque[Task]] = {}
+        self._shunning: dict[frozenset[int], _Group] = {}
         self._loose: set[_Allowed] = set()  # groups with tasks that new engines may run, too
         self._policy = policy.make(scheme, seed)
         self._hwm = hwm
@@ -197,7 +198,7 @@ class Balancer(Broker):
             return
         shunned = self._shunned(task)
         if shunned and not self._everywhere(shunned):
-            self._shunning.setdefault(shunned, deque()).append(task)
+            self._shunning.setdefault(shunned, _Group())[task.key] = task
             return
         allowed = self._allowed(task)
         if allowed is None:
@@ -207,7 +208,7 @@ class Balancer(Broker):
         elif not allowed:
             self._refuse(task)
         else:
-            self._groups.setdefault(allowed, deque()).append(task)
+            self._groups.setdefault(allowed, _Group())[task.key] = task
             if not _confined(task):
                 self._loose.add(allowed)
 
@@ -355,8 +356,7 @@ class Balancer(Broker):
         if self._depending.drop(task.key):
             return True
         for group in (*self._groups.values(), *self._shunning.values()):
-            if task in group:
-                group.remove(task)
+            if group.pop(task.key, None) is not None:
                 return True
         return self._drop_lacking(task)
 
@@ -369,17 +369,17 @@ class Balancer(Broker):
         self._offer(made)
         loose, self._loose = self._loose, set()
         for allowed in loose:
-            for task in self._groups.pop(allowed, ()):
+            for task in self._groups.pop(allowed, _Group()).values():
                 self._place(task)
 
     def _engine_went(self, engine: int) -> None:
         self.engines.pop(engine, None)
         self._policy.withdraw(engine)
         for allowed in [a for a in self._groups if engine in a]:
-            for task in self._groups.pop(allowed):
+            for task in self._groups.pop(allowed).values():
                 self._place(task)
         for shunned in [s for s in self._shunning if self._everywhere(s)]:
-            for task in self._shunning.pop(shunned):
+            for task in self._shunning.pop(shunned).values():
                 self._place(task)
 
     def _absence(self, agent: Agent) -> None:
@@ -523,7 +523,7 @@ class Balancer(Broker):
                     aside.append(chosen)
                     policy.withdraw(chosen)
                     continue
-                self._give(group.popleft(), engines[chosen], True)
+                self._give(group.popitem(last=False)[1], engines[chosen], True)
                 self._offer(engines[chosen])
             for engine in aside:
                 self._offer(engines[engine])
@@ -542,7 +542,7 @@ class Balancer(Broker):
                 if not free:
                     break
                 engine = min(free, key=lambda e: e.load)
-                self._give(group.popleft(), engine, True)
+                self._give(group.popitem(last=False)[1], engine, True)
                 self._offer(engine)
             if not group:
                 del self._groups[allowed]

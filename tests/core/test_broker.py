@@ -365,7 +365,11 @@ def test_a_cancelled_task_is_not_tried_again_when_its_agent_is_gone() -> None:
     assert cluster.assigned(b"next") == []
 
 
-def test_many_cancels_do_not_walk_the_queue_for_each(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("options", [{}, {"engines": [0]}])
+def test_many_cancels_do_not_walk_the_queue_for_each(
+    monkeypatch: pytest.MonkeyPatch, options: dict[str, list[int]]
+) -> None:
+    """The last one is cancelled first, as users do."""
     compared = 0
 
     class Counted(Task):
@@ -377,10 +381,10 @@ def test_many_cancels_do_not_walk_the_queue_for_each(monkeypatch: pytest.MonkeyP
         __hash__ = Task.__hash__
 
     monkeypatch.setattr(balance, "Task", Counted)
-    cluster = bench()
+    cluster = bench(*options.get("engines", []))
     n = 2000
-    cluster.say(b"client", *[submit(i) for i in range(1, n + 1)])
-    cluster.say(b"client", m.Cancel([key(i) for i in range(n // 2, n + 1)]))
+    cluster.say(b"client", *[submit(i, **options) for i in range(1, n + 1)])
+    cluster.say(b"client", m.Cancel([key(i) for i in range(n, n // 2 - 1, -1)]))
     assert len(cluster.results()) == n - n // 2 + 1
     assert compared <= n
 
