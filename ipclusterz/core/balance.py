@@ -1,14 +1,12 @@
 """The task scheduler: which engine gets which task, and how many ahead of time.
 
-Each engine has a credit: tasks it may hold at once.  Credit starts at one, grows by one with
-each finished task (so it doubles each round trip, as a congestion window does) and is capped
-by what the engine finishes in :data:`AHEAD` seconds at its measured pace.  Long tasks thus go
-one at a time and short ones by the hundred.
+Each engine has a credit, tasks that it may hold at once (:mod:`ipclusterz.core.capacity`).
 
-Like tasks wait as the run that brought them (:class:`Queued`) and are given out as shares of
-it (:class:`Given`): what is done once for a hundred need not be fast.  A :class:`Task` is made
-of one of them when something out of the ordinary happens to it; what the queue still has of it
-is then passed over.
+Like tasks wait as the run that brought them and are given out as shares of it
+(:mod:`ipclusterz.core.runs`): what is done once for a hundred need not be fast.  A
+:class:`Task` is made of one of them when something out of the ordinary happens to it; what the
+queue still has of it is then passed over.  Tasks that may not run just anywhere wait elsewhere
+(:mod:`ipclusterz.core.apart`).
 
 Tasks are given out in shares, so that one decision serves many short tasks; the agent may
 move a task between its own engines.  When work is misplaced all the same (an engine idles
@@ -17,27 +15,23 @@ while another agent holds tasks that have not begun), agents are asked to give s
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Iterable
 from heapq import heappop, heappush
 from itertools import groupby, repeat
 from operator import sub
-from typing import Any, ClassVar
+from typing import Any
 
-import msgspec
 from msgspec import structs
 
 from ipclusterz.core import message as m
 from ipclusterz.core import policy
+from ipclusterz.core.apart import Apart, refusal
 from ipclusterz.core.broker import COUNTER, Agent, Broker, Task
+from ipclusterz.core.capacity import Engine
 from ipclusterz.core.dependency import Dependencies, Ends, Verdict
 from ipclusterz.core.estate import Entry, Estate, Inheritance
-
-AHEAD = 0.050
-"""Seconds of work an engine may hold."""
-
-MAX_CREDIT = 1000
-"""Tasks an engine may hold, however short."""
+from ipclusterz.core.runs import Given, Queued, single
 
 RECALL_AFTER = 0.100
 """Seconds of silence after which an agent's engines are no longer taken for quick."""
@@ -55,58 +49,6 @@ the agent divides it, and to divide it here costs more than is won."""
 NO_ENGINE_AFTER = 60.0
 """Seconds without any engine after which waiting tasks fail instead of waiting on."""
 
-_Allowed = tuple[int, ...]
-_Group = OrderedDict[int, Task]  # by key, in order; any may leave it
-
-_failure = msgspec.msgpack.Decoder(m.Failure)
-
-
-class Queued(msgspec.Struct, eq=False, gc=False):
-    """Like tasks that wait for any engine; those before ``next`` do not wait here any more."""
-
-    run: m.Run
-    client: bytes
-    next: int  # a key
-    end: int
-
-    agent: ClassVar[bytes] = b""  # nobody holds it
-
-    def single(self, key: int) -> Task:
-        """Return one of them, to go its own way."""
-        return Task(key, self.client, _single(self.run, key), queued=True)
-
-
-class Given(msgspec.Struct, eq=False, gc=False):
-    """Like tasks that were given to an engine together; the names are those of a Task."""
-
-    work: m.Share
-    client: bytes
-    agent: bytes
-    attempt: int
-    engine: int
-
-    def single(self, key: int) -> Task:
-        """Return one of them, to go its own way."""
-        work = _single(self.work, key)
-        return Task(key, self.client, work, self.attempt, self.agent, self.engine)
-
-
-def _single(run: m.Run | m.Share, key: int) -> m.Submit:
-    return m.Submit(key, run.op, run.fn, run.data[key - run.key])
-
-
-class Engine:
-    """Load and pace of one engine."""
-
-    __slots__ = ("agent", "credit", "id", "load", "pace")
-
-    def __init__(self, id: int, agent: Agent, credit: int) -> None:
-        self.id = id
-        self.agent = agent
-        self.credit = credit
-        self.load = 0
-        self.pace = -1.0  # seconds per task, smoothed; below zero: not known
-
 
 class Balancer(Broker):
     """Gives tasks to engines by a scheme; ``hwm`` above zero fixes each engine's credit."""
@@ -119,10 +61,7 @@ class Balancer(Broker):
         self.tasks: dict[int, Any] = {}  # Task, or what many share: Queued or Given
         self._queue: deque[Any] = deque()  # Task or Queued, and some that wait no more
         self.queued = 0  # how many do
-        self._groups: dict[_Allowed, _Group] = {}  # tasks that only some may run
-        # Tasks that may run anywhere but on a few engines, which failed them or do not suit.
-        self._shunning: dict[frozenset[int], _Group] = {}
-        self._loose: set[_Allowed] = set()  # groups with tasks that new engines may run, too
+        self._apart = Apart(self.engines)
         self._policy = policy.make(scheme, seed)
         self._hwm = hwm
         self._heard: dict[bytes, float] = {}  # agent -> last result
@@ -166,7 +105,7 @@ class Balancer(Broker):
             or not self._settling.keys().isdisjoint(keys)
         ):
             for key in keys:
-                self._submit(peer, _single(run, key), now)
+                self._submit(peer, single(run, key), now)
             return
         # One object for all that are equal: memory counts where a million wait.
         run.fn = fn
@@ -196,24 +135,20 @@ class Balancer(Broker):
     def _place(self, task: Task) -> None:
         if not task.free and self._depends(task):
             return
-        shunned = self._shunned(task)
-        if shunned and not self._everywhere(shunned):
-            self._shunning.setdefault(shunned, _Group())[task.key] = task
+        if self._apart.shuns(task):
             return
-        allowed = self._allowed(task)
+        allowed = self._apart.allowed(task)
         if allowed is None:
             task.queued = True
             self.queued += 1
             self._queue.append(task)
         elif not allowed:
-            self._refuse(task)
+            self._fail(task, m.Status.REFUSED, refusal(task))
         else:
-            self._groups.setdefault(allowed, _Group())[task.key] = task
-            if not _confined(task):
-                self._loose.add(allowed)
+            self._apart.keep(task, allowed)
 
     def _replace(self, task: Task, reason: str) -> None:
-        if self._allowed(task) is None:
+        if self._apart.allowed(task) is None:
             task.queued = True
             self.queued += 1
             self._queue.appendleft(task)
@@ -229,50 +164,6 @@ class Balancer(Broker):
         if (agent := self.agents.get(task.agent)) is not None:
             agent.held[key] = task
         return task
-
-    def _shunned(self, task: Task) -> frozenset[int]:
-        """Return the few engines where a task that may run anywhere shall not run."""
-        opt = task.work.opt
-        if task.places is not None or (opt is not None and opt.engines is not None):
-            return frozenset()
-        return frozenset((*(task.excluded or ()), *(task.unmet or ())))
-
-    def _everywhere(self, shunned: frozenset[int]) -> bool:
-        """Whether there is no other engine than these."""
-        return sum(engine in self.engines for engine in shunned) == len(self.engines)
-
-    def _allowed(self, task: Task) -> _Allowed | None:
-        """Return the engines a task is confined to, or None for any."""
-        opt = task.work.opt
-        named = opt.engines if opt is not None else None
-        anywhere = named is None and task.places is None and not task.unmet
-        if anywhere and not (task.excluded and self.engines):
-            return None
-        chosen = self.engines if named is None else named
-        may = [e for e in chosen if e in self.engines]
-        if task.places is not None:
-            may = [e for e in may if e in task.places]
-        if task.unmet:
-            may = [e for e in may if e not in task.unmet]
-        if task.excluded:
-            # With nowhere else to go, an engine that failed it before is better than none.
-            may = [e for e in may if e not in task.excluded] or may
-        return tuple(may)
-
-    def _refuse(self, task: Task) -> None:
-        opt = task.work.opt
-        named = opt.engines if opt is not None and opt.engines is not None else "any"
-        if task.unmet:
-            which = ", ".join(map(str, sorted(task.unmet)[:20]))
-            text = f"no engine that it may run on suits it (asked: {which}){_last_word(task)}"
-            failure = m.Failure("ImpossibleDependency", text)
-        elif task.places is not None:
-            text = f"it follows tasks that ran on {task.places}, and none of these is there"
-            failure = m.Failure("ImpossibleDependency", text)
-        else:
-            text = f"none of the engines this task may run on is there: {named}"
-            failure = m.Failure("NoEnginesRegistered", text)
-        self._fail(task, m.Status.REFUSED, failure)
 
     # -- waiting for other tasks -----------------------------------------------------------
 
@@ -353,34 +244,25 @@ class Balancer(Broker):
             if not self.queued:
                 self._queue.clear()
             return True
-        if self._depending.drop(task.key):
+        if self._depending.drop(task.key) or self._apart.drop(task.key):
             return True
-        for group in (*self._groups.values(), *self._shunning.values()):
-            if group.pop(task.key, None) is not None:
-                return True
         return self._drop_lacking(task)
 
     # -- engines ---------------------------------------------------------------------------
 
     def _engine_came(self, engine: int, agent: Agent) -> None:
-        made = Engine(engine, agent, self._hwm or 1)
+        made = Engine(engine, agent, self._hwm)
         made.load = sum(1 for task in agent.held.values() if task.engine == engine)
         self.engines[engine] = made
         self._offer(made)
-        loose, self._loose = self._loose, set()
-        for allowed in loose:
-            for task in self._groups.pop(allowed, _Group()).values():
-                self._place(task)
+        for task in self._apart.came():
+            self._place(task)
 
     def _engine_went(self, engine: int) -> None:
         self.engines.pop(engine, None)
         self._policy.withdraw(engine)
-        for allowed in [a for a in self._groups if engine in a]:
-            for task in self._groups.pop(allowed).values():
-                self._place(task)
-        for shunned in [s for s in self._shunning if self._everywhere(s)]:
-            for task in self._shunning.pop(shunned).values():
-                self._place(task)
+        for task in self._apart.went(engine):
+            self._place(task)
 
     def _absence(self, agent: Agent) -> None:
         for engine in agent.engines:
@@ -390,7 +272,7 @@ class Balancer(Broker):
                 self._offer(self.engines[engine])
 
     def _offer(self, engine: Engine) -> None:
-        if engine.load < engine.credit and not engine.agent.absent:
+        if engine.has_room:
             self._policy.offer(engine.id, engine.load)
         else:
             self._policy.withdraw(engine.id)
@@ -405,12 +287,13 @@ class Balancer(Broker):
 
     def settle(self, now: float) -> None:
         """Give waiting tasks to engines with room."""
-        if self._groups:
-            self._settle_groups()
-        if self._shunning:
-            self._settle_shunning()
+        apart = self._apart
+        if apart.groups:
+            apart.give_confined(self._give_apart)
+        if apart.shunning:
+            apart.give_shunning(self._policy, self._give_apart)
         if not self.queued:
-            if now >= self._look_at and not self._groups and not self._shunning:
+            if now >= self._look_at and not apart.groups and not apart.shunning:
                 self._look(now)
             return
         pick = self._policy.pick
@@ -513,39 +396,9 @@ class Balancer(Broker):
         self._give(task, engine, False)
         self.queued -= 1
 
-    def _settle_shunning(self) -> None:
-        """Give tasks to the first engine with room that is not among those they shun."""
-        policy, engines = self._policy, self.engines
-        for shunned, group in list(self._shunning.items()):
-            aside: list[int] = []
-            while group and (chosen := policy.pick()) is not None:
-                if chosen in shunned:
-                    aside.append(chosen)
-                    policy.withdraw(chosen)
-                    continue
-                self._give(group.popitem(last=False)[1], engines[chosen], True)
-                self._offer(engines[chosen])
-            for engine in aside:
-                self._offer(engines[engine])
-            if not group:
-                del self._shunning[shunned]
-
-    def _settle_groups(self) -> None:
-        engines = self.engines
-        for allowed, group in list(self._groups.items()):
-            while group:
-                free = [
-                    e
-                    for e in (engines[i] for i in allowed if i in engines)
-                    if e.load < e.credit and not e.agent.absent
-                ]
-                if not free:
-                    break
-                engine = min(free, key=lambda e: e.load)
-                self._give(group.popitem(last=False)[1], engine, True)
-                self._offer(engine)
-            if not group:
-                del self._groups[allowed]
+    def _give_apart(self, task: Task, engine: Engine) -> None:
+        self._give(task, engine, True)
+        self._offer(engine)
 
     def _give(self, task: Task, engine: Engine, fixed: bool) -> None:
         work = task.work
@@ -570,22 +423,10 @@ class Balancer(Broker):
         if result is not None:
             self._heard[engine.agent.peer] = now
             ran = self.engines.get(result.engine, engine)
-            self._pace(ran, result.finished - result.started)
+            ran.learn(result.finished - result.started)
             if ran is not engine:
                 self._offer(ran)
         self._offer(engine)
-
-    def _pace(self, engine: Engine, seconds: float) -> None:
-        engine.pace = _smoothed(engine.pace, seconds)
-        self._more_credit(engine, 1)
-
-    def _more_credit(self, engine: Engine, ended: int) -> None:
-        if self._hwm:
-            return
-        cap = MAX_CREDIT
-        if engine.pace * MAX_CREDIT > AHEAD:
-            cap = max(1, int(AHEAD / engine.pace))
-        engine.credit = min(engine.credit + ended, cap)
 
     def _result(self, peer: bytes, result: m.Result, now: float) -> None:
         """Take in what an agent says of one task; flat for one that ended well."""
@@ -649,7 +490,7 @@ class Balancer(Broker):
                 engine.load -= number
                 touched.add(given.engine)
         if (ran := self.engines.get(results.engine)) is not None:
-            self._paces(ran, list(map(sub, results.finished, results.started)))
+            ran.learn_all(list(map(sub, results.finished, results.started)))
         for each in touched:
             if (engine := self.engines.get(each)) is not None:
                 self._offer(engine)
@@ -674,17 +515,6 @@ class Balancer(Broker):
         for n in sizes:
             self._results(peer, results.part(start, start + n), now)
             start += n
-
-    def _paces(self, engine: Engine, seconds: list[float]) -> None:
-        """Learn from several tasks at once; of what is quick the mean says enough."""
-        n = len(seconds)
-        if min(seconds) >= 0.0 and max(seconds) <= engine.pace:
-            mean = sum(seconds) / n
-            engine.pace = mean + (engine.pace - mean) * 0.875**n
-        else:
-            for each in seconds:
-                engine.pace = _smoothed(engine.pace, each)
-        self._more_credit(engine, n)
 
     def _returned(self, peer: bytes, message: m.Returned, now: float) -> None:
         self._recalled.discard(peer)
@@ -851,7 +681,7 @@ class Balancer(Broker):
         """Silent for so long, its engines cannot be as quick as they were."""
         for number in agent.engines:
             engine = self.engines[number]
-            engine.credit = self._hwm or 1
+            engine.distrust()
             self._offer(engine)
 
     def hint(self) -> Any:
@@ -871,29 +701,3 @@ class _Known:
 
 def _forget(tasks: dict[int, Any], keys: list[int]) -> None:
     deque(map(tasks.pop, keys, repeat(None)), 0)
-
-
-def _smoothed(pace: float, seconds: float) -> float:
-    """Return an engine's pace after a task that took ``seconds``.
-
-    It rises at once and falls slowly: a wrong guess of "short" hurts, one of "long" costs
-    little.
-    """
-    seconds = min(max(seconds, 0.0), 3600.0)
-    if pace < seconds:
-        return seconds if pace < 0 else (pace + seconds) / 2
-    return pace + (seconds - pace) / 8
-
-
-def _last_word(task: Task) -> str:
-    """Return why the last engine did not suit a task, in the words of its function."""
-    try:
-        return f": {_failure.decode(task.word).text}"
-    except m.UNDECODABLE:
-        return ""
-
-
-def _confined(task: Task) -> bool:
-    """Whether it is said which engines may run a task."""
-    opt = task.work.opt
-    return task.places is not None or (opt is not None and opt.engines is not None)

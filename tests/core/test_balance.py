@@ -7,14 +7,8 @@ from itertools import pairwise
 import pytest
 
 from ipclusterz.core import message as m
-from ipclusterz.core.balance import (
-    AHEAD,
-    LOOK_AFTER,
-    MAX_CREDIT,
-    NO_ENGINE_AFTER,
-    RECALL_AFTER,
-    Balancer,
-)
+from ipclusterz.core.balance import LOOK_AFTER, NO_ENGINE_AFTER, RECALL_AFTER, Balancer
+from ipclusterz.core.capacity import AHEAD, MAX_CREDIT
 from ipclusterz.core.message import Status
 from ipclusterz.core.policy import SCHEMES
 from tests.core.bench import Bench, failure, key, outcome, result, submit

@@ -257,4 +257,4 @@ def test_a_task_that_kills_three_engines_is_not_tried_again() -> None:
 def core_is_empty(cluster: Bench) -> bool:
     core = cluster.core
     assert isinstance(core, Balancer)
-    return not core.tasks and not core.queued and not core._depending and not core._groups
+    return not core.tasks and not core.queued and not core._depending and not core._apart.groups

@@ -9,8 +9,9 @@ import pytest
 
 from ipclusterz.core import actions as do
 from ipclusterz.core import message as m
-from ipclusterz.core.balance import MAX_CREDIT, Balancer
+from ipclusterz.core.balance import Balancer
 from ipclusterz.core.broker import Task
+from ipclusterz.core.capacity import MAX_CREDIT
 from ipclusterz.core.custody import Custody
 from ipclusterz.core.ledger import Ledger, task
 from ipclusterz.core.link import MAX_PACKET, Link
