@@ -16,9 +16,9 @@ from collections.abc import Callable, Mapping
 import msgspec
 
 from ipclusterz.core import message as m
-from ipclusterz.core.broker import Task
 from ipclusterz.core.capacity import Engine
 from ipclusterz.core.policy import Policy
+from ipclusterz.core.tasks import Task
 
 Allowed = tuple[int, ...]
 Group = OrderedDict[int, Task]  # by key, in order; any may leave it

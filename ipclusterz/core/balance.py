@@ -27,11 +27,12 @@ from msgspec import structs
 from ipclusterz.core import message as m
 from ipclusterz.core import policy
 from ipclusterz.core.apart import Apart, refusal
-from ipclusterz.core.broker import COUNTER, Agent, Broker, Task
+from ipclusterz.core.broker import COUNTER, Broker
 from ipclusterz.core.capacity import Engine
 from ipclusterz.core.dependency import Dependencies, Ends, Verdict
 from ipclusterz.core.estate import Entry, Estate, Inheritance
 from ipclusterz.core.runs import Given, Queued, single
+from ipclusterz.core.tasks import Agent, Task
 
 RECALL_AFTER = 0.100
 """Seconds of silence after which an agent's engines are no longer taken for quick."""

@@ -14,18 +14,15 @@ Subclasses decide where a task goes (:mod:`ipclusterz.core.balance`,
 
 from __future__ import annotations
 
-from collections import OrderedDict, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterable
 from itertools import repeat
 from typing import Any
 
-import msgspec
-
 from ipclusterz.core import message as m
+from ipclusterz.core.functions import Functions
 from ipclusterz.core.recorder import Recorder
-
-FUNCTION_BYTES = 256 * 1024 * 1024
-"""Bytes of pickled functions kept; beyond it the least recently used are asked for again."""
+from ipclusterz.core.tasks import Agent, Task
 
 COUNTER = (1 << m.COUNTER_BITS) - 1
 """What of a key counts a client's tasks."""
@@ -36,94 +33,8 @@ DEATHS = 3
 Out = defaultdict[bytes, list[Any]]
 """What is to be said, by peer: in order to each; the order among peers does not matter."""
 
-
 Unwritten = tuple[bytes, int, m.Result | None]
 """An agent, a task's key, and its result unless its client was told of it."""
-
-
-class Task(msgspec.Struct, eq=False, gc=False):
-    """One task on its way; ``agent`` is set while an agent holds it.
-
-    A struct, because one is made for each task: that takes an eighth of the time.
-    """
-
-    key: int
-    client: bytes
-    work: Any  # Submit or Request; None when only an agent's roll call told of it
-    attempt: int = 0
-    agent: bytes = b""
-    engine: int = -1
-    retries: int = 0
-    cancelled: bool = False  # its agent was asked to abort it
-    queued: bool = False  # waits for any engine: see Balancer
-    free: bool = False  # waits for no other task (any more)
-    deaths: int = 0  # engines that died with it
-    excluded: set[int] | None = None  # engines that failed it
-    unmet: set[int] | None = None  # engines that do not suit it, by its own word
-    word: bytes = b""  # why the last of them does not: an encoded Failure
-    places: list[int] | None = None  # where the tasks ran that it follows
-
-
-class Agent:
-    """What a broker knows of one agent."""
-
-    __slots__ = ("absent", "called", "engines", "functions", "held", "peer", "wants")
-
-    def __init__(self, peer: bytes) -> None:
-        self.peer = peer
-        self.engines: set[int] = set()
-        self.functions: set[bytes] = set()
-        self.wants: set[bytes] = set()  # functions it asked for that we do not have
-        self.held: dict[int, Any] = {}  # as a broker's tasks
-        self.absent = False
-        self.called = False  # has told what it holds
-
-
-class Functions:
-    """Pickled functions by digest, bounded in bytes, least recently used out first.
-
-    What is ``pinned`` stays: nobody could be asked for it again.
-    """
-
-    def __init__(self, limit: int = FUNCTION_BYTES) -> None:
-        self._limit = limit
-        self._bytes = 0
-        self._kept: OrderedDict[bytes, m.Function] = OrderedDict()
-        self.pinned: dict[bytes, m.Function] = {}
-
-    def add(self, function: m.Function) -> None:
-        """Keep a function."""
-        if function.digest in self._kept:
-            self._kept.move_to_end(function.digest)
-            return
-        self._kept[function.digest] = function
-        self._bytes += len(function.data)
-        while self._bytes > self._limit and len(self._kept) > 1:
-            _, old = self._kept.popitem(last=False)
-            self._bytes -= len(old.data)
-
-    def own(self, digest: bytes) -> bytes:
-        """Return the digest as it is kept here, which costs no more memory; '' if it is not."""
-        found = self._kept.get(digest) or self.pinned.get(digest)
-        return b"" if found is None else found.digest
-
-    def get(self, digest: bytes) -> m.Function | None:
-        """Return the function with this digest if it is still here."""
-        found = self._kept.get(digest)
-        if found is None:
-            return self.pinned.get(digest)
-        self._kept.move_to_end(digest)
-        return found
-
-    def all(self) -> Iterable[m.Function]:
-        """Return those that are kept."""
-        return {**self.pinned, **self._kept}.values()
-
-    def __contains__(self, digest: bytes) -> bool:
-        return digest in self._kept or digest in self.pinned
-
-    def __len__(self) -> int:
-        return len(self._kept)
 
 
 class Broker:

@@ -10,7 +10,7 @@ Lives here: the numbers of one engine of the task scheduler.  Must not know: tas
 
 from __future__ import annotations
 
-from ipclusterz.core.broker import Agent
+from ipclusterz.core.tasks import Agent
 
 AHEAD = 0.050
 """Seconds of work an engine may hold."""

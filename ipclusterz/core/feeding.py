@@ -16,7 +16,7 @@ import msgspec
 
 from ipclusterz.core import actions as do
 from ipclusterz.core import message as m
-from ipclusterz.core.broker import Functions
+from ipclusterz.core.functions import Functions
 from ipclusterz.core.message import Op
 
 BATCH_SECONDS = 0.005

@@ -11,8 +11,9 @@ from collections.abc import Iterable
 from typing import Any
 
 from ipclusterz.core import message as m
-from ipclusterz.core.broker import Agent, Broker, Out, Task
+from ipclusterz.core.broker import Broker, Out
 from ipclusterz.core.recorder import Recorder
+from ipclusterz.core.tasks import Agent, Task
 
 _TEXT = (1, 2)
 """Streams that the task database keeps the beginning of: standard output and error."""

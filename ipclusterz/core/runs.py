@@ -11,7 +11,7 @@ from typing import ClassVar
 import msgspec
 
 from ipclusterz.core import message as m
-from ipclusterz.core.broker import Task
+from ipclusterz.core.tasks import Task
 
 
 class Queued(msgspec.Struct, eq=False, gc=False):

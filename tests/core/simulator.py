@@ -25,8 +25,8 @@ from ipclusterz.core import estate, membership
 from ipclusterz.core import message as m
 from ipclusterz.core import registry as r
 from ipclusterz.core.balance import LOOK_AFTER, Balancer
-from ipclusterz.core.broker import Functions
 from ipclusterz.core.custody import Custody
+from ipclusterz.core.functions import Functions
 from ipclusterz.core.ledger import Ledger, task
 from ipclusterz.core.link import Link
 from ipclusterz.core.message import Channel, Op, Role, Status

@@ -7,8 +7,8 @@ import pytest
 from ipclusterz.core import message as m
 from ipclusterz.core import policy
 from ipclusterz.core.apart import Apart, refusal
-from ipclusterz.core.broker import Agent, Task
 from ipclusterz.core.capacity import Engine
+from ipclusterz.core.tasks import Agent, Task
 from tests.core.bench import submit
 
 

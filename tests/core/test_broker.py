@@ -10,9 +10,11 @@ import pytest
 from ipclusterz.core import balance
 from ipclusterz.core import message as m
 from ipclusterz.core.balance import Balancer
-from ipclusterz.core.broker import Broker, Functions, Task
+from ipclusterz.core.broker import Broker
+from ipclusterz.core.functions import Functions
 from ipclusterz.core.message import Channel, Status
 from ipclusterz.core.relay import Relay
+from ipclusterz.core.tasks import Task
 from tests.core.bench import Bench, failure, key, outcome, request, result, submit
 
 
@@ -40,29 +42,6 @@ def restarted(*agents: bytes) -> Bench:
 
 def function(name: bytes, size: int = 10) -> m.Function:
     return m.Function(name, name * size)
-
-
-def test_functions_are_kept_up_to_a_limit_the_least_used_go_first() -> None:
-    kept = Functions(limit=100)
-    for name in (b"a", b"b", b"c"):
-        kept.add(function(name, 30))
-    assert kept.get(b"a") is not None
-    kept.add(function(b"d", 30))
-    assert b"b" not in kept and b"a" in kept
-    assert len(kept) == 3
-    kept.add(function(b"c", 30))  # known: counts as used
-    kept.add(function(b"e", 30))
-    assert kept.get(b"a") is None
-    assert {n for n in (b"a", b"b", b"c", b"d", b"e") if n in kept} == {b"c", b"d", b"e"}
-
-
-def test_a_function_larger_than_the_limit_is_kept_alone() -> None:
-    kept = Functions(limit=10)
-    kept.add(function(b"a", 5))
-    kept.add(function(b"b", 50))
-    assert b"b" in kept and len(kept) == 1
-    kept.add(function(b"c", 5))
-    assert b"c" in kept and len(kept) == 1
 
 
 def test_a_function_is_sent_to_each_agent_once_and_before_its_task() -> None:

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ipclusterz.core.broker import Agent
 from ipclusterz.core.capacity import AHEAD, LONGEST, MAX_CREDIT, Engine, smoothed
+from ipclusterz.core.tasks import Agent
 
 
 def engine(hwm: int = 0) -> Engine:

@@ -10,9 +10,9 @@ import pytest
 from ipclusterz.core import actions as do
 from ipclusterz.core import custody, feeding
 from ipclusterz.core import message as m
-from ipclusterz.core.broker import Functions
 from ipclusterz.core.custody import Custody
 from ipclusterz.core.feeding import BATCH_TASKS, LEAST_SECONDS, MANY, RECLAIM_AFTER
+from ipclusterz.core.functions import Functions
 from ipclusterz.core.message import Channel, Op, Status
 from tests.core.bench import failure, key
 

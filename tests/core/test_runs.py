@@ -10,13 +10,13 @@ import pytest
 from ipclusterz.core import actions as do
 from ipclusterz.core import message as m
 from ipclusterz.core.balance import Balancer
-from ipclusterz.core.broker import Task
 from ipclusterz.core.capacity import MAX_CREDIT
 from ipclusterz.core.custody import Custody
 from ipclusterz.core.ledger import Ledger, task
 from ipclusterz.core.link import MAX_PACKET, Link
 from ipclusterz.core.message import Channel, Op, Status
 from ipclusterz.core.recorder import Recorder, unfold
+from ipclusterz.core.tasks import Task
 from tests.core.bench import CLIENT, Bench, failure, key, outcome, submit
 
 TASK = int(Channel.TASK)
