@@ -332,7 +332,7 @@ class Door:
             elif not self._ack_due:
                 self._ack_due = True
                 self._loop.after(ACK_SECONDS, self._acknowledge)
-        elif not member.dirty and member.link.waiting:
+        if member.link.waiting:
             self._soil(member)  # an acknowledgement may have opened the window
 
     def _tell(self, sender: Sender, what: bytes) -> None:

@@ -10,6 +10,7 @@ import msgspec
 import pytest
 import zmq
 
+from ipclusterz.core import link as link_module
 from ipclusterz.core import message as m
 from ipclusterz.net import door as doors
 from ipclusterz.net import sockets
@@ -94,6 +95,26 @@ def test_a_link_goes_on_after_a_cut_and_nothing_is_lost_or_doubled(bench: Any) -
     assert numbers([x for _, x in bench.heard]) == list(range(400))
     assert numbers(bench.answers) == list(range(400))
     assert bench.renewed == [PEER.peer] and bench.news == ["renewed"], "one link all the time"
+
+
+def test_an_acknowledgement_that_rides_on_messages_opens_the_window(
+    bench: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who answers at once owes no acknowledgement of its own, which would come later."""
+    monkeypatch.setattr(link_module, "WINDOW", 200_000)
+    bench.admit(PEER)
+
+    class Answering(list[Any]):
+        def extend(self, messages: Any) -> None:
+            super().extend(messages)
+            dial.send(m.Beat(len(self)))
+
+    bench.answers = Answering()
+    dial = bench.dial(accepts=m.Shutdown)
+    bench.until(lambda: dial.up)
+    for _ in range(100):
+        bench.door.send(PEER.peer, m.Shutdown("x" * 50_000))
+    bench.until(lambda: len(bench.answers) == 100)
 
 
 def piece(number: int, size: int = 500_000) -> m.Load:
