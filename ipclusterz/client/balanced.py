@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from ipclusterz.client.client import Client
     from ipclusterz.client.dependency import Dependency
     from ipclusterz.client.loads import Load
+    from ipclusterz.client.session import Loan
+    from ipclusterz.client.views import Send
+    from ipclusterz.engine.serialize import PackedFunction
 
 _APPLY = Op.APPLY
 _NO_ARGS = serialize.NO_ARGS
@@ -193,11 +196,29 @@ class LoadBalancedView(View):
         self, f: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> TaskResult:
         parts = serialize.pack_large(f, args, kwargs)
-        result = TaskResult(self._session, name_of(f))
+        return self._send(name_of(f), Op.CALL, None, parts)
+
+    def _sender(
+        self, f: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Send:
+        packed = loads.of_call(self._pack, f, args, kwargs)
+        return lambda loan: self._send(name_of(f), *packed, loan)
+
+    def _send(
+        self,
+        name: str,
+        op: Op,
+        fn: PackedFunction | None,
+        parts: list[Any],
+        loan: Loan | None = None,
+    ) -> TaskResult:
+        """Send a call that is packed."""
+        result = TaskResult(self._session, name)
         result._label = self._label
         self._live.add(result)
         try:
-            result._key = self._submit(Op.CALL, None, parts, result, options=self._now())
+            options = self._now()
+            result._key = self._submit(op, fn, parts, result, options=options, loan=loan)
         except BaseException:
             self._live.discard(result)
             raise
@@ -211,6 +232,7 @@ class LoadBalancedView(View):
         chunksize: int | str | None,
         ordered: bool,
         return_exceptions: bool,
+        loan: Loan | None = None,
     ) -> AsyncMapResult:
         """Send a map in chunks; items are read from the sequences as they are sent."""
         sizes: list[int] = []
@@ -222,7 +244,8 @@ class LoadBalancedView(View):
             ordered=ordered,
             return_exceptions=return_exceptions,
         )
-        self._send_all(result, tasks, all(hasattr(each, "__len__") for each in sequences))
+        sized = all(hasattr(each, "__len__") for each in sequences)
+        self._send_all(result, tasks, sized, loan)
         return result
 
     def _loads(
@@ -246,6 +269,7 @@ class LoadBalancedView(View):
         result: AsyncMapResult,
         tasks: Iterable[Load],
         sized: bool = False,
+        loan: Loan | None = None,
     ) -> None:
         """Send a map's tasks; if one cannot be sent, those before it are given up.
 
@@ -257,7 +281,7 @@ class LoadBalancedView(View):
         self._live.add(result)
         try:
             for portion in loads.portions(tasks, sized):
-                first = submit(portion, result, options)
+                first = submit(portion, result, options, loan)
                 keys.extend(range(first, first + len(portion)))
                 self._past.add(first, len(portion))
         except BaseException:

@@ -11,6 +11,7 @@ from ipclusterz.client import partition
 from ipclusterz.client import targets as engines_of
 from ipclusterz.client.asyncresult import AsyncResult
 from ipclusterz.client.group import AsyncMapResult, DirectResult, ExecuteGroup, GroupResult
+from ipclusterz.client.loads import of_call
 from ipclusterz.client.pickling import Pickling
 from ipclusterz.client.saying import ipython
 from ipclusterz.client.task import ExecuteResult, TaskResult, name_of
@@ -21,7 +22,8 @@ from ipclusterz.error import NoEnginesRegistered
 
 if TYPE_CHECKING:
     from ipclusterz.client.client import Client
-    from ipclusterz.client.session import Session
+    from ipclusterz.client.session import Loan, Session
+    from ipclusterz.client.views import Send
     from ipclusterz.engine.serialize import PackedFunction
 
 
@@ -110,6 +112,7 @@ class DirectView(View, Pickling):
         name: str,
         one: type[TaskResult] = DirectTask,
         many: type[GroupResult] = DirectResult,
+        loan: Loan | None = None,
     ) -> TaskResult | GroupResult:
         ids, single = self._engines(targets)
         session = self._session
@@ -119,7 +122,7 @@ class DirectView(View, Pickling):
         if self.label:
             result._label = self.label
         with _listed(session, result):
-            first = session.connection.request(op, fn, parts, result, ids)
+            first = session.connection.request(op, fn, parts, result, ids, loan=loan)
         self._past.add(first, len(ids))
         if isinstance(result, TaskResult):
             result._key = first
@@ -132,8 +135,14 @@ class DirectView(View, Pickling):
 
     def apply_async(self, f: Callable[..., Any], /, *args: Any, **kwargs: Any) -> AsyncResult:
         """Send ``f(*args, **kwargs)`` to each engine; return its AsyncResult at once."""
-        op, fn, parts = pack_apply(self._session, f, args, kwargs)
+        op, fn, parts = of_call(self._session.functions.pack, f, args, kwargs)
         return self._send(op, fn, parts, None, name_of(f))
+
+    def _sender(
+        self, f: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Send:
+        op, fn, parts = of_call(self._session.functions.pack, f, args, kwargs)
+        return lambda loan: self._send(op, fn, parts, None, name_of(f), loan=loan)
 
     def execute(
         self,
@@ -216,8 +225,8 @@ class DirectView(View, Pickling):
             _check_name(name)
         parts = serialize.pack(dict(ns), "what is pushed")
 
-        def send() -> AsyncResult:
-            return self._send(Op.PUSH, None, parts, targets, "push")
+        def send(loan: Loan | None = None) -> AsyncResult:
+            return self._send(Op.PUSH, None, parts, targets, "push", loan=loan)
 
         return self._await(send, targets) if self._blocking(block) else send()
 
@@ -312,9 +321,9 @@ class DirectView(View, Pickling):
             pieces = [partition.flat(piece) for piece in pieces]
         loads = [serialize.pack({key: piece}, "what is scattered") for piece in pieces]
 
-        def send() -> DirectResult:
+        def send(loan: Loan | None = None) -> DirectResult:
             result = DirectResult(self._session, "scatter")
-            self._send_each(result, Op.PUSH, None, zip(ids, loads, strict=True))
+            self._send_each(result, Op.PUSH, None, zip(ids, loads, strict=True), loan)
             return result
 
         if not self._blocking(block):
@@ -349,6 +358,7 @@ class DirectView(View, Pickling):
         chunksize: int | str | None,
         ordered: bool,
         return_exceptions: bool,
+        loan: Loan | None = None,
     ) -> AsyncMapResult:
         """Send a map: one block of items to each engine, none to those without items."""
         ids, _ = self._engines()
@@ -375,7 +385,7 @@ class DirectView(View, Pickling):
             direct=True,
         )
         sent = None if op is Op.CALL else fn
-        self._send_each(result, op, sent, zip(ids, loads, strict=False))
+        self._send_each(result, op, sent, zip(ids, loads, strict=False), loan)
         return result
 
     def imap(self, f: Callable[..., Any], *sequences: Any, **kwargs: Any) -> Iterator[Any]:
@@ -394,7 +404,7 @@ class DirectView(View, Pickling):
     ) -> AsyncMapResult:
         """Send the i-th call to the i-th engine."""
         ids, _ = self._engines()
-        packed = [pack_apply(self._session, f, args, {}) for args in calls]
+        packed = [of_call(self._session.functions.pack, f, args, {}) for args in calls]
         result = AsyncMapResult(self._session, name_of(f), direct=True, join=join)
         if packed:
             op, fn, _parts = packed[0]
@@ -408,6 +418,7 @@ class DirectView(View, Pickling):
         op: Op,
         fn: PackedFunction | None,
         loads: Iterable[tuple[int, list[Any]]],
+        loan: Loan | None = None,
     ) -> None:
         """Send each engine a load of its own, all for one result."""
         request = self._session.connection.request
@@ -416,7 +427,7 @@ class DirectView(View, Pickling):
             result._label = self.label
         with _listed(self._session, result):
             for engine, parts in loads:
-                keys.append(request(op, fn, parts, result, [engine]))
+                keys.append(request(op, fn, parts, result, [engine], loan=loan))
                 self._past.add(keys[-1])
         result.complete(keys)
 
@@ -430,16 +441,6 @@ def _listed(session: Session, result: TaskResult | GroupResult) -> Iterator[None
     except BaseException:
         session.live.discard(result)
         raise
-
-
-def pack_apply(
-    session: Session, f: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> tuple[Op, PackedFunction | None, list[Any]]:
-    """Pack a call: by the function's digest, or whole if the function is large."""
-    fn = session.functions.pack(f)
-    if fn.large:
-        return Op.CALL, None, serialize.pack_large(f, args, kwargs)
-    return Op.APPLY, fn, serialize.pack_call(args, kwargs)
 
 
 def _colors(client: Client) -> list[str]:

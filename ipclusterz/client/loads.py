@@ -24,6 +24,16 @@ PORTION_SECONDS = 0.001
 Pack = Callable[[Callable[..., Any]], "PackedFunction"]
 
 
+def of_call(
+    pack: Pack, f: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Load:
+    """Return a call: by the function's digest, or whole if the function is large."""
+    fn = pack(f)
+    if fn.large:
+        return Op.CALL, None, serialize.pack_large(f, args, kwargs)
+    return Op.APPLY, fn, serialize.pack_call(args, kwargs)
+
+
 def of_items(
     pack: Pack, f: Callable[..., Any], items: Iterable[tuple[Any, ...]]
 ) -> Iterator[Load]:

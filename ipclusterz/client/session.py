@@ -56,10 +56,10 @@ class Book(Protocol):
 
 
 class Loan(AbstractContextManager["Loan"], Protocol):
-    """A blocking call's: its thread lends what it sends."""
+    """A blocking call's: what it sends by this is lent, not copied."""
 
     def sent(self, result: Any) -> None:
-        """Lend no more; ``result`` is what the call waits for."""
+        """All is sent; ``result`` is what the call waits for."""
 
 
 class Link(Protocol):
@@ -86,17 +86,22 @@ class Link(Protocol):
         sink: Sink,
         *,
         options: Options | None = None,
+        loan: Any = None,
     ) -> int:
         """Send a task for whichever engine is free; return its key."""
 
     def submit_all(
-        self, loads: Sequence[tuple[int, Any, list[Any]]], sink: Sink, options: Options | None
+        self,
+        loads: Sequence[tuple[int, Any, list[Any]]],
+        sink: Sink,
+        options: Options | None,
+        loan: Any = None,
     ) -> int:
         """Send tasks as :meth:`submit` does; return the key of the first of their row."""
 
     def request(
         self, op: int, fn: PackedFunction | None, parts: list[Buffer], sink: Sink,
-        targets: list[int],
+        targets: list[int], *, loan: Any = None,
     ) -> int:  # fmt: skip
         """Send work to named engines; return the first target's key, the others follow."""
 
@@ -127,7 +132,7 @@ class Link(Protocol):
         """Have ``callback`` called after engines came or went."""
 
     def lending(self) -> Loan:
-        """Return a context in which what this thread sends is lent, not copied."""
+        """Return what a call may lend by for as long as it waits, instead of a copy."""
 
     def load(self, result: Result) -> list[Buffer]:
         """Return a result's parts: the pickle, then its out-of-band buffers."""

@@ -6,6 +6,7 @@ composes the session's parts and keeps no books of its own.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
     from ipclusterz.client.client import Client
     from ipclusterz.client.executor import ViewExecutor
     from ipclusterz.client.group import AsyncMapResult
+    from ipclusterz.client.session import Loan
+
+    Send = Callable[[Loan | None], AsyncResult]
+    """Sends what is packed, which a loan lends, and returns its result."""
 
 V = TypeVar("V", bound="View")
 
@@ -89,8 +94,14 @@ class View:
         threads must not change them meanwhile.
         """
         if self._session.connection.elsewhere:
-            return self._await(lambda: self.apply_async(f, *args, **kwargs))
+            return self._await(self._sender(f, args, kwargs))
         return self.apply_async(f, *args, **kwargs).get()
+
+    def _sender(
+        self, f: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Send:
+        """Pack a call, and return what sends it."""
+        raise NotImplementedError
 
     def apply_async(self, f: Callable[..., Any], /, *args: Any, **kwargs: Any) -> AsyncResult:
         """Send ``f(*args, **kwargs)`` and return its :class:`AsyncResult` at once."""
@@ -120,23 +131,26 @@ class View:
         if not sequences:
             raise TypeError("map needs at least one sequence")
 
-        def send() -> AsyncMapResult:
-            result = self.send_map(f, sequences, chunksize, ordered, return_exceptions)
+        def send(loan: Loan | None = None) -> AsyncMapResult:
+            result = self.send_map(f, sequences, chunksize, ordered, return_exceptions, loan)
             if label or self.label:
                 result._label = label or self.label
             return result
 
-        return self._await(send) if block else send()
+        if not block:
+            return send()
+        # What makes its items as they are read may use the memory of one for the next.
+        return self._await(send) if all(map(_is_stored, sequences)) else send().get()
 
-    def _await(self, send: Callable[[], AsyncResult], targets: Any = None) -> Any:
+    def _await(self, send: Send, targets: Any = None) -> Any:
         """Return the value of what ``send`` sends; engines elsewhere read it where it lies."""
         connection = self._session.connection
         if not connection.elsewhere or not connection.elsewhere.issuperset(
             self._addressed(targets)
         ):
-            return send().get()
+            return send(None).get()
         with connection.lending() as loan:
-            result = send()
+            result = send(loan)
             loan.sent(result)
             return result.get()
 
@@ -159,8 +173,9 @@ class View:
         chunksize: int | str | None,
         ordered: bool,
         return_exceptions: bool,
+        loan: Loan | None = None,
     ) -> AsyncMapResult:
-        """Send the tasks of a map."""
+        """Send the tasks of a map; large items are copied, or lent by ``loan``."""
         raise NotImplementedError
 
     def piece_count(self, length: int, chunksize: int | None) -> int:
@@ -277,3 +292,10 @@ class View:
     ) -> Future[None] | None:
         """End engines: see :meth:`Client.shutdown`."""
         return self.client.shutdown(self._own_targets(targets), restart, hub, block)
+
+
+def _is_stored(sequence: Any) -> bool:
+    """Whether the items of a sequence are there before they are read, and stay."""
+    kind = type(sequence)
+    numpy = sys.modules.get("numpy")
+    return kind in (list, tuple, range) or (numpy is not None and kind is numpy.ndarray)

@@ -419,13 +419,17 @@ class Connection:
         sink: Sink,
         *,
         options: Options | None = None,
+        loan: Loan | None = None,
     ) -> int:
-        """Send a task for whichever engine is free; return its key."""
+        """Send a task for whichever engine is free; return its key.
+
+        What is large is copied, or lent by ``loan``.
+        """
         body = None
         if len(parts) == 1 and len(parts[0]) <= m.INLINE:
             data = parts[0]
         else:
-            data, body = self._payloads.pack(parts)
+            data, body = self._payloads.pack(parts, loan)
         with self._keys:
             key = self.ledger.reserve()
         self._inbox.append(task(key, op, fn, data, body, options, sink))
@@ -433,12 +437,18 @@ class Connection:
             self._leave()
         return key
 
-    def submit_all(self, loads: Sequence[Load], sink: Sink, options: Options | None) -> int:
+    def submit_all(
+        self,
+        loads: Sequence[Load],
+        sink: Sink,
+        options: Options | None,
+        loan: Loan | None = None,
+    ) -> int:
         """Send tasks as :meth:`submit` does; return the key of the first of their row."""
         packed = [
             (op, fn, parts[0], None)
             if len(parts) == 1 and len(parts[0]) <= m.INLINE
-            else (op, fn, *self._payloads.pack(parts))
+            else (op, fn, *self._payloads.pack(parts, loan))
             for op, fn, parts in loads
         ]
         with self._keys:
@@ -461,9 +471,10 @@ class Connection:
         channel: int = Channel.DIRECT,
         *,
         options: Options | None = None,
+        loan: Loan | None = None,
     ) -> int:
         """Send work to named engines; target ``i`` answers under the returned key + ``i``."""
-        data, body = self._payloads.pack(parts)
+        data, body = self._payloads.pack(parts, loan)
         ledger = self.ledger
         with self._keys:
             key = ledger.reserve(len(targets))
@@ -613,14 +624,13 @@ class Connection:
         self._engine_calls.append(callback)
 
     def _tell_engines(self) -> None:
-        with self._payloads.lending.suspended():  # they may send, and not wait
-            for call in list(self._engine_calls):
-                call()
+        for call in list(self._engine_calls):
+            call()
 
     # -- payloads --------------------------------------------------------------------------
 
     def lending(self) -> Loan:
-        """Return a context in which what this thread sends is lent, not copied."""
+        """Return what a call may lend by for as long as it waits, instead of a copy."""
         return self._payloads.lending.loan()
 
     def load(self, result: m.Result) -> list[Any]:

@@ -17,7 +17,6 @@ import os
 from _thread import allocate_lock
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from threading import get_ident
 from typing import Any, Protocol
 
 import msgspec
@@ -105,37 +104,30 @@ _decode = msgspec.msgpack.Decoder(Whereabouts).decode
 class Lending:
     """The bodies of a client that lie in its callers' memory; its own folder is ``folder``.
 
-    Any thread may lend; pieces are read by whichever drives the connection.
+    Any thread may lend, what it is told to: code of the user's that runs while something is
+    packed sends as always.  Pieces are read by whichever thread drives the connection.
     """
 
     def __init__(self, folder: str, proof: bytes) -> None:
         self.folder = os.path.join(folder, LENT)
         self._proof = proof
         self._images: dict[bytes, Image] = {}
-        self._loans: dict[int, Loan] = {}  # of threads whose calls lend now
         self._lock = allocate_lock()  # what is let go of is not put back
         self._nonce = os.urandom(_NONCE)
         self._pid = os.getpid()
 
     def loan(self) -> Loan:
-        """Return a context in which this thread lends what it sends, see :class:`Loan`."""
-        return Loan(self, self._loans)
+        """Return what one call may lend by, see :class:`Loan`."""
+        return Loan(self)
 
-    def lend(self, parts: Sequence[Any]) -> Body | None:
-        """Return parts as a body that is lent; None where this thread has no loan."""
-        loan = self._loans.get(get_ident()) if self._loans else None
-        if loan is None or not loan.lends:
-            return None
+    def lend(self, parts: Sequence[Any], loan: Loan) -> Body:
+        """Return parts as a body that is lent for as long as ``loan`` lasts."""
         image = Image(parts)
         name = os.urandom(16)
         self._images[name] = image
         loan.names.append(name)
         self._tell(name, image)
         return Body(name, [len(part) for part in parts], self.folder, self._proof)
-
-    def suspended(self) -> Loan:
-        """Return a context in which this thread lends nothing, whatever it is about."""
-        return Loan(self, self._loans, False)
 
     def keep(self, name: bytes) -> None:
         """Have a body in memory of our own, if it is needed still."""
@@ -198,40 +190,24 @@ class Lending:
 
 
 class Loan:
-    """One call's: what its thread sends until :meth:`sent` is read where it is.
+    """One call's: what it sends is read where it is until the context ends.
 
-    That ends with the context: what is needed still is in memory of our own then.
+    What is needed still is in memory of our own then.
     """
 
-    def __init__(self, lending: Lending, loans: dict[int, Loan], lends: bool = True) -> None:
-        self.lends = lends
+    def __init__(self, lending: Lending) -> None:
         self._lending = lending
-        self._loans = loans
-        self._outer: Loan | None = None
         self._result: Awaited | None = None
         self.names: list[bytes] = []
 
     def __enter__(self) -> Loan:
-        thread = get_ident()
-        self._outer = self._loans.get(thread)  # of a call in whose midst somebody calls
-        self._loans[thread] = self
         return self
 
     def sent(self, result: Awaited) -> None:
         """All is sent, and ``result`` will tell when it is done."""
         self._result = result
-        self._lift()
-
-    def _lift(self) -> None:
-        thread = get_ident()
-        if self._loans.get(thread) is self:
-            if self._outer is None:
-                del self._loans[thread]
-            else:
-                self._loans[thread] = self._outer
 
     def __exit__(self, *exc: object) -> None:
-        self._lift()
         if self._result is not None and self._result.done():
             return
         try:

@@ -14,7 +14,7 @@ from typing import Any
 from ipclusterz.core import message as m
 from ipclusterz.engine import bodies, serialize
 from ipclusterz.net.discard import Discard
-from ipclusterz.net.lent import Lending
+from ipclusterz.net.lent import Lending, Loan
 from ipclusterz.net.transfer import Carrier
 
 _COUNTER = (1 << m.COUNTER_BITS) - 1
@@ -50,13 +50,14 @@ class Payloads:
 
     # -- going -----------------------------------------------------------------------------
 
-    def pack(self, parts: list[Any]) -> tuple[bytes, m.Body | None]:
-        """Return parts as what rides in a batch, or as a body."""
+    def pack(self, parts: list[Any], loan: Loan | None = None) -> tuple[bytes, m.Body | None]:
+        """Return parts as what rides in a batch, or as a body, which ``loan`` has lent."""
         total = sum(len(part) for part in parts)
         if total <= m.INLINE - 64 * len(parts):
             return serialize.join(parts), None
-        body = self.lending.lend(parts)
-        if body is None:
+        if loan is not None:
+            body = self.lending.lend(parts, loan)
+        else:
             body = bodies.write(self.folder, self.proof, parts, self._discard.spares)
         return b"", body
 

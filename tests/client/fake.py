@@ -60,15 +60,19 @@ class FakeConnection:
 
     # -- the client's side -----------------------------------------------------------------
 
-    def submit(self, op: Any, fn: Any, parts: Any, sink: Any, *, options: Any = None) -> int:
+    def submit(
+        self, op: Any, fn: Any, parts: Any, sink: Any, *, options: Any = None, loan: Any = None
+    ) -> int:
         self.sent.append((Op(op), options, []))
         return self._put(op, fn, parts, sink, None)
 
-    def submit_all(self, loads: Any, sink: Any, options: Any) -> int:
+    def submit_all(self, loads: Any, sink: Any, options: Any, loan: Any = None) -> int:
         keys = [self.submit(*load, sink, options=options) for load in loads]
         return keys[0]
 
-    def request(self, op: Any, fn: Any, parts: Any, sink: Any, targets: list[int]) -> int:
+    def request(
+        self, op: Any, fn: Any, parts: Any, sink: Any, targets: list[int], loan: Any = None
+    ) -> int:
         self.sent.append((Op(op), None, list(targets)))
         keys = [self._put(op, fn, parts, sink, engine) for engine in targets]
         return keys[0]

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -58,9 +58,8 @@ def lending(place: bodies.Place) -> Lending:
 
 def lend(lending: Lending, *parts: Any) -> m.Body:
     with lending.loan() as loan:
-        body = lending.lend(parts)
+        body = lending.lend(parts, loan)
         loan.sent(Call(True))
-    assert body is not None
     return body
 
 
@@ -105,34 +104,11 @@ def test_what_lies_in_one_piece_is_not_copied() -> None:
 # -- loans ---------------------------------------------------------------------------------
 
 
-def test_only_within_a_loan_and_its_thread_is_lent(lending: Lending) -> None:
-    assert lending.lend([b"x"]) is None
-    found: list[Any] = []
-    with lending.loan() as loan:
-        other = threading.Thread(target=lambda: found.append(lending.lend([b"x"])))
-        other.start()
-        other.join(10)
-        body = lending.lend([b"x"])
-        assert body is not None and lending._images.get(body.id) is not None
-        with lending.suspended():
-            assert lending.lend([b"x"]) is None
-        with lending.loan() as inner:
-            assert lending.lend([b"x"]) is not None
-            inner.sent(Call(True))
-            assert lending.lend([b"x"]) is not None, "the outer one's"
-        assert len(inner.names) == 1 and len(loan.names) == 2
-        loan.sent(Call(True))
-        assert lending.lend([b"x"]) is None, "while it waits, others may send"
-    assert found == [None]
-    assert lending.lend([b"x"]) is None and lending._loans == {}
-
-
 def test_what_is_needed_no_more_is_let_go_of(lending: Lending) -> None:
     data = np.zeros(100_000)
     seen = weakref.ref(data)
     with lending.loan() as loan:
-        body = lending.lend([data])
-        assert body is not None
+        body = lending.lend([data], loan)
         loan.sent(Call(True))
     assert lending.drop(body.id)
     del data, loan
@@ -147,8 +123,7 @@ def test_what_a_call_that_ends_early_lent_is_copied(
 ) -> None:
     data = np.arange(1000, dtype="u1")
     with pytest.raises(KeyboardInterrupt), lending.loan() as loan:
-        body, gone = lending.lend([data]), lending.lend([data])
-        assert body is not None and gone is not None
+        body, gone = lending.lend([data], loan), lending.lend([data], loan)
         assert lending.drop(gone.id), "its task has ended"
         if result is not None:
             loan.sent(result)
@@ -173,12 +148,12 @@ def test_what_cannot_be_copied_is_not_read_any_more(
         raise error
 
     monkeypatch.setattr(Image, "copied", fails)
-    with pytest.raises(error), lending.loan():
-        bodies_lent = [lending.lend([b"x" * 100]) for _ in range(3)]
+    with pytest.raises(error), lending.loan() as loan:
+        bodies_lent = [lending.lend([b"x" * 100], loan) for _ in range(3)]
         raise KeyboardInterrupt
-    assert lending._images == {} and lending._loans == {}
+    assert lending._images == {}
     for body in bodies_lent:
-        assert body is not None and not Neighbour(lending.folder, body.id).open()
+        assert not Neighbour(lending.folder, body.id).open()
 
 
 def test_what_is_read_is_not_moved_meanwhile(lending: Lending) -> None:
@@ -292,7 +267,7 @@ from ipclusterz.net.lent import Lending
 lending = Lending(sys.argv[1], bytes.fromhex(sys.argv[2]))
 data = bytes(range(256)) * 1000
 with lending.loan() as loan:
-    body = lending.lend([data])
+    body = lending.lend([data], loan)
     print(body.id.hex(), flush=True)
     sys.stdin.read()
 """
@@ -379,7 +354,7 @@ def test_blocking_calls_lend(rc: ipp.Client, elsewhere: Lending, reader: None) -
     assert pool.map_sync(lambda row: row.shape, list(rows)) == [(ITEMS // 30,)] * 30
     assert every.map_sync(lambda row: row.shape, list(rows)) == [(ITEMS // 30,)] * 30
     rc.session.connection.wait(lambda: elsewhere._images == {}, 10)
-    assert elsewhere._images == {} and elsewhere._loans == {}
+    assert elsewhere._images == {}
     assert not os.path.isdir(elsewhere.folder) or os.listdir(elsewhere.folder) == []
 
 
@@ -451,6 +426,54 @@ def test_who_hears_of_engines_meanwhile_sends_a_copy(
     assert results[0].get(30) == total
 
 
+class Sends:
+    """An argument that sends work of its own when it is pickled, and changes what it sent."""
+
+    def __init__(self, send: Callable[[Any], ipp.AsyncResult]) -> None:
+        self.send = send
+        self.results: list[ipp.AsyncResult] = []
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        array = np.ones(ITEMS)
+        self.results.append(self.send(array))
+        array[:] = 7
+        return (int, ())
+
+
+def test_what_is_sent_while_an_argument_is_packed_is_a_copy(
+    rc: ipp.Client, copies: None
+) -> None:
+    sent = np.ones(ITEMS)
+    pool = rc.load_balanced_view()
+    inner = Sends(lambda array: pool.apply_async(lambda x: float(x.sum()), array))
+    assert pool.apply_sync(lambda x, _: float(x.sum()), sent, inner) == ITEMS
+    assert rc[0].apply_sync(lambda x, _: float(x.sum()), sent, inner) == ITEMS
+    assert pool.map_sync(lambda x: 1, [sent, inner]) == [1, 1]
+    assert rc[:].map_sync(lambda x: 1, [sent, inner]) == [1, 1]
+    rc[:].push({"q": [sent, inner]}, block=True)
+    assert [result.get(30) for result in inner.results] == [ITEMS] * len(inner.results)
+    assert len(inner.results) >= 5
+
+
+@pytest.mark.parametrize("chunksize", [1, 2])
+def test_items_that_are_made_as_they_are_read_are_copied(
+    rc: ipp.Client, copies: None, chunksize: int
+) -> None:
+    """Who reads a large file may fill one array again and again."""
+    room = np.empty(ITEMS)
+
+    def read(step: int) -> Iterator[np.ndarray[Any, Any]]:
+        for number in range(8):
+            room[:] = number // step
+            yield room
+
+    step = chunksize
+    values = rc.load_balanced_view().map_sync(
+        lambda x: float(x[0]), read(step), chunksize=chunksize
+    )
+    assert values == [number // step for number in range(8)]
+
+
 def test_calls_that_do_not_wait_send_a_copy(rc: ipp.Client, copies: None) -> None:
     sent = np.arange(ITEMS, dtype="f8")
     result = rc[0].apply_async(lambda x: float(x.sum()), sent)
@@ -465,9 +488,7 @@ def test_with_an_engine_of_this_host_among_them_nothing_is_lent(
     connection = rc.session.connection
     lending = connection._payloads.lending
     monkeypatch.setattr(connection, "elsewhere", frozenset([0, 1]))
-    monkeypatch.setattr(
-        lending, "lend", lambda parts: pytest.fail("lent") if lending._loans else None
-    )
+    monkeypatch.setattr(lending, "lend", lambda parts, loan: pytest.fail("lent"))
     sent = np.arange(ITEMS, dtype="f8")
     assert rc[:].apply_sync(len, sent) == [ITEMS] * 3
     assert rc.load_balanced_view().apply_sync(len, sent) == ITEMS
