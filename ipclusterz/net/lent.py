@@ -255,7 +255,8 @@ class Neighbour:
         raise OSError("its owner moves it again and again")
 
     def _where(self) -> tuple[Whereabouts, os.stat_result]:
-        with open(os.open(self._path, _READ), "rb") as file:
+        # Whatever it is that cannot be read (a folder), its descriptor is closed.
+        with open(self._path, "rb", opener=lambda path, _: os.open(path, _READ)) as file:
             told, known = file.read(), os.fstat(file.fileno())
         try:
             where = _decode(told)

@@ -228,7 +228,7 @@ class Scheduler:
         if self.broker is not None and self.broker.fetches:
             fetches, self.broker.fetches = self.broker.fetches, []
             for peer, owner, fetch in fetches:
-                if not self._stand_in.takes(peer, fetch):
+                if not self._stand_in.takes(peer, owner, fetch):
                     self.door.send(owner, fetch)
         # Tasks that only wait are counted, too, though nothing is said about them.
         if self._changed and not self._tallying and self.broker is not None:
@@ -245,7 +245,7 @@ class Scheduler:
             self._looking = True
             self.loop.after(LOOK_AFTER, self._look)
 
-    def _answer(self, peer: bytes, answer: m.Load | m.Chunk) -> None:
+    def _answer(self, peer: bytes, answer: m.Load | m.Chunk | m.Fetch) -> None:
         if isinstance(answer, m.Load):
             self.door.load(peer, answer)
         else:

@@ -18,22 +18,29 @@ from ipclusterz.engine import bodies
 from ipclusterz.net.loop import Loop
 from ipclusterz.net.transfer import PieceReader, Read, in_file
 
+ID_BYTES = 16
+
 
 class StandIn:
-    """Answers requests; ``send(peer, answer)`` takes a piece, or why there is none."""
+    """Answers requests; ``send(peer, message)`` takes a piece, or why there is none.
 
-    def __init__(self, loop: Loop, send: Callable[[bytes, m.Load | m.Chunk], None]) -> None:
+    It also takes a request for the owner, where only that turned out to be able to answer.
+    """
+
+    def __init__(
+        self, loop: Loop, send: Callable[[bytes, m.Load | m.Chunk | m.Fetch], None]
+    ) -> None:
         self._loop = loop
         self._send = send
         self._reader = PieceReader()
-        self._asked: deque[tuple[bytes, m.Fetch, Read]] = deque()
+        self._asked: deque[tuple[bytes, bytes, m.Fetch, Read]] = deque()
 
-    def takes(self, peer: bytes, fetch: m.Fetch) -> bool:
+    def takes(self, peer: bytes, owner: bytes, fetch: m.Fetch) -> bool:
         """Answer soon, if the body is on this host and may be read; else return False."""
-        read = self._reads(fetch) if fetch.folder else None
+        read = self._reads(fetch) if fetch.folder and len(fetch.id) == ID_BYTES else None
         if read is None:
             return False
-        self._asked.append((peer, fetch, read))
+        self._asked.append((peer, owner, fetch, read))
         if len(self._asked) == 1:
             self._loop.after(0, self._answer)
         return True
@@ -52,7 +59,12 @@ class StandIn:
         return neighbour.read if neighbour.open() else None
 
     def _answer(self) -> None:
-        peer, fetch, read = self._asked.popleft()
-        self._send(peer, self._reader.answer(fetch, read))
+        peer, owner, fetch, read = self._asked.popleft()
+        answer = self._reader.answer(fetch, read)
+        if isinstance(answer, m.Chunk) and os.path.basename(fetch.folder) == bodies.LENT:
+            # Its owner may have it still, and no room to write down where.
+            self._send(owner, fetch)
+        else:
+            self._send(peer, answer)
         if self._asked:
             self._loop.after(0, self._answer)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import os
 import random
@@ -288,7 +289,7 @@ def test_a_scheduler_reads_the_memory_of_a_client_that_stands_still(
         client.send_signal(signal.SIGSTOP)
         folder = os.path.join(place[0], bodies.LENT)
         request = m.Fetch(7, name, 512, 1000, 3, SECRET, folder, place[1])
-        assert stand_in.takes(b"peer", request)
+        assert stand_in.takes(b"peer", b"owner", request)
         loop.process(loop.wait(loop.timeout(0)))
         [load] = said
         got = bytearray(1000)
@@ -296,16 +297,57 @@ def test_a_scheduler_reads_the_memory_of_a_client_that_stands_still(
         assert got == (bytes(range(256)) * 5)[:1000]
         for proof in (b"", b"y" * 16):
             request.proof = proof
-            assert not stand_in.takes(b"peer", request)
+            assert not stand_in.takes(b"peer", b"owner", request)
         request.proof = place[1]
         request.folder = os.path.join(place[0], "..", bodies.LENT)
-        assert not stand_in.takes(b"peer", request)
+        assert not stand_in.takes(b"peer", b"owner", request)
     finally:
         client.kill()
         client.communicate(timeout=10)
         loop.close()
     request.folder = folder
-    assert not stand_in.takes(b"peer", request), "it has ended: nobody has it"
+    assert not stand_in.takes(b"peer", b"owner", request), "it has ended: nobody has it"
+
+
+def test_where_no_note_can_be_written_the_owner_is_asked(
+    lending: Lending, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its copy exists; that nobody can be told where, as the disk is full, is no loss."""
+    loop = Loop()
+    said: list[Any] = []
+    stand_in = StandIn(loop, lambda peer, message: said.append((peer, message)))
+    with lending.loan() as loan:
+        body = lending.lend([b"x" * 5000], loan)
+        request = m.Fetch(7, body.id, 0, 1000, 1, SECRET, body.folder, body.proof)
+        assert stand_in.takes(b"peer", b"owner", request)
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "rename", lambda *paths: _full())
+            lending.keep(body.id)
+        loan.sent(Call(True))
+    loop.process(loop.wait(loop.timeout(0)))
+    assert said == [(b"owner", request)]
+    with lending.reading(body.id) as image:
+        assert image is not None
+    loop.close()
+
+
+def _full() -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_request_that_names_no_body_is_not_for_us(lending: Lending) -> None:
+    loop = Loop()
+    stand_in = StandIn(loop, lambda peer, message: pytest.fail("it was answered"))
+    body = lend(lending, b"x" * 100)
+    before = os.listdir("/proc/self/fd")
+    for name in (b"", b"x", b"y" * 17):
+        request = m.Fetch(7, name, 0, 10, 1, SECRET, body.folder, body.proof)
+        assert not stand_in.takes(b"peer", b"owner", request)
+    os.mkdir(os.path.join(lending.folder, "66" * 16))
+    assert not Neighbour(lending.folder, b"f" * 16).open()
+    assert os.listdir("/proc/self/fd") == before, "nothing is left open"
+    os.rmdir(os.path.join(lending.folder, "66" * 16))
+    loop.close()
 
 
 # -- calls ---------------------------------------------------------------------------------

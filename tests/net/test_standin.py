@@ -58,7 +58,7 @@ def test_it_answers_with_the_piece_one_a_turn(bench: Bench, place: bodies.Place)
     content = os.urandom(192)
     body = bodies.write(*place, [content])
     for number, offset in ((1, 0), (2, 64), (3, 128)):
-        assert bench.stand_in.takes(b"peer", fetch(body, number, offset))
+        assert bench.stand_in.takes(b"peer", b"owner", fetch(body, number, offset))
     for turn in range(3):
         assert len(bench.said) == turn
         bench.turn()
@@ -73,7 +73,7 @@ def test_it_answers_with_the_piece_one_a_turn(bench: Bench, place: bodies.Place)
 def test_a_body_that_is_gone_is_said_to_be(bench: Bench, place: bodies.Place) -> None:
     body = bodies.write(*place, [b"x" * 64])
     bodies.remove(body)
-    assert bench.stand_in.takes(b"peer", fetch(body))
+    assert bench.stand_in.takes(b"peer", b"owner", fetch(body))
     bench.turn()
     [(_, chunk)] = bench.said
     assert isinstance(chunk, m.Chunk) and "let go" in chunk.problem
@@ -85,7 +85,7 @@ def test_who_does_not_know_the_folders_proof_gets_nothing(
     body = bodies.write(*place, [b"x" * 64])
     for proof in (b"", b"y" * 16, body.proof + b"z"):
         body.proof = proof
-        assert not bench.stand_in.takes(b"peer", fetch(body))
+        assert not bench.stand_in.takes(b"peer", b"owner", fetch(body))
     bench.turn()
     assert bench.said == []
 
@@ -97,13 +97,15 @@ def test_it_looks_only_where_bodies_lie(
     elsewhere = bodies.folder_in(str(tmp_path))
     try:
         assert bodies.here(bodies.write(*elsewhere, [b"x" * 64]))
-        assert not bench.stand_in.takes(b"peer", fetch(bodies.write(*elsewhere, [b"x" * 64])))
+        assert not bench.stand_in.takes(
+            b"peer", b"owner", fetch(bodies.write(*elsewhere, [b"x" * 64]))
+        )
     finally:
         bodies.remove_folder(elsewhere[0])
     base = os.path.dirname(place[0])
     for folder in ("", "/", base, f"{base}/else", f"{place[0]}/..", f"{base}/ipclusterz-\0"):
         body = m.Body(b"i" * 16, [64], folder, place[1])
-        assert not bench.stand_in.takes(b"peer", fetch(body)), folder
+        assert not bench.stand_in.takes(b"peer", b"owner", fetch(body)), folder
 
 
 def test_it_follows_no_link_to_a_folder(bench: Bench, place: bodies.Place) -> None:
@@ -111,7 +113,9 @@ def test_it_follows_no_link_to_a_folder(bench: Bench, place: bodies.Place) -> No
     os.symlink(place[0], link)
     try:
         assert bodies.here(bodies.write(*place, [b"x"]))
-        assert not bench.stand_in.takes(b"peer", fetch(m.Body(b"i" * 16, [64], link, place[1])))
+        assert not bench.stand_in.takes(
+            b"peer", b"owner", fetch(m.Body(b"i" * 16, [64], link, place[1]))
+        )
     finally:
         os.unlink(link)
 
@@ -120,7 +124,7 @@ def test_what_never_ends_is_not_waited_for(bench: Bench, place: bodies.Place) ->
     proof = os.path.join(place[0], bodies.PROOF)
     os.unlink(proof)
     os.mkfifo(proof)
-    assert not bench.stand_in.takes(b"peer", fetch(m.Body(b"i" * 16, [64], *place)))
+    assert not bench.stand_in.takes(b"peer", b"owner", fetch(m.Body(b"i" * 16, [64], *place)))
 
 
 def test_many_folders_are_not_remembered_for_ever(
