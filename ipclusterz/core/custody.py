@@ -671,6 +671,7 @@ class Custody(Feeder):
             return
         if self._recall is not None and now - self._recall[2] >= RECALL_ANSWER:
             self._finish_recall()  # the engine ended its batch, or ended
+        self._note_slow(now)
         if self._idle:  # and none of them is to be woken for what may be in the pool
             for engine in self._stuck(now):
                 self._take_back(engine)

@@ -331,6 +331,14 @@ class Feeder:
         engine.expected = PREFETCH_SECONDS * 2  # it is slow: nothing behind it for now
         self._place_in_sets(engine)
 
+    def _note_slow(self, now: float) -> None:
+        """Engines that were expected to be done by now are slow until they say something."""
+        for number in list(self._quick):
+            engine = self.engines[number]
+            if now - engine.began >= RECLAIM_AFTER:
+                engine.expected = PREFETCH_SECONDS * 2
+                self._place_in_sets(engine)
+
     def _stuck(self, now: float) -> list[Engine]:
         return [e for e in self._waiting() if now - e.progress >= RECLAIM_AFTER]
 

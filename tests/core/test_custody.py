@@ -348,6 +348,31 @@ def test_engines_that_are_stuck_make_room_for_some_that_sleep_at_once() -> None:
     assert len({engine for engine, _ in agent.fed()} - awake) == len(awake)
 
 
+def test_engines_that_are_slow_with_work_of_their_own_are_not_waited_for() -> None:
+    """They may even wait for the task that would wait for them."""
+    agent = Agent(*range(100))
+    agent.learn(1e-5)
+    for number in range(MANY):
+        agent.direct(100 + number, number)
+        agent.direct(200 + number, number)
+    agent.fed()
+    agent.assign(1, engine=50)
+    assert agent.fed() == []
+    agent.tick(RECLAIM_AFTER)
+    assert [counters for _, counters in agent.fed()] == [[1]]
+
+
+def test_nothing_is_given_ahead_to_an_engine_whose_task_turned_out_to_be_long() -> None:
+    agent = Agent(0)
+    agent.learn(1e-5)
+    agent.assign(1)
+    agent.tick(RECLAIM_AFTER)
+    agent.assign(2)
+    assert agent.fed() == [(0, [1])]
+    agent.done(0, 1)
+    assert agent.fed() == [(0, [2])]
+
+
 def test_one_of_many_short_tasks_that_is_held_up_makes_them_no_longer() -> None:
     """Whoever has few cores loses one of them to others now and then."""
     agent = Agent(*range(100))
