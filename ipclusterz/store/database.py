@@ -277,6 +277,7 @@ class Database:
         db.execute("BEGIN")
         try:
             yield
+            self._tell_names()
             self._tell_rows()
             db.execute("COMMIT")
         except BaseException:
@@ -287,6 +288,11 @@ class Database:
             raise
         self._new_clients.clear()
         self._new_engines.clear()
+
+    def _tell_names(self) -> None:
+        """Write down whose the new row numbers are, with what is kept under them."""
+        self.connection.executemany(schema.CLIENT, self._new_clients)
+        self.connection.executemany(schema.ENGINE, self._new_engines)
 
     def _tell_rows(self) -> None:
         """Write down how many tasks there are, within whichever transaction changes that."""
@@ -301,8 +307,6 @@ class Database:
         self._since += written
         self.kept = self._write_payloads(pending)
         self._write_rest(pending)
-        self.connection.executemany(schema.CLIENT, self._new_clients)
-        self.connection.executemany(schema.ENGINE, self._new_engines)
 
     def _write_tasks(self, pending: Pending) -> int:
         db, new = self.connection, 0

@@ -15,11 +15,13 @@ from pathlib import Path
 
 import pytest
 
+from ipclusterz.core import message as m
+from ipclusterz.core.message import Op
 from ipclusterz.store import schema
 from ipclusterz.store import writer as writer_module
 from ipclusterz.store.database import Database
-from ipclusterz.store.pending import Notes, Pending
-from tests.store.helpers import UUID, Desk, began, ended
+from ipclusterz.store.pending import Notes, Pending, Shipment
+from tests.store.helpers import NOON, UUID, Desk, began, ended, key
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -105,6 +107,37 @@ def test_what_waits_for_a_full_disk_is_bounded_and_the_newest_stay(
         names = desk.ask("history")
         assert names[-1] == f"{UUID}_19999" and 1000 <= len(names) <= 4000
         assert not desk.close()
+
+
+def test_a_client_keeps_its_tasks_when_rows_could_not_be_made_for_a_while(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its number, which nobody wrote down, would go to the next client, and they with it."""
+    path = tmp_path / "tasks.db"
+    database = Database(str(path), pytest.fail)
+
+    def aside(first: int) -> None:
+        pending = Pending()
+        pending.name_client(1, UUID)
+        run = m.Run(key(first), int(Op.APPLY), b"", [b""] * 10)
+        pending.ship(Shipment(m.encode(m.Records(runs=[(run, NOON)], channel=4)), 1, 10))
+        database.put_aside(pending)
+
+    def full(*_: object) -> int:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    aside(0)
+    with monkeypatch.context() as patch:
+        patch.setattr(Database, "_write_rest", full)
+        with pytest.raises(sqlite3.OperationalError):
+            database.settle()
+    aside(100)
+    while database.journal_bytes:
+        database.settle()
+    database.close()
+    with sqlite3.connect(path) as db:
+        assert [uuid for _, uuid in db.execute("SELECT * FROM clients")] == [UUID]
+        assert db.execute("SELECT count(*) FROM tasks").fetchone() == (20,)
 
 
 def test_a_disk_that_stays_full_does_not_keep_the_hub_from_ending(small_disk: Path) -> None:
