@@ -81,6 +81,8 @@ class Custody(Feeder):
         made.progress = now
         self._idle[engine] = None
         self._touched.add(engine)
+        if self._draining:
+            self._stop(made)
         self.settle(now)
 
     # -- from the schedulers ---------------------------------------------------------------
@@ -227,6 +229,9 @@ class Custody(Feeder):
     def _forget(self, item: Item) -> None:
         """A task leaves our custody."""
         self.items.pop(item.key, None)
+        if self._withdrawn or self._unwanted:
+            self._withdrawn.discard(item.key)
+            self._unwanted.discard(item.key)
         if self._copies:
             for id, copy in list(self._copies.items()):
                 if item.key in copy.users:
@@ -346,9 +351,6 @@ class Custody(Feeder):
     ) -> None:
         key = item.key
         self._forget(item)
-        self._withdrawn.discard(key)
-        if self._unwanted:
-            self._unwanted.discard(key)
         out = self.printed.pop(key, 0) if self.printed else 0
         result = m.Result(key, item.attempt, number, status, data, body, started, finished, out)
         self.finished[key] = (item.channel, result)
@@ -372,6 +374,8 @@ class Custody(Feeder):
         if not engine.flight:
             engine.batches.clear()
         self._place_in_sets(engine)
+        if engine.stopping and not engine.flight:
+            self._stop(engine)  # and what came back to it goes elsewhere
         self._finish_recall()
         self.settle(now)
 

@@ -191,8 +191,8 @@ class Feeder:
                 if function is None:  # evicted since it came; ask for it again
                     item.ready = False
                     self._lack(item)
-                    if queue is pool:
-                        pool.popleft()
+                    if queue is pool or not item.fixed:  # it comes by the pool again
+                        queue.popleft()
                     continue
                 size += len(function.data)
                 if works and size > BATCH_BYTES:

@@ -1065,6 +1065,69 @@ def test_a_draining_agent_gives_back_all_that_has_not_begun_and_takes_no_more() 
     assert [key(1)] == [r.key for r in agent.sent(m.Result)]
 
 
+def test_an_engine_that_comes_while_the_agent_drains_is_stopped() -> None:
+    agent = Agent(0)
+    agent.custody.drain(agent.now)
+    agent.took(do.STOP)
+    agent.custody.engine_up(1, agent.now)
+    assert agent.took(do.STOP) == [(do.STOP, 1, None)]
+
+
+def test_a_stopping_engine_that_gives_its_batch_back_is_stopped() -> None:
+    """It was told to begin nothing more, and to stop before it has seen that."""
+    agent = Agent(0, 1)
+    agent.learn(1e-4)
+    agent.assign(*range(1, 9), engine=0)
+    agent.fed()
+    agent.done(1, *[k - key(0) for k in agent.custody.engines[1].flight], seconds=1e-4)
+    agent.tick(RECLAIM_AFTER)
+    assert agent.took(do.REVOKE) == [(do.REVOKE, 0, None)]
+    agent.control(Op.STOP, 0)
+    first, *rest = agent.custody.engines[0].flight
+    agent.done(0, first - key(0))
+    assert agent.took(do.STOP) == []
+    agent.custody.undone(0, [], rest, agent.now)
+    assert agent.took(do.STOP) == [(do.STOP, 0, None)]
+
+
+def test_a_stopping_engine_that_lacks_its_function_is_stopped_and_its_tasks_go_back() -> None:
+    agent = Agent(0)
+    agent.custody.handle(DIRECT, [m.Function(b"f", b"f")], agent.now)
+    agent.direct(1, 0, fn=b"f")
+    agent.fed()
+    agent.control(Op.STOP, 0)
+    agent.custody.undone(0, [b"f"], [key(1)], agent.now)
+    assert agent.took(do.STOP) == [(do.STOP, 0, None)]
+    (returned,) = agent.sent(m.Returned)
+    assert returned.tasks == [(key(1), 1)] and agent.held() == []
+
+
+def test_a_task_whose_function_was_evicted_runs_once() -> None:
+    agent = Agent(0, 1)
+    agent.custody.functions = Functions(limit=100)
+    f, g = m.Function(b"f", b"f" * 80), m.Function(b"g", b"g" * 90)
+    agent.custody.handle(TASK, [f, agent.task(1, fn=b"f"), g], agent.now)  # g drives f out
+    assert agent.fed() == [] and agent.sent(m.NeedFunction) == [m.NeedFunction(b"f")]
+    agent.custody.handle(TASK, [f], agent.now)
+    agent.direct(2, 0)
+    for _ in range(3):
+        for number, counters in agent.fed():
+            agent.done(number, *counters)
+    assert sorted(result.key for result in agent.sent(m.Result)) == [key(1), key(2)]
+    assert agent.held() == []
+
+
+def test_nothing_is_remembered_of_tasks_that_went_back() -> None:
+    agent = Agent(0, 1)
+    agent.learn(1e-5)
+    agent.assign(*range(1, 8), engine=0)
+    for number in (0, 1):
+        agent.control(Op.CANCEL, number, argument=[[key(i) for i in range(1, 8)], True])
+        agent.died(number)
+    assert agent.held() == []
+    assert not agent.custody._unwanted and not agent.custody._withdrawn
+
+
 # -- very many engines ---------------------------------------------------------------------
 
 
