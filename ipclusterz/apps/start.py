@@ -225,7 +225,8 @@ class StartApp(BaseApp):
 
     def _check(self) -> None:
         # 0 is the default's way to say "as many as there are cores"; nobody types that.
-        if self.n < 0 or (self.n == 0 and "n" in self.cli_config.get("StartApp", {})):
+        typed = any("n" in options for options in self.cli_config.values())
+        if self.n < 0 or (self.n == 0 and typed):
             raise SettingError(f"-n is {self.n}: start at least one engine")
         if self.delay < 0 or self.timeout <= 0:
             raise SettingError("delay must be 0 or more, timeout more than 0 seconds")

@@ -51,8 +51,10 @@ class StopApp(BaseApp):
         if self.all:
             return self._stop_all()
         folder = self.folder
-        state = states.read(folder.state_file(self.cluster_id))
+        path = folder.state_file(self.cluster_id)
+        state = states.read(path)
         if state is None:
+            states.check(path)
             self._absent(folder)
         else:
             self._stop(state)

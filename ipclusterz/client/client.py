@@ -330,18 +330,19 @@ class Client(HubQuestions, Books, Dask):
         return self._answer(block)
 
     def send_signal(
-        self, sig: int, targets: Any = None, block: bool | None = None
+        self, sig: int | str, targets: Any = None, block: bool | None = None
     ) -> Future[None] | None:
-        """Send a signal to engines' processes (default: all of them).
+        """Send a signal, a number or a name, to engines' processes (default: all of them).
 
         SIGINT interrupts the task that an engine runs, as KeyboardInterrupt in its code; an
         engine without one takes no notice.
         """
-        if int(sig) == signal.SIGINT:
+        number = _signal(sig)
+        if number == signal.SIGINT:
             # As an interrupt of tasks: a plain signal could hit the protocol instead.
             self._control(Op.INTERRUPT, targets)
         else:
-            self._control(Op.SIGNAL, targets, msgspec.msgpack.encode(int(sig)))
+            self._control(Op.SIGNAL, targets, msgspec.msgpack.encode(number))
         return self._answer(block)
 
     def shutdown(
@@ -434,3 +435,15 @@ def _connect(connector: Connector, timeout: float, origin: str, tunnel: Tunnel |
             f"{error} (gave up after {time.monotonic() - started:.1f} s; Client(timeout=...)"
             " allows more)"
         ) from None
+
+
+def _signal(sig: int | str) -> int:
+    """Return the number of a signal; ValueError for what is none."""
+    try:
+        if isinstance(sig, str):
+            return int(signal.Signals[sig if sig.startswith("SIG") else f"SIG{sig}"])
+        if sig == 0 or sig in signal.valid_signals():
+            return int(sig)
+    except (KeyError, TypeError):
+        pass
+    raise ValueError(f"{sig!r} is no signal; one is named as in signal.SIGTERM or 'SIGTERM'")

@@ -746,8 +746,10 @@ def check_free(profile: ProfileDir, cluster_id: str) -> dict[str, states.BatchJo
 
     Returns batch jobs that go on: with ``-r`` their engines find the next controller.
     """
-    old = states.read(profile.state_file(cluster_id))
+    path = profile.state_file(cluster_id)
+    old = states.read(path)
     if old is None:
+        states.check(path)
         return {}
     if old.ended:
         states.clean(old)

@@ -21,7 +21,7 @@ import msgspec
 from msgspec.structs import replace
 
 from ipclusterz.error import ClusterError
-from ipclusterz.files import remove, way_out
+from ipclusterz.files import quote, remove, way_out
 from ipclusterz.launchers.base import is_alive, process_start
 from ipclusterz.paths import ProfileDir, boot_id, process_space
 
@@ -212,6 +212,20 @@ def read(path: str) -> State | None:
             return msgspec.json.decode(file.read(), type=State)
     except (OSError, msgspec.DecodeError):
         return None
+
+
+def check(path: str) -> None:
+    """Raise ClusterError for a state file that is there and cannot be read as one.
+
+    What it told of may run still, and nobody else knows its processes.
+    """
+    if not os.path.lexists(path) or read(path) is not None:
+        return
+    raise ClusterError(
+        f"the state file {path} is damaged, so it is not known which processes are the"
+        " cluster's; if 'ipclusterz status' shows one, end it with python -c 'import"
+        f" ipclusterz; ipclusterz.Client().shutdown(hub=True)'; then: rm {quote(path)}"
+    )
 
 
 def find(profile: ProfileDir) -> list[State]:

@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from itertools import groupby, repeat
 from operator import sub
+from signal import NSIG
 from typing import Any
 
 import msgspec
@@ -566,7 +567,10 @@ class Custody(Feeder):
             keys = _keys.decode(fan.data) if fan.data else None
             self._withdraw(keys or self._keys_of(engine), now)
         elif fan.op == Op.SIGNAL:
-            self.out.append((do.SIGNAL, number, _number.decode(fan.data)))
+            sent = _number.decode(fan.data)
+            if not 0 <= sent < NSIG:
+                raise ValueError(f"there is no signal {sent}")
+            self.out.append((do.SIGNAL, number, sent))
         elif fan.op == Op.STOP:
             self._stop(engine)
         elif fan.op == Op.INSPECT:

@@ -256,8 +256,8 @@ class EngineProcess:
         if self.pid > 0:
             try:
                 os.kill(self.pid, number)
-            except ProcessLookupError:
-                pass
+            except OSError:
+                pass  # it has ended, or is another user's by now
 
     def hang_up(self) -> None:
         """Close both ends of the task socket: the engine ends when it next reads."""

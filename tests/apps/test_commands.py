@@ -37,6 +37,7 @@ def start() -> Iterator[type[Running]]:
     [
         ("ipclusterz start -n 0", "-n is 0"),
         ("ipclusterz start -n -3", "-n"),
+        ("ipclusterz engines -n 0", "-n is 0"),
         ("ipclusterz start -n x", "start: -n is 'x': it must be an int"),
         ("ipenginez --lease=long", "ipenginez: --lease is 'long': it must be a float"),
         ("ipclusterz start --queue=a --engines=slurm --queue=b", "--queue is given more than"),
@@ -142,6 +143,27 @@ def test_stop_ends_a_foreground_cluster_too(start: type[Running]) -> None:
     running.until("^stop:")
     assert run("ipclusterz stop --all").returncode == 0
     assert running.process.wait(10) == 0
+
+
+def test_a_damaged_state_file_is_named_and_no_second_cluster_takes_its_place(
+    ipython_dir: Path,
+) -> None:
+    started = run("ipclusterz start -n 1 --daemon")
+    assert started.returncode == 0, started.stdout + started.stderr
+    file = ipython_dir / "cluster_default" / "pid" / "cluster-.json"
+    good = file.read_text()
+    try:
+        for damaged in ("", "{}", good[:-20]):
+            file.write_text(damaged)
+            for line in ("ipclusterz stop", "ipclusterz start -n 1 --daemon"):
+                done = run(line)
+                assert done.returncode == 1, done.stdout + done.stderr
+                assert f"the state file {file} is damaged" in done.stderr
+                assert "shutdown(hub=True)" in done.stderr
+    finally:
+        file.write_text(good)
+        stopped = run("ipclusterz stop")
+    assert stopped.returncode == 0, stopped.stdout + stopped.stderr
 
 
 def test_what_cannot_start_ends_it_with_the_reason() -> None:

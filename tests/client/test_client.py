@@ -182,6 +182,12 @@ def test_control(rc: Client, link: FakeConnection) -> None:
     assert link.controls[-1] == (Op.SIGNAL, [0, 1], b"\x0a")
     rc.send_signal(2, targets=[1], block=True)
     assert link.controls[-1] == (Op.INTERRUPT, [1], b"")
+    rc.send_signal("TERM", targets=[0], block=True)
+    rc.send_signal("SIGTERM", targets=[0], block=True)
+    assert link.controls[-2:] == [(Op.SIGNAL, [0], b"\x0f")] * 2
+    for wrong in (999, -1, "FOO", 1.5, None):
+        with pytest.raises(ValueError, match=r"is no signal"):
+            rc.send_signal(wrong)  # type: ignore[arg-type]
     done = rc.shutdown(targets=2)
     assert done is not None and done.result() is None
     assert link.controls[-1] == (Op.STOP, [2], b"")

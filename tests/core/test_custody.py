@@ -855,6 +855,15 @@ def test_a_signal_is_passed_on() -> None:
     assert [(r.status, answer(r)) for r in agent.sent()] == [(Status.OK, None)]
 
 
+@pytest.mark.parametrize("number", [-1, 65, 999, 1 << 40])
+def test_what_is_no_signal_is_refused(number: int) -> None:
+    agent = Agent(0)
+    agent.control(Op.SIGNAL, 0, argument=number)
+    assert agent.took(do.SIGNAL) == []
+    (result,) = agent.sent()
+    assert result.status == Status.REFUSED and "no signal" in failure(result).text
+
+
 def test_inspect_shows_what_an_engine_does() -> None:
     agent = Agent(0)
     agent.direct(1, 0)
