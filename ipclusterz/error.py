@@ -34,6 +34,7 @@ from __future__ import annotations
 import builtins
 import pickle
 from collections.abc import Iterable, Sequence
+from types import MemberDescriptorType
 from typing import Any, Protocol
 
 
@@ -192,7 +193,7 @@ class CompositeError(RemoteError):
 
     def __init__(self, msg: str, elist: Sequence[tuple[str, str, str, int]]) -> None:
         super().__init__("CompositeError", msg)
-        self.msg = msg
+        self.msg = self._head = msg
         self.elist = list(elist)
 
     def _alike(self, tracebacks: bool) -> list[tuple[str, tuple[str, str, str, int]]]:
@@ -213,7 +214,7 @@ class CompositeError(RemoteError):
         return lines + _more(len(different) - self.tb_limit)
 
     def _render_traceback_(self) -> list[str]:
-        return [self.msg, *self.render_traceback()]
+        return [self._head, *self.render_traceback()]
 
     def raise_exception(self, index: int = 0) -> None:
         """Raise the error with the given index as a RemoteError of its own."""
@@ -231,13 +232,13 @@ class CompositeError(RemoteError):
             f"{engines} {ename}: {evalue}"
             for engines, (ename, evalue, _, _) in different[: self.tb_limit]
         ]
-        return "\n".join([self.msg, *shown, *_more(len(different) - self.tb_limit)])
+        return "\n".join([self._head, *shown, *_more(len(different) - self.tb_limit)])
 
     def __repr__(self) -> str:
         return f"<CompositeError({len(self.elist)})>"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (CompositeError, (self.msg, self.elist))
+        return (CompositeError, (self._head, self.elist))
 
 
 def ranges(numbers: Iterable[int]) -> str:
@@ -296,11 +297,12 @@ def remote_error(failure: _Failure) -> KernelError:
         return RemoteError(failure.name, failure.text, failure.traceback, failure.engine)
     if isinstance(original, KernelError) and not failure.traceback:
         return original
-    error = _mix(type(original))
-    made = error.__new__(error)
+    made = _empty(_mix(type(original)), original)
     RemoteError.__init__(made, failure.name, failure.text, failure.traceback, failure.engine)
     made.__dict__.update({k: v for k, v in vars(original).items() if k not in vars(made)})
-    made.args = original.args
+    if type(made) is not RemoteError:
+        _copy_members(original, made)
+        made.args = original.args
     return made
 
 
@@ -329,8 +331,37 @@ def _mix(kind: type[BaseException]) -> type[RemoteError]:
                 (RemoteError, kind),
                 {"__module__": kind.__module__, "__doc__": kind.__doc__},
             )
-            made.__new__(made)
-        except TypeError:  # incompatible layouts, or a __new__ with demands of its own
+        except TypeError:  # incompatible layouts
             made = RemoteError
         _mixed[kind] = made
     return made
+
+
+def _empty(error: type[RemoteError], original: BaseException) -> RemoteError:
+    """Return an error of this type; a RemoteError where its ``__new__`` has other demands."""
+    # MemoryError's own makes no others, and an ExceptionGroup's wants what it holds.
+    for new, args in (
+        (error.__new__, ()),
+        (type(original).__new__, original.args),
+        (RemoteError.__new__, ()),
+    ):
+        try:
+            made: Any = new(error, *args)
+        except Exception:
+            continue
+        if isinstance(made, error):
+            return made
+    return RemoteError.__new__(RemoteError)
+
+
+def _copy_members(original: BaseException, made: BaseException) -> None:
+    """Copy what types written in C keep outside of ``__dict__``: ``errno``, ``lineno``."""
+    for kind in type(original).__mro__:
+        if kind in (Exception, BaseException, object):
+            continue
+        for name, member in vars(kind).items():
+            if isinstance(member, MemberDescriptorType):
+                try:
+                    setattr(made, name, getattr(original, name))
+                except (AttributeError, TypeError):
+                    pass  # it is empty, or read only

@@ -160,7 +160,7 @@ def _composite_type(kind: type[BaseException]) -> type[CompositeError]:
                 type(
                     "CompositeError",
                     (CompositeError, original),
-                    {"__module__": CompositeError.__module__},
+                    {"__module__": CompositeError.__module__, **_shown(original)},
                 ),
             )
             made.__new__(made)
@@ -168,6 +168,17 @@ def _composite_type(kind: type[BaseException]) -> type[CompositeError]:
             made = CompositeError
         _composites[original] = made
     return made
+
+
+def _shown(kind: type[BaseException]) -> dict[str, Any]:
+    """Return what a composite type needs besides to be shown as all others are.
+
+    Of a SyntaxError IPython shows nothing but ``msg``.
+    """
+    if not issubclass(kind, SyntaxError):
+        return {}
+    whole = property(lambda self: "\n".join(self._render_traceback_()), lambda self, msg: None)
+    return {"msg": whole}
 
 
 class Metadata(dict[str, Any]):

@@ -432,8 +432,12 @@ def test_without_ipython_on_the_engines(shell: Any, shared_ipython_dir: Path) ->
         session.run("%pxconfig --no-stream")
         assert session.lines("%px 6 * 7; print('p')") == ["[stdout:0-1] p"]
         assert session.lines("%px 6 * 7") == ["Out[0-1:2]: 42"]
-        with pytest.raises(SyntaxError):
+        with pytest.raises(SyntaxError) as caught:
             session.run("%px %pwd")
+        assert isinstance(caught.value, ipp.CompositeError)
+        # IPython shows nothing but this of a SyntaxError.
+        assert "[engines 0-1] SyntaxError: invalid syntax" in caught.value.msg
+        assert str(caught.value).count("one or more exceptions") == 1
         del shell.user_ns["rc"]
 
 

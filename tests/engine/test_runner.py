@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 import linecache
 import os
+import pickle
 import signal
 import sys
 import threading
@@ -270,7 +271,10 @@ def test_syntax_errors_come_with_their_caret(bench: Bench) -> None:
         "        ^",
         "SyntaxError: invalid syntax",
     ]
-    assert isinstance(remote_error(told), SyntaxError)
+    error = remote_error(told)
+    assert isinstance(error, SyntaxError)
+    # What IPython shows of one.
+    assert (error.msg, error.lineno, error.text) == ("invalid syntax", 2, "y = = 2\n")
 
 
 def test_sources_are_not_kept_for_ever(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -281,6 +285,32 @@ def test_sources_are_not_kept_for_ever(bench: Bench, monkeypatch: pytest.MonkeyP
 
 
 # -- failures ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("error", "members"),
+    [
+        (MemoryError("much"), {}),
+        (RecursionError("deep"), {}),
+        (FileNotFoundError(2, "no such", "/x"), {"errno": 2, "filename": "/x"}),
+        (UnicodeDecodeError("utf-8", b"x", 0, 1, "odd"), {"reason": "odd", "end": 1}),
+        (ExceptionGroup("g", [ValueError(1), KeyError(2)]), {"message": "g"}),
+        (StopIteration(7), {"value": 7}),
+        (ImportError("gone", name="n"), {"name": "n"}),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_types_written_in_c_come_back_with_what_they_hold(
+    error: Exception, members: dict[str, Any]
+) -> None:
+    failure = Failure(
+        type(error).__name__, str(error), "Traceback", pickled=pickle.dumps(error)
+    )
+    made = remote_error(failure)
+    assert isinstance(made, type(error)) and repr(made.args) == repr(error.args)
+    assert {name: getattr(made, name) for name in members} == members
+    if isinstance(made, ExceptionGroup):
+        assert [type(each) for each in made.exceptions] == [ValueError, KeyError]
 
 
 def test_exceptions_come_back_as_their_own_type(bench: Bench) -> None:
