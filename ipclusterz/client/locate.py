@@ -59,7 +59,8 @@ def locate(
             else paths.profile_dir(profile or "default", ipython_dir)
         )
         origin = folder.connector("client", cluster_id or "")
-        found = _read(origin, lambda: _no_cluster(folder, origin, ipython_dir))
+        own = cluster_id or ""
+        found = _read(origin, lambda: _no_cluster(folder, own, origin, ipython_dir))
     if found.role != "client":
         raise ConnectorError(
             f"{origin} lets engines in, not clients: use the file beside it whose name ends in"
@@ -135,10 +136,21 @@ def _no_file(path: str) -> NoClusterFound:
     )
 
 
-def _no_cluster(folder: paths.ProfileDir, path: str, ipython_dir: str | None) -> NoClusterFound:
+def _no_cluster(
+    folder: paths.ProfileDir, cluster_id: str, path: str, ipython_dir: str | None
+) -> NoClusterFound:
+    which = f" {cluster_id!r}" if cluster_id else ""
+    start = "ipclusterz start -n 4"
+    base = os.path.expanduser(ipython_dir) if ipython_dir else paths.ipython_dir()
+    if os.path.dirname(folder.path) != os.path.abspath(base):
+        start += f" --profile-dir={files.quote(folder.path)}"
+    elif folder.name != "default":
+        start += f" --profile={folder.name}"
+    if cluster_id:
+        start += f" --cluster-id={cluster_id}"
     lines = [
-        f"no cluster of profile {folder.name!r} is running: looked for {path}.",
-        "Start one with: ipclusterz start -n 4",
+        f"no cluster{which} of profile {folder.name!r} is running: looked for {path}.",
+        f"Start one with: {start}",
     ]
     others = [entry for entry in existing(ipython_dir) if entry[2] != path]
     if others:

@@ -13,7 +13,6 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from itertools import groupby, repeat
 from operator import sub
-from signal import NSIG
 from typing import Any
 
 import msgspec
@@ -32,6 +31,9 @@ from ipclusterz.core.naming import function_name
 
 RECALL_ANSWER = 0.050
 """Seconds after which a recall is answered with what there is, whatever engines do."""
+
+LAST_SIGNAL = 64
+"""Of Linux; other systems have fewer."""
 
 ROLL_PART = 50_000
 """Tasks named in one message of a roll call: a message must fit a frame."""
@@ -568,7 +570,7 @@ class Custody(Feeder):
             self._withdraw(keys or self._keys_of(engine), now)
         elif fan.op == Op.SIGNAL:
             sent = _number.decode(fan.data)
-            if not 0 <= sent < NSIG:
+            if not 0 <= sent <= LAST_SIGNAL:
                 raise ValueError(f"there is no signal {sent}")
             self.out.append((do.SIGNAL, number, sent))
         elif fan.op == Op.STOP:

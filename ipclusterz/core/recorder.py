@@ -38,6 +38,7 @@ class Recorder:
         self._whole: list[m.Whole] = []
         self._functions: list[tuple[bytes, bytes]] = []
         self._known: set[bytes] = set()
+        self._looks: set[int] = set()  # requests to inspect engines that go on
         self._outputs: list[tuple[int, int, str]] = []
         self._size = 0
         self._left = BUDGET
@@ -64,7 +65,10 @@ class Recorder:
         self._results.append((results, now))
 
     def begun(self, key: int, op: int, fn: bytes, label: str, data: bytes, now: float) -> None:
-        """A task was taken in."""
+        """A task was taken in; who only looks leaves no trace."""
+        if op == m.Op.INSPECT:
+            self._looks.add(key)
+            return
         if len(data) > SMALL:
             data = self._afford(data)
         self._size += len(data)
@@ -80,6 +84,9 @@ class Recorder:
 
     def ended(self, result: m.Result, now: float) -> None:
         """A task has ended, in whatever way."""
+        if self._looks and result.key in self._looks:
+            self._looks.discard(result.key)
+            return
         data = result.data
         begun = self._begun.pop(result.key, None)
         if len(data) > SMALL:

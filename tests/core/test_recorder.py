@@ -35,6 +35,18 @@ def test_a_task_from_its_beginning_to_its_end() -> None:
     )
 
 
+def test_who_only_looks_leaves_no_trace() -> None:
+    """Else each ``ipclusterz status`` would stand between the tasks of users."""
+    recorder = Recorder(Channel.CONTROL, 1000.0)
+    recorder.begun(5, Op.INSPECT, b"", "", b"", 2.0)
+    assert not recorder.waiting
+    recorder.ended(result(5, b"seen"), 3.0)
+    assert not recorder.waiting
+    recorder.begun(5, Op.STOP, b"", "", b"", 4.0)
+    recorder.ended(result(5, b""), 5.0)
+    assert len(recorder.take().whole) == 1
+
+
 def test_a_task_that_takes_longer_is_told_of_twice() -> None:
     recorder = Recorder(Channel.TASK, 1000.0)
     recorder.begun(5, Op.PULL, b"", "", b"", 2.0)
