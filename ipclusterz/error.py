@@ -355,13 +355,25 @@ def _empty(error: type[RemoteError], original: BaseException) -> RemoteError:
 
 
 def _copy_members(original: BaseException, made: BaseException) -> None:
-    """Copy what types written in C keep outside of ``__dict__``: ``errno``, ``lineno``."""
-    for kind in type(original).__mro__:
-        if kind in (Exception, BaseException, object):
-            continue
+    """Copy what types written in C keep outside of ``__dict__``: ``errno``, ``lineno``.
+
+    Some picklers (tblib's) lose that, so it is also taken from what the error was made with.
+    """
+    kinds = [
+        kind
+        for kind in type(original).__mro__
+        if kind.__module__ == "builtins" and kind not in (Exception, BaseException, object)
+    ]
+    for kind in kinds[:1]:
+        try:
+            kind.__init__(made, *original.args)  # type: ignore[misc]
+        except Exception:
+            pass  # it was made in another way
+    for kind in kinds:
         for name, member in vars(kind).items():
             if isinstance(member, MemberDescriptorType):
                 try:
-                    setattr(made, name, getattr(original, name))
+                    if value := getattr(original, name):
+                        setattr(made, name, value)
                 except (AttributeError, TypeError):
                     pass  # it is empty, or read only

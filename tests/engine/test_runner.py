@@ -303,10 +303,8 @@ def test_sources_are_not_kept_for_ever(bench: Bench, monkeypatch: pytest.MonkeyP
 def test_types_written_in_c_come_back_with_what_they_hold(
     error: Exception, members: dict[str, Any]
 ) -> None:
-    failure = Failure(
-        type(error).__name__, str(error), "Traceback", pickled=pickle.dumps(error)
-    )
-    made = remote_error(failure)
+    told = Failure(type(error).__name__, str(error), "Traceback", pickled=pickle.dumps(error))
+    made = remote_error(told)
     assert isinstance(made, type(error)) and repr(made.args) == repr(error.args)
     assert {name: getattr(made, name) for name in members} == members
     if isinstance(made, ExceptionGroup):
