@@ -225,7 +225,8 @@ class StartApp(BaseApp):
 
     def _check(self) -> None:
         # 0 is the default's way to say "as many as there are cores"; nobody types that.
-        typed = any("n" in options for options in self.cli_config.values())
+        own = [kind.__name__ for kind in type(self).__mro__]
+        typed = any("n" in self.cli_config.get(name, {}) for name in own)
         if self.n < 0 or (self.n == 0 and typed):
             raise SettingError(f"-n is {self.n}: start at least one engine")
         if self.delay < 0 or self.timeout <= 0:
