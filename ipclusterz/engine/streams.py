@@ -375,8 +375,15 @@ class Reader:
         return self._splitter.loose
 
     def settle(self) -> list[Found]:
-        """Return what was read and has waited for its owner to be told."""
-        return self._splitter.feed(b"", self._words[RUNNING])
+        """Return what was read and waits for its owner to be told, if that is certain.
+
+        Where more is in the pipe, the next read tells.
+        """
+        running = self._words[RUNNING]
+        # In this order: whoever wrote it and has ended since has its frame in the pipe.
+        if waiting(self._fd):
+            return []
+        return self._splitter.feed(b"", running)
 
     def finish(self) -> list[Found]:
         """Return what is left when the pipe has ended; not the piece of a display."""

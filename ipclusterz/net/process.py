@@ -69,7 +69,8 @@ class EngineProcess:
         for end in (ours, theirs):
             _enlarge(end)
         self._ours, self._theirs = ours, theirs
-        self.token = os.urandom(8)
+        # No text in UTF-8 has this byte: no line's end looks like the beginning of a token.
+        self.token = b"\xff" + os.urandom(7)
         page_fd = create()
         self.page = Page(page_fd)
         out_read, out_write = os.pipe2(os.O_CLOEXEC)
