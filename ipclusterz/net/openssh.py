@@ -52,6 +52,7 @@ watch=$!
 exec 3<&-
 wait "$master"; code=$?
 kill "$watch" 2>/dev/null
+wait "$watch" 2>/dev/null
 exit "$code"
 """
 
