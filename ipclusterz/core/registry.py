@@ -490,10 +490,12 @@ class Registry:
                 self.engine_peer.pop(engine, None)
                 down.append((engine, reason))
         self.departed.extend(down)
-        self._announce(lambda r: m.Expel(r, peer_id, reason))
         self.out.append((R_LOCAL, None, m.Expel(self._rev, peer_id, reason)))
-        if down:
-            self._notify(m.Engines([], down))
+        # Agents that end with the controller are no news: its clients are told of that.
+        if not self.closing:
+            self._announce(lambda r: m.Expel(r, peer_id, reason))
+            if down:
+                self._notify(m.Engines([], down))
         who = "client" if peer.role == Role.CLIENT else f"agent with {len(down)} engines"
         level = "info" if peer.role == Role.CLIENT or not down else "warning"
         self.out.append((R_LOG, level, f"{who} on {peer.host} (pid {peer.pid}): {reason}"))

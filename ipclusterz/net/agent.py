@@ -102,6 +102,7 @@ class Agent:
         self._listened = 0.0
         self._sessions: list[int] = []  # of engines that end with us
         self._code = 0
+        self._deserted = False  # by the controller, which ends
         self._outlog = OutputLog(config.log_dir, prefix)
         self.custody.enough = max(self.custody.enough, 2 * cores.usable())
         self.custody.is_here = bodies.here
@@ -264,6 +265,7 @@ class Agent:
         elif isinstance(message, m.Allocated):
             self._start(self._replacing.granted(message.engines))
         elif isinstance(message, m.Shutdown):
+            self._deserted = True
             self.end(f"the controller ends: {message.reason}")
 
     def entered(self, registered: m.Registered, first: bool) -> None:
@@ -524,7 +526,8 @@ class Agent:
         self._cores.pop(number, None)
         engine.close()
         self._outlog.close(number)
-        self.custody.died(number, reason, running, monotonic())
+        if not self._deserted:  # else clients hear that the controller has ended
+            self.custody.died(number, reason, running, monotonic())
         down = m.EngineDown(number, reason)
         self._ended.append(down)
         self._home.tell(down)
