@@ -135,6 +135,7 @@ class Hub:
         sockets.bind(monitor, *listening.monitor)
         self._monitor = ZSocket(loop, monitor, self._monitor_frames)
         self.history = History(loop, db, log.warning) if db else None
+        self._named = generation > 0  # all clients that the history may hear of
         self._journal: Journal | None = None
         if journal:
             self._journal = Journal(journal, log.warning)
@@ -495,6 +496,9 @@ class Hub:
                     self.history.client(number, uuid)
             for peer in self.registry.peers.values():
                 self._local(peer.admit)
+            if self.history is not None and not self._named and self.registry.complete:
+                self._named = True
+                self.history.complete()
             if self._remembering and self.registry.complete:
                 self._remembered()
         elif isinstance(message, m.Ack):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import chain, islice
 from typing import Any
@@ -41,6 +41,7 @@ Row = tuple[Any, ...]
 _NOT_BEGUN = (None,) * len(schema.BEGUN)
 _NOT_ENDED = (None,) * len(schema.ENDED)
 _ENGINE = schema.COLUMNS.index("engine")
+_DESERTED = ("ControllerLost", "the controller ended before it was known how this task did")
 _DONE = "t.received IS NOT NULL"
 
 # Values that SQLite cannot hold; everything else that goes wrong is the database's trouble.
@@ -67,6 +68,11 @@ def notes_of(data: bytes) -> Notes:
         size=records.size,
         whole=records.whole,
     )
+
+
+def _keys_of(row: int) -> tuple[int, int]:
+    """Return the first and the last key that tasks of a client may have."""
+    return row << COUNTER_BITS, row << COUNTER_BITS | COUNTER
 
 
 class Shifts(dict[int, int]):
@@ -165,10 +171,16 @@ class Database:
         To look for the last two means to look at every task, so it has to be worth it.
         """
         db = self.connection
-        db.execute(
-            "DELETE FROM clients WHERE NOT EXISTS (SELECT 1 FROM tasks WHERE key >="
+        empty = db.execute(
+            "SELECT id FROM clients WHERE NOT EXISTS (SELECT 1 FROM tasks WHERE key >="
             f" id << {COUNTER_BITS} AND key <= (id << {COUNTER_BITS} | {COUNTER}))"
-        )
+        ).fetchall()
+        for (row,) in empty:
+            # Whoever gets the number next must not find anything under it.
+            for table in ("outputs", "payloads"):
+                db.execute(f"DELETE FROM {table} WHERE key BETWEEN ? AND ?", _keys_of(row))
+            db.execute("DELETE FROM settled WHERE client = ?", (row,))
+            db.execute("DELETE FROM clients WHERE id = ?", (row,))
         many = max(MANY, self.rows // 10)
         if db.execute("SELECT count(*) FROM engines").fetchone()[0] > many:
             db.execute(
@@ -538,6 +550,20 @@ class Database:
         for first in range(0, len(keys), 10 * STEP):
             self._remove(keys[first : first + 10 * STEP])
         return {"purged": len(keys), "unfinished": int(left)}
+
+    def desert(self, here: Collection[str]) -> int:
+        """End the tasks of all clients but these: their controller has; return how many."""
+        db, lost = self.connection, 0
+        settled = {row for (row,) in db.execute("SELECT client FROM settled")}
+        for uuid, row in self._clients.items():
+            if uuid in here or row in settled:
+                continue
+            values = (int(Status.LOST), time.time(), *_DESERTED, *_keys_of(row))
+            with self._transaction():
+                lost += db.execute(schema.LOST, values).rowcount
+                db.execute(schema.SETTLE, (row,))
+            time.sleep(PAUSE)
+        return lost
 
     def counts(self) -> dict[str, Any]:
         """Return figures about what is kept."""

@@ -14,7 +14,7 @@ from __future__ import annotations
 APPLICATION = 0x69706378
 """Marks a file as ours (PRAGMA application_id): ``ipcx``."""
 
-VERSION = 4
+VERSION = 5
 """Of the tables below (PRAGMA user_version); see :data:`MIGRATIONS`."""
 
 # WITHOUT ROWID is for small rows; a function's pickle may have 64 KiB.
@@ -28,12 +28,16 @@ TALLY = "CREATE TABLE tally (rows INTEGER, since INTEGER);"
 """One row: how many tasks there are at the most, and how many were written since they were
 counted.  To count them means to read them all, a second and more where there are a million."""
 
+SETTLED = "CREATE TABLE settled (client INTEGER PRIMARY KEY);"
+"""Clients of controllers that have ended: none of their tasks is under way any more."""
+
 MIGRATIONS: dict[int, str] = {
     1: "ALTER TABLE tasks ADD COLUMN work BLOB; ALTER TABLE tasks ADD COLUMN result BLOB;"
     + FUNCTIONS,
     2: JOURNAL.replace("TABLE", "TABLE IF NOT EXISTS"),
     3: f"{TALLY.replace('TABLE', 'TABLE IF NOT EXISTS')} DELETE FROM tally;"
     " INSERT INTO tally SELECT count(*), 0 FROM tasks;",
+    4: SETTLED.replace("TABLE", "TABLE IF NOT EXISTS"),
 }
 """From version to the script that makes the next one of it."""
 
@@ -41,6 +45,7 @@ TABLES = f"""
 {FUNCTIONS}
 {JOURNAL}
 {TALLY}
+{SETTLED}
 INSERT INTO tally VALUES (0, 0);
 CREATE TABLE clients (id INTEGER PRIMARY KEY, uuid TEXT NOT NULL UNIQUE);
 CREATE TABLE engines (
@@ -97,6 +102,11 @@ UPSERT_MANY = upsert(ROWS)
 
 PAYLOAD = "INSERT OR REPLACE INTO payloads (key, kind, data) VALUES (?, ?, ?)"
 COUNTED = "UPDATE tally SET rows = ?, since = ?"
+SETTLE = "INSERT OR IGNORE INTO settled (client) VALUES (?)"
+LOST = (
+    "UPDATE tasks SET status = ?, received = ?, ename = ?, evalue = ?"
+    " WHERE key BETWEEN ? AND ? AND received IS NULL"
+)
 DELIVERED = "DELETE FROM payloads WHERE key = ?"
 RESUBMITTED = "UPDATE tasks SET resubmitted = ? WHERE key = ?"
 OUTPUT = (

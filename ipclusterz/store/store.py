@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from ipclusterz.store import reading
@@ -203,6 +203,14 @@ class Store:
         """Remove finished tasks; answers ``{"purged": n, "unfinished": m}``; the m stay."""
         condition = compile_query(where)
         self._ask(lambda db: db.purge(condition), done, "do")
+
+    def desert(self, done: Done, here: Collection[str]) -> None:
+        """End the unfinished tasks of all clients but those with these uuids.
+
+        For a controller that begins: the clients of another one get no results any more.
+        Answers how many there were.
+        """
+        self._ask(lambda db: db.desert(here), done, "do")
 
     def counts(self, done: Done) -> None:
         """Ask for figures about what is kept, where, and what is wrong with it if anything."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 import ipclusterz as ipp
 from ipclusterz.cluster.settings import ControllerSettings
 from ipclusterz.error import KernelError
+from tests.faults.watch import until
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +69,28 @@ def test_history_outlives_the_controller() -> None:
         wanted = ids.msg_ids[0]
     with ipp.Cluster(n=1) as second:
         assert wanted in second.hub_history()
+
+
+def test_what_ran_when_its_controller_ended_is_not_under_way_for_ever() -> None:
+    with ipp.Cluster(n=1) as first:
+        runs = first[0].apply_async(time.sleep, 600)
+        waits = first[0].apply_async(abs, -1)
+        wanted = {"msg_id": {"$in": [*runs.msg_ids, *waits.msg_ids]}}
+
+        def states(rc: ipp.Client) -> list[str | None]:
+            return [record["status"] for record in rc.db_query(wanted)]
+
+        until(lambda: states(first) == [None, None], "both on record")
+    for result in (runs, waits):
+        with pytest.raises(ipp.error.ControllerLost):
+            result.get(timeout=0)
+    with ipp.Cluster(n=1) as second:
+        assert states(second) == ["lost", "lost"]
+        again = second.get_result(runs.msg_ids[0])
+        with pytest.raises(ipp.error.ControllerLost, match="before it was known how this task"):
+            again.get(timeout=20)
+        assert second.purge_results("all") is None
+        assert second.db_query(wanted) == []
 
 
 @pytest.mark.parametrize(("db", "kept"), [("memory", True), ("none", False)])

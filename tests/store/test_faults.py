@@ -248,8 +248,8 @@ def older(path: Path) -> None:
     [
         (lambda path: path.write_bytes(b"once upon a time " * 500), "damaged", "no database"),
         (foreign, "foreign", "another program"),
-        (newer, "schema99", "schema 99; this one knows 4"),
-        (older, "schema0", "cannot be brought to 4"),
+        (newer, "schema99", "schema 99; this one knows 5"),
+        (older, "schema0", "cannot be brought to 5"),
         (lambda path: path.mkdir(), "foreign", "not a regular file"),
         (lambda path: path.symlink_to("elsewhere.db"), "foreign", "a symbolic link"),
     ],

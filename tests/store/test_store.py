@@ -397,6 +397,45 @@ def test_a_database_of_version_1_is_brought_to_this_one(tmp_path: Path) -> None:
         assert found[f"{UUID}_1"]["status"] == 0 and found[f"{UUID}_2"]["work"] == b"new"
 
 
+def test_what_was_under_way_when_a_controller_ended_is_lost(tmp_path: Path) -> None:
+    path = tmp_path / "tasks.db"
+    with Desk(path) as desk:
+        desk.store.note([began(1), began(2), began(3, client=2)], [ended(2)])
+        assert desk.close()
+    with Desk(path) as desk:  # of which the second client knows
+        desk.store.note([began(4, client=2)])
+        assert desk.ask("desert", [OTHER]) == 1
+        found = {
+            r["msg_id"]: r for r in desk.ask("query", None, ["status", "error", "received"])
+        }
+        lost = found[f"{UUID}_1"]
+        assert lost["status"] == "lost" and lost["received"] is not None
+        assert lost["error"].startswith("ControllerLost: the controller ended before")
+        assert found[f"{UUID}_2"]["status"] == "ok"
+        assert found[f"{OTHER}_3"]["status"] is found[f"{OTHER}_4"]["status"] is None
+        assert desk.ask("purge", {"status": "lost"}) == {"purged": 1, "unfinished": 0}
+        assert desk.ask("desert", [OTHER]) == 0
+        assert desk.close()
+    with Desk(path) as desk:
+        assert desk.ask("desert", []) == 2
+        assert desk.ask("counts")["unfinished"] == 0
+
+
+def test_what_is_left_of_a_client_goes_with_it(tmp_path: Path) -> None:
+    """Its row's number is given to another one, who must not find anything under it."""
+    path = tmp_path / "tasks.db"
+    with Desk(path) as desk:
+        desk.store.note([began(1)], outputs=[(key(1), 1, "mine"), (key(7), 1, "of no task")])
+        desk.ask("desert", [])
+        assert desk.ask("purge")["purged"] == 1
+        assert desk.close()
+    with Desk(path) as desk:
+        desk.store.note([began(7, client=2)])
+        [record] = desk.ask("query", None, ["client_uuid", "stdout", "status"])
+        assert record["client_uuid"] == OTHER and not record["stdout"]
+        assert desk.ask("desert", []) == 1, "the number of one that was settled"
+
+
 def test_payloads_go_first_when_the_disk_cannot_take_them() -> None:
     pending = Pending()
     notes = Notes([began(1, data=bytes(900))], [ended(1, data=bytes(900))], size=1800)
