@@ -17,18 +17,18 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
-from heapq import heappop, heappush
 from itertools import groupby, repeat
 from operator import sub
 from typing import Any
 
 from msgspec import structs
 
+from ipclusterz.core import deadline, policy
 from ipclusterz.core import message as m
-from ipclusterz.core import policy
 from ipclusterz.core.apart import Apart, refusal
 from ipclusterz.core.broker import COUNTER, Broker
 from ipclusterz.core.capacity import Engine
+from ipclusterz.core.deadline import Deadlines
 from ipclusterz.core.dependency import Dependencies, Ends, Verdict
 from ipclusterz.core.estate import Entry, Estate, Inheritance
 from ipclusterz.core.runs import Given, Queued, single
@@ -76,7 +76,7 @@ class Balancer(Broker):
         self._depending = Dependencies(self._ends)
         self._verdicts: deque[Verdict] = deque()
         self._judging = False
-        self._deadlines: list[tuple[float, int]] = []  # a heap of (time, key)
+        self._deadlines = Deadlines()
         self.estate = Estate()
         self._handlers[m.Submit] = self._submit
         self._handlers[m.Run] = self._run
@@ -126,12 +126,8 @@ class Balancer(Broker):
         opt = message.opt
         if opt is not None:
             task.retries = opt.retries
-            self._set_deadline(task.key, opt, now)
+            self._deadlines.set(task.key, opt.timeout, now)
         self._enter(task, now)
-
-    def _set_deadline(self, key: int, opt: m.Options, now: float) -> None:
-        if opt.timeout > 0:
-            heappush(self._deadlines, (now + opt.timeout, key))
 
     def _place(self, task: Task) -> None:
         if not task.free and self._depends(task):
@@ -149,6 +145,8 @@ class Balancer(Broker):
             self._apart.keep(task, allowed)
 
     def _replace(self, task: Task, reason: str) -> None:
+        if self._too_late(task):
+            return
         if self._apart.allowed(task) is None:
             task.queued = True
             self.queued += 1
@@ -217,26 +215,40 @@ class Balancer(Broker):
             task.unmet = set()
         task.unmet.add(result.engine)
         task.word = result.data
-        self._place(task)
+        if not self._too_late(task):
+            self._place(task)
         return True
 
     def _judge_late(self, now: float) -> None:
-        """End tasks that were not given to an engine in the time their client allowed."""
-        deadlines = self._deadlines
-        while deadlines and deadlines[0][0] <= now:
-            task = self._task(heappop(deadlines)[1])
-            if task is None or task.agent or task.work is None:
+        """End tasks that were not begun in the time their client allowed."""
+        asked: dict[bytes, list[int]] = {}
+        for key in self._deadlines.due(now):
+            task = self._task(key)
+            if task is None or task.work is None:
                 continue
-            seconds = task.work.opt.timeout
-            if self._depending.drop(task.key):
+            if task.agent:
+                self._deadlines.ask(key)
+                asked.setdefault(task.agent, []).append(key)
+            elif self._depending.drop(task.key):
+                seconds = task.work.opt.timeout
                 text = f"the tasks it waits for did not end within {seconds:g} s (its timeout)"
-                failure = m.Failure("DependencyTimeout", text)
+                self._fail(task, m.Status.REFUSED, m.Failure("DependencyTimeout", text))
             elif self._drop(task):
-                text = f"no engine was free for it within {seconds:g} s (its timeout)"
-                failure = m.Failure("TaskTimeout", text)
-            else:
-                continue
-            self._fail(task, m.Status.REFUSED, failure)
+                self._fail(task, m.Status.REFUSED, deadline.failure(task))
+        for agent, keys in asked.items():
+            self.out[agent].append(m.Withdraw(keys))
+        self._deadlines.trim(self.tasks)
+
+    def _too_late(self, task: Task) -> bool:
+        """End a task that came back unbegun after its time; False if that is not over."""
+        missed = self._deadlines.missed(task.key)
+        if missed:
+            self._fail(task, m.Status.REFUSED, deadline.failure(task))
+        return missed
+
+    def _again(self, task: Task) -> None:
+        self._deadlines.missed(task.key)  # it had begun in time
+        super()._again(task)
 
     def _drop(self, task: Task) -> bool:
         if task.queued:
@@ -442,6 +454,8 @@ class Balancer(Broker):
             or self._early is not None
             or agent is None
         ):
+            if result.status == m.Status.ABORTED and self._deadlines.missed(key):
+                result = self._missed(key, result)
             super()._result(peer, result, now)
             return
         del self.tasks[key]
@@ -457,6 +471,15 @@ class Balancer(Broker):
             self._concluded(key, 0, result.engine)
         else:
             self._ends.note(key, True, result.engine)
+
+    def _missed(self, key: int, result: m.Result) -> m.Result:
+        """Return what is told of a task that its agent ended as its time was over."""
+        task = self._task(key)
+        if task is None or task.cancelled or task.work is None:
+            return result
+        task.retries = 0
+        data = m.encode(deadline.failure(task))
+        return structs.replace(result, status=int(m.Status.REFUSED), data=data)
 
     def _results(self, peer: bytes, results: m.Results, now: float) -> None:
         """Take in what an agent says of many tasks, all at once."""
@@ -592,7 +615,7 @@ class Balancer(Broker):
             task = Task(key, b"", entry.work)
             task.retries, task.deaths = entry.retries, entry.deaths
             if entry.work.opt is not None:
-                self._set_deadline(key, entry.work.opt, now)
+                self._deadlines.set(key, entry.work.opt.timeout, now)
             if entry.handed:
                 self._risky.add(key)
             self._limbo[key] = task

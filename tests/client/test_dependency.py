@@ -103,6 +103,27 @@ def test_a_time_limit(view: ipp.LoadBalancedView, tmp_path: Path) -> None:
     assert late.get(30).endswith("go")
 
 
+def test_a_time_limit_counts_where_an_agent_has_the_task_already(
+    rc: ipp.Client, view: ipp.LoadBalancedView, tmp_path: Path
+) -> None:
+    def busy(folder: str) -> str:
+        with open(f"{folder}/{os.getpid()}", "w"):
+            pass
+        return until(f"{folder}/go")
+
+    view.map_sync(abs, range(500))  # engines this quick are given tasks ahead of time
+    late = rc[:].apply_async(busy, str(tmp_path))
+    while len(list(tmp_path.iterdir())) < len(rc):
+        assert not late.wait(0.01)
+    with view.temp_flags(timeout=0.3, retries=2):
+        waiting = [view.apply_async(abs, -n) for n in range(10)]
+    for result in waiting:
+        with pytest.raises(ipp.TaskTimeout, match=r"no engine was free for it within 0\.3 s"):
+            result.get(30)
+    (tmp_path / "go").touch()
+    assert len(late.get(30)) == len(rc)
+
+
 def test_maps_wait_as_well(view: ipp.LoadBalancedView) -> None:
     first = view.map_async(lambda x: x + 1, range(20))
     with view.temp_flags(after=first):
