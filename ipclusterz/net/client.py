@@ -207,8 +207,8 @@ class Connection:
         if kind == REFUSED:
             raise ControllerLost(
                 f"nothing listens for {where} any more ({text}): it has ended, and its "
-                f"connector file is stale; start a cluster (ipclusterz start), or remove the "
-                f"file (ipclusterz stop)"
+                f"connector file is stale; start a cluster (ipclusterz start), or delete the "
+                f"file"
             )
 
     def _start_problem(self, timeout: float) -> str:
@@ -685,6 +685,6 @@ class Connection:
             dial.close(100)
         self._registrar.close(100)
         self._loop.close()
-        self._context.term()
+        self._context.destroy(linger=0)
         self._payloads.close()
         self._route.close()

@@ -366,6 +366,10 @@ class Supervisor:
                 continue
             left = 0.0 if self._asked_twice else max(deadline - time.monotonic(), 0.0)
             if not select.select([fd], [], [], left)[0]:
+                if not self._asked_twice:
+                    part = self._pids.get(pid, "")
+                    text = "the %s process did not end within %g s: it is killed"
+                    self.log.warning(text, part, STOP_SECONDS)
                 os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
             os.close(fd)

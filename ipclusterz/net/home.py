@@ -161,7 +161,7 @@ class Home:
 
     def end(self) -> None:
         """Wait until what was said last has left."""
-        self._context.term()
+        self._context.destroy(linger=0)
 
     # -- what comes ------------------------------------------------------------------------
 

@@ -135,6 +135,7 @@ class Hub:
         sockets.bind(monitor, *listening.monitor)
         self._monitor = ZSocket(loop, monitor, self._monitor_frames)
         self.history = History(loop, db, log.warning) if db else None
+        self._test: SelfTest | None = None
         self._named = generation > 0  # all clients that the history may hear of
         self._journal: Journal | None = None
         if journal:
@@ -536,7 +537,7 @@ class Hub:
             else:
                 self.log.info("all %d doors refuse a wrong key", refused)
 
-        SelfTest(self.loop, self._context, self.gate, public, doors, opened, done)
+        self._test = SelfTest(self.loop, self._context, self.gate, public, doors, opened, done)
 
     # -- ending ----------------------------------------------------------------------------
 
@@ -584,15 +585,17 @@ class Hub:
             if left <= 0:
                 break
             self.loop.process(self.loop.wait(self.loop.timeout(left)))
+        if self.history is not None:
+            self.history.close()  # before anything that may go wrong with sockets
         self.loop.hot.clear()
+        if self._test is not None:
+            self._test.cancel()  # it may be under way
         self.query.close()
         self.heartbeat.close()
         self._registration.close(200)
         self._monitor.close()
         self.gate.close()
-        self._context.term()
-        if self.history is not None:
-            self.history.close()
+        self._context.destroy(linger=0)  # to wait for a socket that is open is for ever
 
 
 def _fresh_number() -> int:

@@ -309,7 +309,7 @@ class Scheduler:
         self._events.close()
         self._monitor.close()
         self.gate.close()
-        self._context.term()
+        self._context.destroy(linger=0)
 
 
 def run(scheduler: Scheduler) -> None:

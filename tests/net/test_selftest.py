@@ -55,6 +55,37 @@ sys.exit(controller.run(config, lambda event: print(json.dumps(event), flush=Tru
 """
 
 
+STOPPED = """
+import json, os, signal, socket, sys
+from ipclusterz.core.config import ControllerConfig
+from ipclusterz.net import controller, hub
+class Unanswered(hub.SelfTest):
+    def __init__(self, loop, context, gate, key, addresses, *calls):
+        listening = socket.create_server(("127.0.0.1", 0))  # accepts nobody
+        silent = "tcp://127.0.0.1:%d" % listening.getsockname()[1]
+        super().__init__(loop, context, gate, key, [silent] * 7, *calls)
+        self.keep = listening
+        os.kill(os.getppid(), signal.SIGTERM)
+hub.SelfTest, hub.SELF_TEST_SECONDS = Unanswered, 0.0
+config = ControllerConfig(sys.argv[1] + "/client", sys.argv[1] + "/engine", log_dir=sys.argv[1])
+sys.exit(controller.run(config, lambda event: print(json.dumps(event), flush=True), None))
+"""
+
+
+def test_a_controller_that_is_stopped_while_it_knocks_ends_in_order(tmp_path: Path) -> None:
+    tmp_path.chmod(0o700)
+    done = subprocess.run(
+        [sys.executable, "-c", STOPPED, str(tmp_path)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    assert done.returncode == 0, done.stderr
+    said = "".join(log.read_text() for log in tmp_path.glob("*.log"))
+    assert "stopping" in said and "killed" not in said and "refuse" not in said
+
+
 def test_a_controller_with_an_open_door_ends_with_an_error(tmp_path: Path) -> None:
     tmp_path.chmod(0o700)
     done = subprocess.run(
