@@ -510,11 +510,18 @@ class Deployment:
 
     def _stop(self, jobs: list[Job], grace: float) -> bool:
         """Stop processes; tell whether all ended as they should."""
+        deadline = time.monotonic() + grace
         for job in jobs:
             if self._watcher is not None:
                 self._watcher.remove(job)
+        first = self.controller
+        if first in jobs and first is not None and not getattr(first, "patient", False):
+            # It tells agents and clients that it ends; were agents told by us, too, whoever
+            # waits for a task would now hear of that and now of a dead engine.
+            first.close()
+            first.wait(min(grace, states.FIRST_SECONDS))
+        for job in jobs:
             job.close()
-        deadline = time.monotonic() + grace
         in_order = True
         for job in jobs:
             state = job.stop(max(deadline - time.monotonic(), 0.1))

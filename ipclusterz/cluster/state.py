@@ -30,6 +30,9 @@ TOKEN = "IPCLUSTERZ_CLUSTER"
 
 _SKEW_SECONDS = 600.0  # by which the clocks of two hosts may differ
 
+FIRST_SECONDS = 3.0
+"""How long a controller may take to end before the engines are told to by us."""
+
 _OURS = "ipclusterz-"  # what folders that may be removed begin with
 
 
@@ -281,7 +284,11 @@ def end(state: State, grace: float = 10.0) -> None:
         _signal(launcher, signal.SIGTERM)
         _wait([launcher], grace + 5.0)
     alive = [process for process in state.processes() if process.alive()]
-    for process in alive:
+    first = [process for process in alive if process == state.controller]
+    for process in first:  # agents and clients hear from it that it ends
+        _signal(process, signal.SIGTERM)
+    _wait(first, min(grace, FIRST_SECONDS))
+    for process in alive[len(first) :]:
         _signal(process, signal.SIGTERM)
     _wait(alive, grace)
     for process in alive:
