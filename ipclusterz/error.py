@@ -200,7 +200,8 @@ class CompositeError(RemoteError):
         """Return the errors that differ, each with the engines that raised it."""
         found: dict[tuple[str, ...], list[tuple[str, str, str, int]]] = {}
         for entry in self.elist:
-            key = entry[:2] + ((_unnumbered(entry[2]),) if tracebacks else ())
+            ename, evalue, traceback, _ = entry
+            key = (ename, _unnumbered(evalue), _unnumbered(traceback) if tracebacks else "")
             found.setdefault(key, []).append(entry)
         return [(_engines([one[3] for one in same]), same[0]) for same in found.values()]
 
@@ -209,7 +210,7 @@ class CompositeError(RemoteError):
         lines: list[str] = []
         different = self._alike(True)
         for engines, (ename, evalue, traceback, _) in different[: self.tb_limit]:
-            lines.append(f"{engines} {ename}: {evalue}")
+            lines.append(f"{engines}{ename}: {evalue}")
             lines.extend("  " + line for line in traceback.splitlines())
         return lines + _more(len(different) - self.tb_limit)
 
@@ -229,7 +230,7 @@ class CompositeError(RemoteError):
     def __str__(self) -> str:
         different = self._alike(False)
         shown = [
-            f"{engines} {ename}: {evalue}"
+            f"{engines}{ename}: {evalue}"
             for engines, (ename, evalue, _, _) in different[: self.tb_limit]
         ]
         return "\n".join([self._head, *shown, *_more(len(different) - self.tb_limit)])
@@ -257,14 +258,16 @@ def ranges(numbers: Iterable[int]) -> str:
 
 
 def _engines(numbers: Sequence[int]) -> str:
-    return f"[engine{'s' if len(set(numbers)) > 1 else ''} {ranges(numbers)}]"
+    """Return what stands before an error; nothing where it happened on no engine (-1)."""
+    known = {number for number in numbers if number >= 0}
+    return f"[engine{'s' if len(known) > 1 else ''} {ranges(known)}] " if known else ""
 
 
-def _unnumbered(traceback: str) -> str:
-    """Return a traceback without the numbers of cells: each engine counts its own."""
+def _unnumbered(text: str) -> str:
+    """Return what is told of an error without cells' numbers: each engine counts its own."""
     import re
 
-    return re.sub(r"In\[\d+\]|<execute \d+>", "", traceback)
+    return re.sub(r"In\[\d+\]|<execute \d+>|<ipython-input-\d+-\w+>", "", text)
 
 
 def _more(count: int) -> list[str]:

@@ -23,10 +23,14 @@ _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,63}\Z")
 _told: set[str] = set()
 
 
+class BadName(ClusterError):
+    """A name that cannot be part of a file's."""
+
+
 def check_name(name: str, what: str) -> str:
-    """Return ``name`` if it can be part of a file name, else raise ClusterError."""
+    """Return ``name`` if it can be part of a file name, else raise BadName."""
     if not _NAME.match(name):
-        raise ClusterError(
+        raise BadName(
             f"{name!r} cannot be a {what}: use up to 64 letters, digits, '_', '-', '+' and '.',"
             " beginning with a letter, a digit or '_'"
         )

@@ -25,7 +25,7 @@ from ipclusterz.cluster.settings import no_such_setting
 from ipclusterz.error import ClusterError, KernelError
 from ipclusterz.files import planted
 from ipclusterz.launchers.base import fields_of
-from ipclusterz.paths import ProfileDir, profile_dir
+from ipclusterz.paths import BadName, ProfileDir, profile_dir
 
 
 class ExitCode(IntEnum):
@@ -50,6 +50,7 @@ class NoSuchCluster(ClusterError):
 
 _CODES: tuple[tuple[type[KernelError], ExitCode], ...] = (
     (SettingError, ExitCode.USAGE),
+    (BadName, ExitCode.USAGE),
     (AlreadyRunning, ExitCode.ALREADY_RUNNING),
     (AlreadyStopped, ExitCode.ALREADY_STOPPED),
     (NoSuchCluster, ExitCode.NO_CLUSTER),
@@ -68,6 +69,7 @@ class Loader(KVArgParseConfigLoader):
         def error(message: str) -> NoReturn:
             # At the end of the line it is told as lacking its value, with a dash inside as
             # an argument nobody wants.
+            message = re.sub(r"^argument --\w+\.(\w+)(?=:)", self._typed, message)
             found = re.match(r"(?:argument|unrecognized arguments:) --([\w.-]+)", message)
             unknown = found and "." not in found[1] and found[1] not in self._names()
             give_up(self._no_option(found[1]) if found and unknown else message)
@@ -76,6 +78,15 @@ class Loader(KVArgParseConfigLoader):
 
     def _handle_unrecognized_alias(self, arg: str) -> None:
         self.parser.error(self._no_option(arg))
+
+    def _typed(self, found: re.Match[str]) -> str:
+        """Return 'argument' and an option as it is typed, not as config files have it."""
+        for name, meant in self.aliases.items():
+            where = meant if isinstance(meant, str) else meant[0]
+            if where.endswith(f".{found[1]}"):
+                names = (name,) if isinstance(name, str) else name
+                return "argument " + "/".join(f"{'-' * min(len(n), 2)}{n}" for n in names)
+        return found[0]
 
     elsewhere: Callable[[str], list[str]] | None = None
     """Returns the launchers that have an option which the command has not."""
@@ -179,6 +190,17 @@ class BaseApp(Application):
         if self.profile_dir:
             return ProfileDir(self.profile_dir)
         return profile_dir(self.profile, self.ipython_dir or None)
+
+    def _selection(self) -> str:
+        """Return the options that name this very cluster."""
+        found = ""
+        if self.profile_dir:
+            found += f" --profile-dir={self.folder.path}"
+        elif self.profile != "default":
+            found += f" --profile={self.profile}"
+        if self.ipython_dir and not self.profile_dir:
+            found += f" --ipython-dir={os.path.abspath(self.ipython_dir)}"
+        return found + (f" --cluster-id={self.cluster_id}" if self.cluster_id else "")
 
     @property
     def log_dir(self) -> str:

@@ -60,6 +60,8 @@ def main(argv: list[str] | None = None) -> int:
         return run(SSHCheckApp, words[2:])
     if words and words[0] in historic.LAUNCHERS:
         words = historic.todays_words(words)
+    if words and words[0] == "help":
+        words = [*words[1:], "--help"]
     known = ("help", *ClusterApp.subcommands)
     if words and not words[0].startswith("-") and words[0] not in known:
         print(

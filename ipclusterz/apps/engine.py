@@ -137,6 +137,10 @@ class EngineApp(BaseApp):
         """Wait for the connector file, then run the engines here; return the exit code."""
         if self.n < 1:
             raise SettingError(f"-n is {self.n}: start at least one engine")
+        if self.lease < 0:
+            raise SettingError(
+                f"--lease is {self.lease:g}: seconds, or 0 for what the controller says"
+            )
         path = self.file and os.path.abspath(os.path.expanduser(self.file))
         path = path or self.folder.connector("engine", self.cluster_id)
         config = self.agent_config()
@@ -187,9 +191,8 @@ class EngineApp(BaseApp):
                 if now >= remind:
                     remind = now + _REMIND_SECONDS
                     hint = "" if told else " (or give --file=PATH)"
-                    self.say(
-                        f"waiting for {path}: start the controller with 'ipcontrollerz'{hint}"
-                    )
+                    start = f"'ipcontrollerz{'' if told else self._selection()}'{hint}"
+                    self.say(f"waiting for {path}: start the controller with {start}")
             except ConnectorError:
                 broken_since = broken_since or now
                 if now - broken_since > _COPY_SECONDS:

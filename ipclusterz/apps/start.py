@@ -406,17 +406,6 @@ class StartApp(BaseApp):
         stop = f"ipclusterz stop{self._selection()}" if self.daemon else "Ctrl-C"
         return [f"connect: import ipclusterz as ipp; rc = {call}", f"stop:    {stop}"]
 
-    def _selection(self) -> str:
-        """Return the options that name this very cluster."""
-        found = ""
-        if self.profile_dir:
-            found += f" --profile-dir={self.folder.path}"
-        elif self.profile != "default":
-            found += f" --profile={self.profile}"
-        if self.ipython_dir and not self.profile_dir:
-            found += f" --ipython-dir={os.path.abspath(self.ipython_dir)}"
-        return found + (f" --cluster-id={self.cluster_id}" if self.cluster_id else "")
-
 
 class EnginesApp(StartApp):
     """Adds engines to a running cluster."""

@@ -6,6 +6,7 @@ sent and results are kept is the views' and results' business.
 
 from __future__ import annotations
 
+import operator
 import os
 import signal
 import time
@@ -300,6 +301,10 @@ class Client(HubQuestions, Books, Dask):
         """
         if n is None:
             n = getattr(self.cluster, "n", None) or 1
+        try:
+            n = operator.index(n)
+        except TypeError:
+            raise TypeError(f"n is {n!r}: it must be a number of engines") from None
         if not block:
             return waiting.engines_future(self.session, n)
         waiting.engines(self.session, n, timeout, interactive, widget)

@@ -240,6 +240,8 @@ class DirectView(View, Pickling):
 
         A name that an engine does not have is a NameError.
         """
+        if not isinstance(names, Iterable):
+            _check_name(names)
         wanted = names if isinstance(names, str) else list(names)
         for name in [wanted] if isinstance(wanted, str) else wanted:
             _check_name(name)

@@ -49,8 +49,8 @@ class Interrupts:
         self._whose = weakref.WeakSet(whose)
         if whose:
             say(
-                "interrupted: the work goes on; wait for it again and press Ctrl-C within"
-                f" {SOON:g} s, and it is given up"
+                "interrupted: the work goes on. Wait for it again (ar.get()); Ctrl-C in that"
+                f" wait, within {SOON:g} s, gives it up"
             )
 
 

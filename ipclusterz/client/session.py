@@ -168,12 +168,16 @@ class Session:
         """Return the text that names a task: the client's uuid and the task's number."""
         return f"{self.connection.uuid}_{key & COUNTER}"
 
+    def sent(self, msg_id: str) -> bool:
+        """Tell whether a text is the name of a task that this client may have sent."""
+        uuid, _, number = msg_id.rpartition("_")
+        return uuid == self.connection.uuid and number.isdecimal()
+
     def key_of(self, msg_id: str) -> int | None:
         """Return the key of an open task by its text, or None."""
-        uuid, _, number = msg_id.rpartition("_")
-        if uuid != self.connection.uuid or not number.isdigit():
+        if not self.sent(msg_id):
             return None
-        wanted = int(number)
+        wanted = int(msg_id.rpartition("_")[2])
         return next((key for key in keys_of(self.live) if key & COUNTER == wanted), None)
 
     def wait(
@@ -270,4 +274,7 @@ def _close_apart(connection: Link) -> None:
 
 def limit(timeout: float | None) -> float | None:
     """Return a time-out in seconds, or None for as long as it takes (None or negative)."""
-    return None if timeout is None or timeout < 0 else timeout
+    try:
+        return None if timeout is None or timeout < 0 else timeout
+    except TypeError:
+        raise TypeError(f"timeout is {timeout!r}: seconds, or None for no limit") from None

@@ -21,6 +21,7 @@ def open_sinks(session: Session, jobs: Any) -> list[Open]:
     """Return what is meant by ``jobs`` and is not complete yet.
 
     ``jobs``: an AsyncResult, a message id, an iterable of them, or None for everything.
+    Raises ValueError for what is no message id of this client.
     """
     live = session.live.copy()
     if jobs is None:
@@ -33,6 +34,11 @@ def open_sinks(session: Session, jobs: Any) -> list[Open]:
             if not job.done():
                 found.append(cast("Open", job))  # every kind that views make is one
         elif isinstance(job, str):
+            if not session.sent(job):
+                raise ValueError(
+                    f"{job!r} is no message id of this client; get_result(id).wait() waits for"
+                    " tasks of another one"
+                )
             key = session.key_of(job)
             found += [sink for sink in live if key is not None and key in sink.task_keys()]
         else:

@@ -10,6 +10,7 @@ Each operation has a coroutine and, with ``_sync`` at the end of its name, a blo
 from __future__ import annotations
 
 import atexit
+import operator
 import os
 import weakref
 from collections.abc import Callable, Iterator
@@ -22,7 +23,7 @@ from msgspec.structs import replace
 from ipclusterz.cluster import fileconfig
 from ipclusterz.cluster import state as states
 from ipclusterz.cluster.coroutines import Coroutines, in_thread
-from ipclusterz.cluster.deployment import STOP_SECONDS, Deployment, Plan
+from ipclusterz.cluster.deployment import STOP_SECONDS, AlreadyRunning, Deployment, Plan
 from ipclusterz.cluster.engines import EngineSet
 from ipclusterz.cluster.settings import (
     ControllerSettings,
@@ -100,8 +101,7 @@ class Cluster(Coroutines):
         if unknown:
             known = ("n", *(Cluster.__init__.__kwdefaults__ or ()))
             raise TypeError(no_such_argument("Cluster()", next(iter(unknown)), known))
-        if n is not None and n < 1:
-            raise SettingError(f"n is {n}: a cluster has at least one engine")
+        _check_number(n)
         self.profile = _profile(profile, profile_dir, ipython_dir)
         self.cluster_id = os.urandom(5).hex() if cluster_id is None else cluster_id
         said = fileconfig.read(self.profile) if load_config else fileconfig.Settings()
@@ -313,6 +313,7 @@ class Cluster(Coroutines):
 
     def start_engines_sync(self, n: int | None = None, engine_set_id: str | None = None) -> str:
         """Start ``n`` more engines, wait until they are ready, return the set's id."""
+        _check_number(n)
         self._deployed.check_engines(n or self.n)
         made = self._deployed.launch_engines(n or self.n, engine_set_id)
         try:
@@ -323,7 +324,11 @@ class Cluster(Coroutines):
         return made.id
 
     def start_cluster_sync(self, n: int | None = None) -> Cluster:
-        """Start a controller and ``n`` engines, wait until all are ready, return self."""
+        """Start a controller and ``n`` engines, wait until all are ready, return self.
+
+        Raises AlreadyRunning when that was done before, LaunchError when it fails.
+        """
+        self._check_fresh(n)
         with _StopOnError(self):
             self._deployed.await_engines(self._launch(n))
         return self
@@ -333,8 +338,10 @@ class Cluster(Coroutines):
     ) -> Client:
         """Start a cluster and return a client that sees its ``n`` engines.
 
-        ``activate`` makes its engines those of the ``%px`` magics.
+        ``activate`` makes its engines those of the ``%px`` magics.  Raises AlreadyRunning
+        when its engines were started before, LaunchError when it fails.
         """
+        self._check_fresh(n)
         with _StopOnError(self):
             made = self._launch(n)
             # Imported here, at the same time as the children import what they need.
@@ -358,6 +365,15 @@ class Cluster(Coroutines):
         from ipclusterz.client.client import Client  # slow, and most users of this have it
 
         return Client(self.client_file, cluster=self, **arguments)
+
+    def _check_fresh(self, n: int | None) -> None:
+        """Raise AlreadyRunning where to start all would only add engines."""
+        _check_number(n)
+        if self.running and self.engine_sets:
+            raise AlreadyRunning(
+                f"this cluster ({self.cluster_id!r}) is started already;"
+                " start_engines_sync(n) adds engines, connect_client_sync() connects"
+            )
 
     def _launch(self, n: int | None) -> EngineSet:
         if self.problem and self._deployed.plan.controller_launcher != "local":
@@ -515,6 +531,18 @@ def _not_negative(name: str, usual: int, said: int | None) -> int:
     if value < 0:
         raise SettingError(f"{name} is {value}: it must be 0 or more")
     return value
+
+
+def _check_number(n: Any) -> None:
+    """Raise for a number of engines that is none."""
+    if n is None:
+        return
+    try:
+        number = operator.index(n)
+    except TypeError:
+        raise TypeError(f"n is {n!r}: it must be a number of engines") from None
+    if number < 1:
+        raise SettingError(f"n is {n}: a cluster has at least one engine")
 
 
 def _profile(name: str, path: str | None, root: str | None) -> ProfileDir:

@@ -51,6 +51,16 @@ class Kept(Struct):
     renewed: dict[str, bytes] = {}
 
 
+def _check_folder(path: str, name: str) -> None:
+    """Make a folder that was asked for, or raise SettingError: later only a log would tell."""
+    try:
+        os.makedirs(path, 0o700, exist_ok=True)
+    except OSError as error:
+        raise SettingError(f"{name} is {path}: {error.strerror}") from None
+    if not os.access(path, os.W_OK | os.X_OK):
+        raise SettingError(f"{name} is {path}: this user may not write there")
+
+
 def settle(
     settings: ControllerSettings, profile: ProfileDir, cluster_id: str, here: bool = True
 ) -> ControllerConfig:
@@ -68,6 +78,8 @@ def settle(
     if settings.db == "memory":
         config.db = ":memory:"
     elif settings.db == "sqlite":
+        if here and settings.db_dir:
+            _check_folder(settings.db_dir, "--db-dir")
         config.db = os.path.join(settings.db_dir or profile.path, "tasks.db")
     if not settings.reuse_files:
         config.ip = config.ip or LOOPBACK

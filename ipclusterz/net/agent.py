@@ -493,7 +493,8 @@ class Agent:
         if self.config.job and os.waitstatus_to_exitcode(wait_status) == -signal.SIGTERM:
             engine.ending = engine.ending or self._end_of_all()
         if engine.ending:
-            reason = f"{engine.ending} ({reason.splitlines()[0]})"
+            how = f" ({reason.splitlines()[0]})" if wait_status else ""
+            reason = f"{engine.ending}{how}"
         # A rank that did not leave MPI in good order must not look as if it had.
         self._gone(
             engine, reason, running, int(self.config.rank is not None and wait_status != 0)

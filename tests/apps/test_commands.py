@@ -60,6 +60,12 @@ def start() -> Iterator[type[Running]]:
         ("ipcontrollerz --execkey=/no/such/key", "no key file /no/such/key"),
         ("ipcontrollerz --ssh=-oProxyCommand=x", "[user@]host[:port]"),
         ("ipenginez -n 0", "-n is 0"),
+        ("ipenginez --lease=-4", "--lease is -4: seconds, or 0"),
+        ("ipclusterz start -n", "error: argument -n: expected one argument"),
+        ("ipclusterz logs --bundle", "error: argument --bundle: expected one argument"),
+        ("ipclusterz start -n 1 --cluster-id=a/b", "'a/b' cannot be a cluster id"),
+        ("ipclusterz start -n 1 --profile=../x", "'../x' cannot be a profile name"),
+        ("ipcontrollerz --db-dir=/proc/x", "--db-dir is /proc/x: No such file or directory"),
         ("ipenginez --startup=/no/such", "no start-up script"),
     ],
 )
@@ -88,6 +94,20 @@ def test_a_wrong_config_file_is_named_in_one_line(
     assert done.returncode == 2
     assert done.stderr.startswith(f"ipenginez: the config file {path} cannot be used: {words}")
     assert done.stderr.count("\n") == 1
+
+
+def test_help_in_words() -> None:
+    assert run("ipclusterz help").stdout == run("ipclusterz --help").stdout
+    done = run("ipclusterz help start")
+    assert done.returncode == 0 and done.stdout == run("ipclusterz start --help").stdout
+
+
+def test_engines_that_wait_say_how_their_controller_is_started(start: type[Running]) -> None:
+    named = start("ipenginez --profile=w --cluster-id=x").until("waiting for")
+    advice = "start the controller with 'ipcontrollerz --profile=w --cluster-id=x' (or give"
+    assert advice in named
+    told = start("ipenginez --file=/no/file").until("waiting for")
+    assert told == "waiting for /no/file: start the controller with 'ipcontrollerz'\n"
 
 
 @pytest.mark.parametrize("command", MODULES)

@@ -59,6 +59,26 @@ CASES: dict[str, tuple[Callable[[ipp.Client], Any], type[BaseException], str]] =
         NameError,
         "'nothing' is not defined",
     ),
+    "name of a variable": (lambda rc: rc[:][3], TypeError, "must be a str, not int: 3"),
+    "time": (lambda rc: rc.wait(timeout="a"), TypeError, "timeout is 'a': seconds"),
+    "number": (lambda rc: rc.wait_for_engines("a"), TypeError, "'a': it must be a number"),
+    "more engines": (
+        lambda rc: rc.cluster.start_engines_sync("a"),
+        TypeError,
+        "n is 'a': it must be a number of engines",
+    ),
+    "started twice": (
+        lambda rc: rc.cluster.start_cluster_sync(),
+        ipp.cluster.AlreadyRunning,
+        "is started already; start_engines_sync",
+    ),
+    "connected twice": (
+        lambda rc: rc.cluster.start_and_connect_sync(),
+        ipp.cluster.AlreadyRunning,
+        "connect_client_sync",
+    ),
+    "task to wait for": (lambda rc: rc.wait("zz"), ValueError, "'zz' is no message id"),
+    "task to give up": (lambda rc: rc.abort(["zz"]), ValueError, "'zz' is no message id"),
     "task": (lambda rc: rc.get_result("never"), TypeError, "'never' is no msg_id"),
 }
 

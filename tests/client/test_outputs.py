@@ -262,6 +262,11 @@ def test_errors_that_are_alike_are_shown_once(rc: Client) -> None:
     cells = [("E", "bad", f'Cell In[{n}], line 1\nFile "<execute {n}>"', n) for n in range(3)]
     shown = error.CompositeError("cells", cells).render_traceback()
     assert shown == ["[engines 0-2] E: bad", "  Cell In[0], line 1", '  File "<execute 0>"']
+    names = [f"invalid syntax (<ipython-input-{n}-7a0{n}>, line 1)" for n in range(2)]
+    syntax = error.CompositeError("x", [("SyntaxError", name, "", 4) for name in names])
+    assert str(syntax).splitlines()[1:] == [f"[engine 4] SyntaxError: {names[0]}"]
+    nowhere = error.CompositeError("x", [("ControllerLost", "it ended", "", -1)] * 2)
+    assert str(nowhere) == "x\nControllerLost: it ended"
     many = error.CompositeError("many", [("E", str(n), "", n) for n in range(100)])
     assert str(many).splitlines()[-1] == "... and 92 more that differ"
 
