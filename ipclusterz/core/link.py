@@ -110,6 +110,11 @@ class Link:
         """Bytes that left and were not acknowledged."""
         return self._kept_bytes
 
+    @property
+    def used(self) -> bool:
+        """Whether the other side has sent anything, or acknowledged what it was sent."""
+        return bool(self.received) or self._next - 1 > len(self._kept)
+
     def leaving(self) -> Iterator[Packet]:
         """Yield what may leave now: messages, then pieces, one by one."""
         for packet in self.take():

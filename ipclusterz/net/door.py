@@ -85,12 +85,24 @@ Sender = bytes | Line
 
 
 class Connection:
-    """One transport connection of a member."""
+    """One transport connection of a member; a later one has a higher ``number``."""
 
-    __slots__ = ("confirmed", "fresh", "id", "member", "opener", "peer_received", "sealer")
+    __slots__ = (
+        "confirmed",
+        "fresh",
+        "id",
+        "link_id",
+        "member",
+        "number",
+        "opener",
+        "peer_received",
+        "sealer",
+    )
 
     def __init__(self, id: Sender, member: Member, opener: Opener, sealer: Sealer) -> None:
         self.id = id
+        self.number = 0
+        self.link_id = member.link_id
         self.member = member
         self.opener = opener
         self.sealer = sealer
@@ -102,7 +114,16 @@ class Connection:
 class Member:
     """An admitted peer and the link to it, which outlives connections."""
 
-    __slots__ = ("accepts", "connection", "dirty", "id", "link", "link_id", "session")
+    __slots__ = (
+        "accepts",
+        "connection",
+        "dirty",
+        "id",
+        "latest",
+        "link",
+        "link_id",
+        "session",
+    )
 
     def __init__(self, id: bytes, session: bytes, accepts: Any) -> None:
         self.id = id
@@ -111,6 +132,7 @@ class Member:
         self.link = Link(accepts)
         self.link_id = os.urandom(8)
         self.connection: Connection | None = None
+        self.latest = 0  # number of the last connection that was confirmed
         self.dirty = False
 
 
@@ -144,6 +166,7 @@ class Door:
         self.rejected = 0
         self._connections: dict[Sender, Connection] = {}
         self._pending: dict[Sender, Connection] = {}
+        self._greeted = 0
         self._former: dict[Sender, None] = {}  # connections of peers that were sent away
         self._told: dict[Sender, None] = {}  # connections that were told to go
         self._dirty: list[Member] = []
@@ -388,11 +411,17 @@ class Door:
         connection.fresh = not resumed
         connection.peer_received = greeting.received if resumed else 0
         received = member.link.received if resumed else 0
+        self._greeted += 1
+        connection.number = self._greeted
+        if not resumed and member.link.used:
+            # The peer forgot a link that we remember.  What replaces it has another name, or
+            # who still knows the old one would go on with the new one's numbers.
+            connection.link_id = os.urandom(8)
         while len(self._pending) >= MAX_PENDING:
             self._pending.pop(next(iter(self._pending)))
         self._pending[sender] = connection
         # A link that nobody used yet keeps its id, so that what waits in it is not lost.
-        answer = _encode(Welcome(member.link_id, resumed, received))
+        answer = _encode(Welcome(connection.link_id, resumed, received))
         sealed = connection.sealer.seal(answer, WELCOME + ours)
         self._send(sender, [WELCOME + ours + sealed])
 
@@ -402,6 +431,10 @@ class Door:
         member = connection.member
         if self.members.get(member.id) is not member:
             raise SealError("the peer was sent away meanwhile")
+        if connection.number < member.latest:
+            # What was sent before the peer gave this one up may come after it is back.
+            raise SealError("the peer has a later connection")
+        member.latest = connection.number
         old = member.connection
         if old is not None:
             self._connections.pop(old.id, None)
@@ -410,9 +443,9 @@ class Door:
         self._connections[connection.id] = connection
         link = member.link
         if connection.fresh:
-            if link.received:
-                # The peer forgot a link that we remember: it is a new incarnation.
+            if connection.link_id != member.link_id or link.used:
                 link.reset()
+                member.link_id = connection.link_id
             if self._on_renewed is not None:
                 self._on_renewed(member.id)
         for packet, data in link.resume(connection.peer_received):

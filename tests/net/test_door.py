@@ -227,6 +227,44 @@ def test_a_new_incarnation_of_a_peer_begins_anew(bench: Any) -> None:
     assert bench.renewed == [PEER.peer] * 2
 
 
+def test_what_comes_late_of_an_earlier_connection_changes_nothing(bench: Any) -> None:
+    """It was given up after its greeting; what it said first was held up on the way."""
+    bench.admit(PEER)
+    given_up = bench.raw(PEER)
+    sealer, _, _ = greet(bench, given_up, PEER)
+    dial = bench.dial()
+    dial.send(m.Beat(1))
+    bench.door.send(PEER.peer, m.Beat(1))
+    bench.until(lambda: bench.heard and bench.answers)
+    given_up.send(doors.DATA + sealer.seal(packet(0), doors.DATA))
+    given_up.send(doors.DATA + sealer.seal(packet(1, m.Beat(99)), doors.DATA))
+    bench.until(lambda: bench.door.rejected == 2)
+    dial.send(m.Beat(2))
+    bench.door.send(PEER.peer, m.Beat(2))
+    bench.until(lambda: len(bench.heard) > 1 and len(bench.answers) > 1)
+    assert numbers([x for _, x in bench.heard]) == numbers(bench.answers) == [1, 2]
+    assert bench.renewed == [PEER.peer] and bench.news == ["renewed"]
+
+
+def test_a_link_that_was_begun_anew_is_not_taken_for_the_one_before(bench: Any) -> None:
+    """Both count from one: what the new one says would be taken for known."""
+    bench.admit(PEER)
+    first = bench.dial()
+    for n in range(5):
+        first.send(m.Beat(n))
+        bench.door.send(PEER.peer, m.Beat(n))
+        bench.until(lambda n=n: len(bench.heard) == len(bench.answers) == n + 1)
+    socket = bench.raw(PEER)
+    sealer, _, _ = greet(bench, socket, PEER)  # knows of no link
+    socket.send(doors.DATA + sealer.seal(packet(0), doors.DATA))
+    bench.until(lambda: len(bench.renewed) == 2)
+    cut(first)
+    bench.until(lambda: bench.news == ["renewed", "renewed"])
+    bench.door.send(PEER.peer, m.Beat(5))
+    first.send(m.Beat(5))
+    bench.until(lambda: len(bench.heard) == len(bench.answers) == 6)
+
+
 def test_a_peer_that_was_sent_away_is_told_to_register_again(bench: Any) -> None:
     bench.admit(PEER)
     dial = bench.dial()
