@@ -507,7 +507,8 @@ class Register(Message, tag=30):
     may have forgotten it; who returns shows its ``session`` key, which nobody else knows
     (its id can be seen on the network).  ``job`` names the batch job that an agent runs in,
     ``world`` the MPI job of whose ``size`` ranks its engine is ``rank``.  ``ended`` tells of
-    engines that the hub may still believe to be there, and why they are not.
+    engines that the hub may still believe to be there, and why they are not.  ``turn`` counts
+    a peer's attempts: what one that was given up has said may come after the next one's.
     """
 
     role: int
@@ -526,6 +527,7 @@ class Register(Message, tag=30):
     size: int = 0
     session: bytes = b""
     ended: list[tuple[int, str]] = []
+    turn: int = 0
 
 
 class Registered(Message, tag=31):

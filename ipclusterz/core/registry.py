@@ -59,7 +59,7 @@ class Peer:
 
     __slots__ = (
         *("admit", "boot", "connection", "draining", "engines", "host", "id", "job", "pid"),
-        *("role", "since", "uuid", "world"),
+        *("role", "since", "turn", "uuid", "world"),
     )
 
     def __init__(self, admit: m.Admit) -> None:
@@ -75,6 +75,7 @@ class Peer:
         self.world = ""
         self.draining = False
         self.since = 0.0
+        self.turn = 0  # of its attempts, the one that counts
         self.engines: dict[int, m.EngineInfo] = {}
 
 
@@ -247,7 +248,7 @@ class Registry:
     ) -> Peer | None:
         """A peer asks to be let in; ``role`` is what its key proved.
 
-        Returns the peer, or None when it was refused.
+        Returns the peer, or None when it was refused, or has registered anew meanwhile.
         """
         problem = (
             self._objection(role, message) or self._taken(message) or self._pretended(message)
@@ -262,13 +263,15 @@ class Registry:
             self.out.append((R_REGISTRATION, connection, m.Refused(problem)))
             return None
         peer = self._returning(role, message, minted)
+        if peer is not None and message.turn < peer.turn:
+            return None  # it has given this connection up, and nobody hears an answer
         if peer is None:
             number = 0
             if role == Role.CLIENT:
                 number = self._next_number
                 self._next_number += 1
             peer = self._add(_admit(minted, role, number, message), now)
-        peer.connection = connection
+        peer.connection, peer.turn = connection, message.turn
         peer.host, peer.boot, peer.pid = message.host, message.boot, message.pid
         peer.uuid, peer.job, peer.world = message.uuid, message.job, message.world
         peer.since = now

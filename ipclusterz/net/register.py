@@ -72,6 +72,7 @@ class Registrar:
         self._on_state = on_state
         self._public = zmq.curve_public(connector.exec_key.encode())
         self._turn = 0
+        self._attempts = 0
         self._refusals = 0
         self._foreign = 0
         self._began = 0.0
@@ -111,7 +112,10 @@ class Registrar:
             return
         self._patience = patience(self._turn, self._addresses)
         self._wire.timer = self._loop.after(self._patience, self._too_long)
-        self._wire.begin(m.encode(self._make()))
+        self._attempts += 1
+        message = self._make()
+        message.turn = self._attempts
+        self._wire.begin(m.encode(message))
 
     @property
     def foreign(self) -> bool:

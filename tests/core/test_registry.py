@@ -100,6 +100,21 @@ def answers(hub: Hub) -> list[Any]:
 # -- letting in ----------------------------------------------------------------------------
 
 
+def test_an_attempt_that_was_given_up_and_comes_late_is_passed_over() -> None:
+    hub = Hub()
+    agent = hub.agent(2, connection=b"first", turn=1)
+    hub.up(agent, 0, 1)
+    back = {"peer": agent.id, "engines": [0, 1]}
+    assert hub.register(Role.ENGINE, b"third", turn=3, **back) is agent
+    hub.ack()
+    hub.out()
+    late = {"peer": agent.id, "engines": [0]}  # engine 1 came after it was sent
+    assert hub.register(Role.ENGINE, b"second", turn=2, **late) is None
+    assert hub.out() == [] and list(agent.engines) == [0, 1]
+    hub.registry.close("enough")
+    assert hub.said(r.R_REGISTRATION) == [(b"third", m.Shutdown("enough"))]
+
+
 def test_a_peer_is_answered_when_the_last_scheduler_knows_it() -> None:
     hub = Hub()
     hub.register(Role.ENGINE, b"wire", n=2)
