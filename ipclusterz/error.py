@@ -300,12 +300,16 @@ def remote_error(failure: _Failure) -> KernelError:
         return RemoteError(failure.name, failure.text, failure.traceback, failure.engine)
     if isinstance(original, KernelError) and not failure.traceback:
         return original
-    made = _empty(_mix(type(original)), original)
-    RemoteError.__init__(made, failure.name, failure.text, failure.traceback, failure.engine)
-    made.__dict__.update({k: v for k, v in vars(original).items() if k not in vars(made)})
-    if type(made) is not RemoteError:
-        _copy_members(original, made)
-        made.args = original.args
+    said = (failure.name, failure.text, failure.traceback, failure.engine)
+    try:
+        made = _empty(_mix(type(original)), original)
+        RemoteError.__init__(made, *said)
+        made.__dict__.update({k: v for k, v in vars(original).items() if k not in vars(made)})
+        if type(made) is not RemoteError:
+            _copy_members(original, made)
+            made.args = original.args
+    except Exception:  # a user's class can have any demands, and must not hide the error
+        return RemoteError(*said)
     return made
 
 
@@ -324,9 +328,20 @@ def _unpickle(data: bytes) -> BaseException | None:
     return original if isinstance(original, BaseException) else None
 
 
+def ends_programs(kind: type[BaseException]) -> bool:
+    """Tell whether an error is meant for the program that raised it, as SystemExit is.
+
+    As such it would end the client's, without a word.  KeyboardInterrupt tells of an
+    interrupted task, and does not.
+    """
+    return not issubclass(kind, Exception | KeyboardInterrupt)
+
+
 def _mix(kind: type[BaseException]) -> type[RemoteError]:
     """Return a subclass of both RemoteError and ``kind`` (RemoteError where impossible)."""
     made = _mixed.get(kind)
+    if made is None and ends_programs(kind):
+        made = _mixed[kind] = RemoteError
     if made is None:
         try:
             made = type(
@@ -334,7 +349,7 @@ def _mix(kind: type[BaseException]) -> type[RemoteError]:
                 (RemoteError, kind),
                 {"__module__": kind.__module__, "__doc__": kind.__doc__},
             )
-        except TypeError:  # incompatible layouts
+        except Exception:  # incompatible layouts, or a class that refuses to be derived from
             made = RemoteError
         _mixed[kind] = made
     return made

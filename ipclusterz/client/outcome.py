@@ -164,7 +164,7 @@ def _composite_type(kind: type[BaseException]) -> type[CompositeError]:
                 ),
             )
             made.__new__(made)
-        except TypeError:  # layouts that cannot be combined, or a __new__ with demands
+        except Exception:  # layouts that cannot be combined, or a class with other demands
             made = CompositeError
         _composites[original] = made
     return made

@@ -352,6 +352,24 @@ class Ledger:
             message.opt,
         )
 
+    def refuse(self, message: Any, failure: m.Failure) -> None:
+        """End the tasks of a message that cannot be sent."""
+        count = 1
+        if isinstance(message, m.Run):
+            count = len(message.data)
+        elif isinstance(message, m.Request):
+            count = len(message.targets)
+        elif not isinstance(message, m.Submit):
+            return
+        data = m.encode(failure)
+        for key in range(message.key, message.key + count):
+            entry = self.pending.pop(key, None)
+            if entry is not None:
+                status = int(m.Status.REFUSED)
+                result = m.Result(key, 0, -1, status, data, None, 0.0, 0.0, 0)
+                self._done(key, entry)
+                entry.sink.deliver(key, result)
+
     def give_up(self, failure: m.Failure) -> None:
         """End everything outstanding: the controller is gone for good."""
         data = m.encode(failure)

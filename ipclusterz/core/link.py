@@ -17,7 +17,7 @@ This module knows neither sockets nor keys nor time.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from struct import Struct
 from typing import Any
 
@@ -31,6 +31,7 @@ Packet = tuple[bytes, Data | None]
 
 _NUMBERS = Struct("<QQ")
 _HEAD = _NUMBERS.size
+_UNENCODABLE = (TypeError, ValueError, OverflowError, RecursionError)
 _encode = msgspec.msgpack.Encoder().encode
 
 MAX_ITEMS = 2000
@@ -73,6 +74,7 @@ class Link:
         "loads",
         "queue",
         "received",
+        "refuse",
     )
 
     def __init__(self, accepts: Any) -> None:
@@ -85,6 +87,8 @@ class Link:
         self._owed = 0  # packets received since we last said so
         self._stride = 250  # messages that are likely to fit a packet
         self.received = 0
+        self.refuse: Callable[[Any, Exception], None] | None = None
+        """Called with a message that cannot be encoded; without it that is an exception."""
 
     # -- sending ---------------------------------------------------------------------------
 
@@ -133,14 +137,23 @@ class Link:
             return []
         packets: list[bytes] = []
         if len(queue) == 1:  # the common lone task
-            packets.append(self._close(_encode(queue)))
+            try:
+                payload = _encode(queue)
+            except _UNENCODABLE as error:
+                self._sieve(0, error)
+                return packets
+            packets.append(self._close(payload))
             self.queue = []
             return packets
         start = 0
         while start < len(queue) and self._kept_bytes < WINDOW:
             # To encode and look costs less than to look at each message, unless it is in vain.
             end = min(start + self._stride, len(queue))
-            payload = _encode(queue[start:end])
+            try:
+                payload = _encode(queue[start:end])
+            except _UNENCODABLE as error:
+                self._sieve(start, error)
+                continue
             if len(payload) <= MAX_BYTES:
                 if 2 * len(payload) <= MAX_BYTES and end - start == self._stride:
                     self._stride = min(2 * self._stride, MAX_ITEMS)
@@ -156,6 +169,23 @@ class Link:
             start = end
         del queue[:start]
         return packets
+
+    def _sieve(self, start: int, error: Exception) -> None:
+        """Take out of the queue what cannot be encoded: a caller's value of some odd type."""
+        if self.refuse is None:
+            raise error
+        good: list[Any] = []
+        bad: list[tuple[Any, Exception]] = []
+        for message in self.queue[start:]:
+            try:
+                _encode(message)
+            except _UNENCODABLE as why:
+                bad.append((message, why))
+            else:
+                good.append(message)
+        self.queue[start:] = good
+        for message, reason in bad:  # last: it may queue more
+            self.refuse(message, reason)
 
     def _fit(self, queue: list[Any], start: int) -> int:
         size = 0

@@ -378,7 +378,7 @@ def read(body: Body) -> list[memoryview]:
         # A file shorter than its map kills the reader with SIGBUS.
         if not stat.S_ISREG(found.st_mode) or found.st_size < total:
             raise OSError(f"{path} has {found.st_size} bytes where {total} were announced")
-        whole = memoryview(mmap.mmap(fd, total, access=mmap.ACCESS_COPY))
+        whole = _mapped(fd, total)
     finally:
         os.close(fd)
     parts = []
@@ -387,6 +387,23 @@ def read(body: Body) -> list[memoryview]:
         parts.append(whole[at : at + size])
         at += _padded(size)
     return parts
+
+
+def _mapped(fd: int, total: int) -> memoryview:
+    """Map so many bytes of a file, or read them: each map holds a descriptor of its own."""
+    try:
+        return memoryview(mmap.mmap(fd, total, access=mmap.ACCESS_COPY))
+    except OSError as error:
+        if error.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
+            raise
+    whole = memoryview(bytearray(total))
+    at = 0
+    while at < total:
+        read = os.preadv(fd, [whole[at:]], at)
+        if not read:
+            raise OSError(f"{at} bytes where {total} were announced")
+        at += read
+    return whole
 
 
 def space(body: Body) -> int:

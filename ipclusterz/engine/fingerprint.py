@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import builtins
 import sys
+from collections.abc import Iterable, Set
 from functools import lru_cache
 from types import BuiltinFunctionType, CellType, CodeType, FunctionType, ModuleType
 from typing import Any
@@ -22,6 +23,8 @@ _SCALARS = frozenset(
 )
 _GLOBAL_OPS = frozenset({"LOAD_GLOBAL", "STORE_GLOBAL", "DELETE_GLOBAL"})
 _LIMIT = 400  # things to compare: beyond it pickling anew is as cheap
+
+_registry: Set[str] | None = None  # cloudpickle's own set of modules, once it is imported
 
 
 class Fingerprint:
@@ -144,6 +147,27 @@ class _Look:
         return all(self._at_item(names, name) for name in global_names(function.__code__))
 
 
+class _Brought(_Look):
+    """Walks what a pickle brought along; globals that were here already are not its own."""
+
+    def __init__(self, here: dict[str, Any]) -> None:
+        super().__init__()
+        self._here = here
+
+    def _at_globals(self, function: FunctionType) -> bool:
+        return function.__globals__ is self._here or super()._at_globals(function)
+
+
+def is_stateless(function: Any, captured: Iterable[Any], here: dict[str, Any]) -> bool:
+    """Tell whether an unpickled function serves many tasks as if each had its own.
+
+    That is: nothing that came along with it can be changed by a task.  ``captured`` are the
+    globals that did, ``here`` is the namespace they are used in.
+    """
+    look = _Brought(here)
+    return look.at_value(function) and all(map(look.at_value, captured))
+
+
 def _content(cell: CellType) -> Any:
     try:
         return cell.cell_contents
@@ -192,10 +216,20 @@ def by_value_module(name: str) -> bool:
     return False
 
 
-def by_value_registered() -> set[str]:
-    """Return the names of all modules so registered; none before cloudpickle is imported."""
-    cloudpickle = sys.modules.get("cloudpickle")
-    if cloudpickle is None:
-        return set()
-    registered: set[str] = cloudpickle.list_registry_pickle_by_value()
+def by_value_registered() -> Set[str]:
+    """Return the names of all modules so registered; none before cloudpickle is imported.
+
+    The set may be cloudpickle's own, which changes: whoever keeps it, keeps a copy.
+    """
+    global _registry
+    if _registry is not None:
+        return _registry
+    # A module that another thread is importing is there, but has nothing yet.
+    module = sys.modules.get("cloudpickle.cloudpickle")
+    listed = getattr(module, "list_registry_pickle_by_value", None)
+    if listed is None:
+        return frozenset()
+    # Asked for each task: its own set spares a call and a copy.
+    _registry = getattr(module, "_PICKLE_BY_VALUE_MODULES", None)
+    registered: Set[str] = listed()
     return registered

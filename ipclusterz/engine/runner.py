@@ -19,6 +19,7 @@ from ipclusterz.core.message import INLINE, Failure, Op, Outcome, Status, Work, 
 from ipclusterz.engine import bodies, serialize
 from ipclusterz.engine.execute import Executor, Reply, no_input
 from ipclusterz.engine.failure import ItemError, LoadError, failure
+from ipclusterz.engine.fingerprint import is_stateless
 from ipclusterz.engine.namespace import Namespace, Shipment
 from ipclusterz.engine.page import INTERRUPT, RUNNING, SERIAL
 from ipclusterz.engine.reference import Reference, replace
@@ -40,14 +41,18 @@ _PLAIN = frozenset({bool, int, float, complex})
 class _Function:
     """A function as it was sent, and what it became once it was needed.
 
-    ``quick`` tells that its last call took less than a millisecond.
+    One that tasks may change (a bound method, a closure over a list, a class of the client's)
+    is made anew for each: ``call`` stays None, ``stateful`` tells.  ``quick`` tells that its
+    last call took less than a millisecond.
     """
 
-    __slots__ = ("call", "data", "quick", "shipment")
+    __slots__ = ("call", "data", "name", "quick", "shipment", "stateful")
 
     def __init__(self, data: bytes) -> None:
         self.data = data
         self.call: Callable[..., Any] | None = None
+        self.name = ""
+        self.stateful = False
         self.shipment: Shipment | None = None
         self.quick = False
 
@@ -107,7 +112,11 @@ class Runner:
             raise LoadError("the function", error) from error
         if isinstance(call, Reference):
             call = self._by_name(call)
-        function.call = call
+        elif not function.stateful:
+            captured = shipment.captured.values() if shipment is not None else ()
+            function.stateful = not is_stateless(call, captured, self.namespace.dict)
+        function.call = None if function.stateful else call
+        function.name = str(getattr(call, "__qualname__", None) or repr(call))
         function.shipment = shipment
         return call  # type: ignore[no-any-return]
 
@@ -173,6 +182,8 @@ class Runner:
                     data = _NONE
                 elif type(value) in _PLAIN:
                     data = _dumps(value, 5)
+                    if len(data) >= INLINE:  # an integer has no bounds
+                        parts, data = [data], b""
                 else:
                     parts = serialize.pack(value, _RESULT)
                     value = None
@@ -315,7 +326,7 @@ def _name(work: Work, function: _Function | None) -> str:
     """Return what people call the task: its function's name or its operation's."""
     if function is None:
         return Op(work.op).name.lower()
-    return str(getattr(function.call, "__qualname__", None) or repr(function.call))
+    return function.name
 
 
 def map_items(

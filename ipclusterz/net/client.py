@@ -9,8 +9,9 @@ from __future__ import annotations
 import os
 import threading
 import uuid
+import weakref
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -57,7 +58,31 @@ GONE_SECONDS = 3.0
 """How long nothing may listen at a controller that cannot come back before we say so."""
 
 _msgpack = msgspec.msgpack.Decoder()
+_msgpack_encode = msgspec.msgpack.encode
 _failure = msgspec.msgpack.Decoder(m.Failure)
+
+
+def _plainly(what: str, arg: Any) -> Any:
+    """Return a question's argument as it will be read; TypeError for what cannot be sent.
+
+    Other lists, and numbers of NumPy, are taken for what they are like.
+    """
+    if arg is None:
+        return None
+    try:
+        return _msgpack.decode(_msgpack_encode(arg, enc_hook=_as_plain))
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise TypeError(f"{what} cannot be asked with this: {error}") from None
+
+
+def _as_plain(value: Any) -> Any:
+    if isinstance(value, str):
+        return str.__str__(value)
+    if callable(getattr(value, "item", None)) and getattr(value, "shape", None) == ():
+        return value.item()
+    if isinstance(value, Iterable):
+        return list(value)
+    raise TypeError(f"objects of type {type(value).__name__} are not known there")
 
 
 class _Collect:
@@ -143,6 +168,7 @@ class Connection:
             self._release_all()
             raise
         self._driver.start()
+        _open.add(self)
 
     # -- connecting ------------------------------------------------------------------------
 
@@ -160,7 +186,7 @@ class Connection:
         work = channel in WORK
         if work:
             handlers[channel] = lambda messages: self._from_work(channel, messages)
-        return Dial(
+        made = Dial(
             self._loop,
             self._context,
             channel,
@@ -170,6 +196,12 @@ class Connection:
             on_renewed=lambda: self._renew(channel),
             on_unknown=self._unknown,
         )
+        made.link.refuse = self._refuse
+        return made
+
+    def _refuse(self, message: Any, error: Exception) -> None:
+        """End what cannot be sent: a label or a limit of some type that is nearly a str's."""
+        self.ledger.refuse(message, m.Failure(type(error).__name__, f"cannot be sent: {error}"))
 
     def _connect(self, timeout: float) -> None:
         deadline = monotonic() + timeout
@@ -505,7 +537,7 @@ class Connection:
     def _leave(self) -> None:
         """See to it that what is in the inbox is done; after the end, it fails at once."""
         if self.lost is not None:
-            with self._driver.lock:
+            with self._driver.held():
                 self._flush()
                 self._fail_all(self.lost)
             return
@@ -577,6 +609,7 @@ class Connection:
 
     def query(self, what: str, arg: Any = None, *, timeout: float | None = 10.0) -> Any:
         """Ask the hub; raises KernelError with its words when it cannot answer."""
+        arg = _plainly(what, arg)
         with self._keys:
             self._next_query += 1
             number = self._next_query
@@ -603,6 +636,7 @@ class Connection:
 
         It may ask again.  When the controller is lost it is called with the reason.
         """
+        arg = _plainly(what, arg)
         with self._keys:
             self._next_query += 1
             number = self._next_query
@@ -653,7 +687,7 @@ class Connection:
         if self._pid != os.getpid():
             self._closed = True  # a forked child: the sockets are the parent's
             return
-        with self._driver.lock:
+        with self._driver.held():
             if self._closed:
                 return
             self._flush()
@@ -662,8 +696,20 @@ class Connection:
             for dial in self._dials.values():
                 dial.flush()
             self._closed = True
+            if self.lost is None:
+                self.lost = ControllerLost("this client was closed")
             self._fail_all(ControllerLost("this client was closed"))
         self._release_all()
+
+    def _forked(self) -> None:
+        """In a forked child: the sockets and what was sent by them are the parent's."""
+        self.lost = ControllerLost(
+            f"this client belongs to process {self._pid}, of which this one is a fork: make a"
+            " new Client() here"
+        )
+        self._keys = threading.Lock()
+        self._driver.forked()
+        self._inbox = self._driver.inbox
 
     def _hand_over(self) -> None:
         """Wait until schedulers have what was sent; the hub may be quicker to say we left."""
@@ -688,3 +734,16 @@ class Connection:
         self._context.destroy(linger=0)
         self._payloads.close()
         self._route.close()
+
+
+_open: weakref.WeakSet[Connection] = weakref.WeakSet()
+
+
+def _in_child() -> None:
+    """A client is of no use in a forked child, and does not stay silent about it."""
+    for connection in list(_open):
+        connection._forked()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_in_child)

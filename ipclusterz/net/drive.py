@@ -7,7 +7,9 @@ what they want done in the inbox, which needs no lock; when the connection has b
 their own thread does it at once.
 
 While the main thread drives, Ctrl-C is noted and raised between two turns, never inside one:
-an interrupted wait leaves everything whole.
+an interrupted wait leaves everything whole.  Handlers of other signals may use the client
+while its thread rests between two turns; inside of one (a destructor, mostly) waiting is an
+error, for it would be for ever.
 """
 
 from __future__ import annotations
@@ -17,7 +19,9 @@ import signal
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from threading import get_ident
 from types import FrameType
 from typing import Any
 
@@ -71,6 +75,8 @@ class Driver:
         self._drove_at = 0.0
         self._left_at = 0.0
         self._parked = False
+        self._owner = 0  # the thread that drives
+        self._resting = 0  # the same, while it waits between two turns
         self._stopped = False
         self._baton = threading.Semaphore(0)
         self._main = threading.main_thread().ident
@@ -98,9 +104,11 @@ class Driver:
         if quiet and not self.lock.locked():
             with Guard(self._main):
                 if self.lock.acquire(False):
+                    self._owner = get_ident()
                     try:
                         self._loop.process([])
                     finally:
+                        self._owner = 0
                         self.lock.release()
                     self._turned()
                     return
@@ -149,35 +157,82 @@ class Driver:
         deadline = None if timeout is None else monotonic() + timeout
         if done():
             return True
+        me = get_ident()
+        if self._owner == me:
+            with self.held():
+                self._drive(done, deadline, None, me)
+            return done()
         with Guard(self._main, self._eventfd) as guard:
             while not done() and not self.ended:
                 left = None if deadline is None else deadline - monotonic()
                 if guard.interrupted or (left is not None and left <= 0):
                     break
                 if self.lock.acquire(False):
-                    self._lead(done, deadline, guard)
+                    self._lead(done, deadline, guard, me)
                 else:
                     self._follow(done, left)
         return done()
 
-    def _lead(self, done: Callable[[], bool], deadline: float | None, guard: Guard) -> None:
-        loop = self._loop
+    def _lead(
+        self, done: Callable[[], bool], deadline: float | None, guard: Guard, me: int
+    ) -> None:
         self._drivers += 1
+        self._owner = me
         try:
-            if self.inbox or loop.hot:  # mostly the caller has done that just before
-                loop.process([])
-            while not done() and not self.ended and not guard.interrupted:
-                left = None if deadline is None else deadline - monotonic()
-                if left is not None and left <= 0:
-                    break
-                loop.process(loop.wait(loop.timeout(left)))
-                if self._followers or self.restless:
-                    break
+            self._drive(done, deadline, guard, me)
         finally:
+            self._owner = 0
             self._drivers -= 1
             self._drove_at = monotonic()
             self.lock.release()
         self._turned()
+
+    def _drive(
+        self, done: Callable[[], bool], deadline: float | None, guard: Guard | None, me: int
+    ) -> None:
+        """Drive, with the lock held; without a guard until the very end of the wait."""
+        loop = self._loop
+        if self.inbox or loop.hot:  # mostly the caller has done that just before
+            loop.process([])
+        while not done() and not self.ended and not (guard and guard.interrupted):
+            left = None if deadline is None else deadline - monotonic()
+            if left is not None and left <= 0:
+                break
+            seconds = loop.timeout(left)
+            self._resting = me
+            try:
+                events = loop.wait(seconds)
+            except (OSError, ValueError):
+                if self.ended:  # a signal's handler has closed it
+                    break
+                raise
+            finally:
+                self._resting = 0
+            loop.process(events)
+            if guard and (self._followers or self.restless):
+                break
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold the lock; in the handler of a signal, the one its thread has already.
+
+        Raises RuntimeError inside of a turn, where nothing may wait.
+        """
+        me = get_ident()
+        if self._owner != me:
+            with self.lock:
+                yield
+            return
+        if self._resting != me:
+            raise RuntimeError(
+                "a destructor or a signal's handler waits inside of the client's own work,"
+                " which would be for ever"
+            )
+        self._resting = 0
+        try:
+            yield
+        finally:
+            self._resting = me
 
     def _follow(self, done: Callable[[], bool], left: float | None) -> None:
         limit = FOLLOW_SECONDS if left is None else min(left, FOLLOW_SECONDS)
@@ -217,11 +272,25 @@ class Driver:
             with self.lock:
                 if self._stopped:
                     return
-                loop.process(events)
-                timeout = loop.timeout(1.0)
+                self._owner = get_ident()
+                try:
+                    loop.process(events)
+                    timeout = loop.timeout(1.0)
+                finally:
+                    self._owner = 0
             self._turned()
 
     # -- the end ---------------------------------------------------------------------------
+
+    def forked(self) -> None:
+        """In a forked child: nobody drives here, and no lock of the parent's is held."""
+        self.ended = self._stopped = True
+        self.lock = threading.Lock()
+        self._owner = self._resting = 0
+        self._progress = threading.Condition(threading.Lock())
+        self.inbox = deque()
+        self.woken = False
+        self._followers = 0
 
     def stop(self) -> None:
         """End our own thread; waits return."""

@@ -83,7 +83,7 @@ class Payloads:
         loaded = Loaded(body.id, body.sizes, body.folder, body.proof)
         try:
             loaded.parts = bodies.read(body)
-        except OSError as error:
+        except (OSError, MemoryError) as error:
             self._spoil(result, f"cannot be mapped: {error}")
         else:
             result.body = loaded

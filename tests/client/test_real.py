@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import os
+import re
 import signal
 import threading
 import time
@@ -16,6 +17,8 @@ import pytest
 
 import ipclusterz as ipp
 from benchmarks.work import wait_for
+from ipclusterz.core import message as m
+from ipclusterz.engine import serialize
 from tests.running import eventually
 
 
@@ -50,6 +53,106 @@ def test_tasks_that_only_wait_are_counted(rc: ipp.Client, tmp_path: Path) -> Non
         gate.touch()
     assert [result.get() for result in waiting[:3]] == [0, 1, 2]
     busy.get()
+
+
+def test_a_forked_child_is_told_that_its_client_is_the_parents(
+    rc: ipp.Client, tmp_path: Path
+) -> None:
+    view = rc.load_balanced_view()
+    pending = view.apply_async(wait_for, str(tmp_path / "gate"))
+    told = tmp_path / "told"
+    child = os.fork()
+    if child == 0:
+        try:
+            for act in (lambda: view.apply_async(abs, -7).get(10), lambda: pending.get(10)):
+                try:
+                    act()
+                except ipp.error.ControllerLost as error:
+                    with told.open("a") as file:
+                        print(error, file=file)
+            rc.close()
+        finally:
+            os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    first, second = told.read_text().splitlines()
+    assert f"belongs to process {os.getpid()}, of which this one is a fork" in first
+    assert "make a new Client() here" in second
+    (tmp_path / "gate").touch()
+    pending.get(20)
+    assert view.map_sync(abs, range(-50, 0)) == list(range(50, 0, -1))
+
+
+def test_a_signals_handler_may_use_the_client_while_its_thread_waits(tmp_path: Path) -> None:
+    with ipp.Cluster(n=2) as rc:
+        view = rc.load_balanced_view()
+        waited = view.apply_async(wait_for, str(tmp_path / "gate"))
+        seen: list[object] = []
+
+        def use(number: int, frame: object) -> None:
+            seen.append(view.apply_sync(abs, -3))
+            seen.append(rc.queue_status()["unassigned"])
+            (tmp_path / "gate").touch()
+
+        def close(number: int, frame: object) -> None:
+            rc.close()
+
+        def signals(number: int) -> threading.Timer:
+            timer = threading.Timer(0.3, os.kill, (os.getpid(), number))
+            timer.start()
+            return timer
+
+        before = signal.signal(signal.SIGUSR1, use), signal.signal(signal.SIGUSR2, close)
+        try:
+            timer = signals(signal.SIGUSR1)
+            waited.get(30)
+            timer.join()
+            assert seen == [3, 0]
+            lasting = rc[:].apply_async(time.sleep, 600)
+            timer = signals(signal.SIGUSR2)
+            with pytest.raises(ipp.RemoteError, match="this client was closed"):
+                lasting.get(30)
+            timer.join()
+        finally:
+            signal.signal(signal.SIGUSR1, before[0])
+            signal.signal(signal.SIGUSR2, before[1])
+        late = view.apply_async(abs, -1)
+        with pytest.raises(ipp.error.ControllerLost, match="closed"):
+            late.get(5)
+
+
+def test_a_destructor_that_waits_in_the_clients_own_work_is_an_error(
+    rc: ipp.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[BaseException] = []
+
+    class Sink:
+        def deliver(self, key: int, result: object) -> None:
+            try:
+                rc.session.connection.wait(lambda: False, 20)
+            except RuntimeError as error:
+                said.append(error)
+
+    connection = rc.session.connection
+    connection.request(m.Op.CLEAR, None, serialize.pack(None), Sink(), [0])
+    assert rc[0].apply_sync(abs, -1) == 1
+    assert "would be for ever" in str(said[0])
+
+
+class Name(str):
+    """Nearly a str."""
+
+
+def test_questions_with_values_of_other_types(rc: ipp.Client) -> None:
+    rc[0].apply_sync(abs, -1)
+    names = rc.history
+    assert len(rc.db_query({"msg_id": {"$in": names[-1:]}}, keys=["msg_id"])) == 1
+    assert rc.db_query({"engine_id": numpy.int64(77)}) == []
+    with pytest.raises(TypeError, match="db_query cannot be asked with this: .*Pattern"):
+        rc.db_query({"label": re.compile("a")})
+    view = rc.load_balanced_view()
+    with view.temp_flags(label=Name("a")), pytest.raises(ipp.RemoteError, match="be sent"):
+        view.apply_sync(abs, -1)
+    assert view.apply_sync(abs, -1) == 1
 
 
 def test_namespaces_and_code(rc: ipp.Client) -> None:

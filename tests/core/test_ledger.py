@@ -114,6 +114,20 @@ def test_a_request_names_its_targets_once() -> None:
     assert list(client.ledger.pending) == [key, key + 1, key + 2]
 
 
+def test_what_cannot_be_sent_ends_and_is_not_sent_again() -> None:
+    client = Client()
+    first, second, asked = client.submit(F), client.submit(F), client.request(0, 1)
+    messages = [x for _, x in client.out() if isinstance(x, m.Submit | m.Request)]
+    for message in messages:
+        client.ledger.refuse(message, m.Failure("TypeError", "no"))
+    assert [key for key, _ in client.got] == [first, second, asked, asked + 1]
+    assert {result.status for _, result in client.got} == {Status.REFUSED}
+    client.ledger.renewed(TASK)
+    client.ledger.renewed(DIRECT)
+    assert {type(x) for _, x in client.out()} == {m.Resumed}
+    client.ledger.refuse(m.Beat(1), m.Failure("TypeError", "no"))
+
+
 def test_a_scheduler_that_forgot_a_function_gets_it() -> None:
     client = Client()
     client.submit(F)

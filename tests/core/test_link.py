@@ -283,6 +283,24 @@ def test_messages_that_are_large_in_other_fields_are_split_too(n: int) -> None:
     assert sum(len(other.feed(packet)) for packet in packets) == n // 8 + n
 
 
+@pytest.mark.parametrize("n", [1, 5])
+def test_what_cannot_be_encoded_is_given_back_and_the_rest_leaves(n: int) -> None:
+    one, two = pair()
+    refused: list[tuple[m.Beat, Exception]] = []
+    one.refuse = lambda message, error: refused.append((message, error))
+    odd = m.Beat(object())  # type: ignore[arg-type]
+    one.extend([odd, *(m.Beat(value) for value in range(n - 1))])
+    came = [x.n for packet in one.take() for x in two.feed(packet)]
+    assert came == list(range(n - 1))
+    assert {id(message) for message, _ in refused} == {id(odd)} and one.queue == []
+    assert all(isinstance(error, TypeError) for _, error in refused)
+    assert [x.n for packet in send(one, 7) for x in two.feed(packet)] == [7]
+    one.refuse = None
+    one.put(odd)
+    with pytest.raises(TypeError):
+        one.take()
+
+
 def test_one_message_may_be_larger_than_a_packet_should_be() -> None:
     link = Link(m.Function)
     link.put(m.Function(b"d", b"x" * (3 * MAX_BYTES)))

@@ -30,6 +30,22 @@ def test_parts_come_back_as_they_were(folder: tuple[str, bytes]) -> None:
     assert [bytes(part) for part in bodies.read(body)] == [bytes(part) for part in parts]
 
 
+def test_what_cannot_be_mapped_any_more_is_read(
+    folder: tuple[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each map holds a descriptor, and whoever keeps a thousand results runs out of them."""
+    body = bodies.write(*folder, [b"s", b"z" * 300_000])
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(bodies.mmap, "mmap", full)
+    small, large = bodies.read(body)
+    assert bytes(small) == b"s" and bytes(large) == b"z" * 300_000
+    large[0] = 1
+    assert bytes(bodies.read(body)[1][:1]) == b"z"
+
+
 def test_readers_may_write_and_share_nothing_they_wrote(folder: tuple[str, bytes]) -> None:
     body = bodies.write(*folder, [b"s", b"abc"])
     first, second = bodies.read(body), bodies.read(body)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import functools
 import linecache
 import os
 import pickle
@@ -16,6 +17,7 @@ import msgspec
 import numpy
 import pytest
 
+from ipclusterz.client.outcome import composite
 from ipclusterz.core.message import INLINE, Failure, Op, Outcome, Status, Work
 from ipclusterz.engine import bodies, runner, serialize
 from ipclusterz.engine.failure import failure
@@ -23,7 +25,7 @@ from ipclusterz.engine.namespace import Namespace
 from ipclusterz.engine.page import INTERRUPT, RUNNING, SERIAL
 from ipclusterz.engine.reference import Reference
 from ipclusterz.engine.runner import Runner
-from ipclusterz.error import SerializationError, remote_error
+from ipclusterz.error import CompositeError, RemoteError, SerializationError, remote_error
 from tests.engine.testagent import user
 
 
@@ -102,6 +104,72 @@ def test_calls(bench: Bench) -> None:
         made = bench.apply(lambda x: x, value)
         assert made == value
         assert type(made) is type(value)
+
+
+class Config:
+    rate = 1
+
+
+class Adder:
+    def __init__(self) -> None:
+        self.total = 0
+
+    def add(self, n: int) -> int:
+        self.total += n
+        return self.total
+
+
+def seen_in_class() -> int:
+    return Config.rate
+
+
+def counted(seen: list[int] = []) -> int:  # noqa: B006 - that is the point
+    seen.append(1)
+    return len(seen)
+
+
+@pytest.mark.parametrize(
+    "function", [Adder().add, counted, functools.partial(Adder().add)], ids=repr
+)
+def test_what_a_task_changes_in_its_function_is_not_seen_by_the_next(
+    bench: Bench, function: Any
+) -> None:
+    changed = user(function) if function is counted else function
+    arguments = () if function is counted else (1,)
+    assert [bench.apply(changed, *arguments) for _ in range(3)] == [1, 1, 1]
+
+
+def test_a_class_is_what_it_was_when_the_function_was_sent(bench: Bench) -> None:
+    """Also when it was the same before, and another function with it came in between."""
+    look = user(seen_in_class)
+    look.__globals__["Config"] = config = type("Config", (), {"__module__": "__main__"})
+    try:
+        found = []
+        for rate in (1, 2, 1, 3, 2):
+            config.rate = rate  # type: ignore[attr-defined]
+            found.append(bench.apply(look))
+        assert found == [1, 2, 1, 3, 2]
+    finally:
+        look.__globals__["Config"] = Config
+
+
+def test_functions_without_state_are_made_once(bench: Bench) -> None:
+    base = 5
+    for function in (abs, os.getpid, user(eval("lambda x: x + 1")), lambda x: x + base, int):
+        for _ in range(2):
+            bench.apply(function, *(() if function is os.getpid else (1,)))
+    kept = [found.call for found in bench.runner.functions.values()]
+    assert len(kept) == 5 and None not in kept
+
+
+def test_an_integer_that_is_too_large_for_a_batch_is_a_body(bench: Bench) -> None:
+    outcome = bench.outcome(Op.APPLY, serialize.pack_call((4_000_000,), {}), _large)
+    assert outcome.body is not None and outcome.data == b""
+    assert bench.apply(_large, 4_000_000) == 1 << 4_000_000
+
+
+def _large(bits: int) -> int:
+    return 1 << bits
 
 
 def test_the_page_tells_what_runs(bench: Bench) -> None:
@@ -324,6 +392,22 @@ class Picky(Exception):
         super().__init__("picky")
 
 
+class Guarded(Exception):
+    @property
+    def traceback(self) -> str:
+        return "its own"
+
+
+class Frozen(Exception):
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError("frozen")
+
+
+class Final(Exception):
+    def __init_subclass__(cls) -> None:
+        raise RuntimeError("no children")
+
+
 class Mute(Exception):
     def __str__(self) -> str:
         raise RuntimeError
@@ -338,6 +422,8 @@ def throw_kind(kind: str) -> None:
         raise Picky(1, 2)
     if kind == "mute":
         raise Mute()
+    if kind in ("guarded", "frozen", "final"):
+        raise {"guarded": Guarded, "frozen": Frozen, "final": Final}[kind]("as it was")
     if kind == "lock":
         raise ValueError(threading.Lock())
     if kind == "long":
@@ -361,6 +447,9 @@ def throw_kind(kind: str) -> None:
     [
         ("picky", "Picky", "picky"),
         ("mute", "Mute", "<no text: its __str__ raised RuntimeError>"),
+        ("guarded", "Guarded", "as it was"),
+        ("frozen", "Frozen", "as it was"),
+        ("final", "Final", "as it was"),
         ("lock", "ValueError", "lock"),
         ("long", "ValueError", "bytes left out"),
         ("notes", "ValueError", "noted"),
@@ -375,6 +464,9 @@ def test_odd_exceptions_still_tell(bench: Bench, kind: str, name: str, text: str
     assert text in told.text
     error = remote_error(told)
     assert name in str(error)
+    assert isinstance(error, RemoteError) and not isinstance(error, SystemExit)
+    several = composite("x", [(0, error), (1, error)])
+    assert isinstance(several, CompositeError) and name in str(several)
     if kind == "notes":
         assert "see here" in told.traceback
     if kind == "chain":
