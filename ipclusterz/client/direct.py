@@ -404,13 +404,16 @@ class DirectView(View, Pickling):
         calls: Sequence[tuple[Any, ...]],
         join: Callable[[list[Any]], Any],
     ) -> AsyncMapResult:
-        """Send the i-th call to the i-th engine."""
+        """Send the i-th call to the i-th engine, none of empty pieces unless all are."""
         ids, _ = self._engines()
-        packed = [of_call(self._session.functions.pack, f, args, {}) for args in calls]
+        sent = [pair for pair in zip(ids, calls, strict=False) if any(map(_has_items, pair[1]))]
+        # What a function makes of no items, only the function knows.
+        sent = sent or list(zip(ids, calls[:1], strict=False))
+        packed = [of_call(self._session.functions.pack, f, args, {}) for _, args in sent]
         result = AsyncMapResult(self._session, name_of(f), direct=True, join=join)
         if packed:
             op, fn, _parts = packed[0]
-            loads = zip(ids, [parts for _, _, parts in packed], strict=False)
+            loads = [(pair[0], load[2]) for pair, load in zip(sent, packed, strict=True)]
             self._send_each(result, op, fn, loads)
         return result
 
@@ -443,6 +446,10 @@ def _listed(session: Session, result: TaskResult | GroupResult) -> Iterator[None
     except BaseException:
         session.live.discard(result)
         raise
+
+
+def _has_items(piece: Any) -> bool:
+    return partition.length(piece) > 0
 
 
 def _colors(client: Client) -> list[str]:

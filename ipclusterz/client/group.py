@@ -98,23 +98,28 @@ class GroupResult(AsyncResult):
 
     def observe(self, tell: Callable[[int], None], on: bool = True) -> None:
         """Have ``tell(key)`` called, quickly, under the I/O lock, for each result to come."""
-        others = tuple(one for one in self._observers if one != tell)
-        self._observers = (*others, tell) if on else others
+        with LOCK:
+            others = tuple(one for one in self._observers if one != tell)
+            self._observers = (*others, tell) if on else others
 
     def split(self) -> tuple[AsyncResult, ...]:
         """Return a result for each task: its value, of a chunk the list of its values.
 
         They can be waited for one by one, also by :func:`concurrent.futures.wait`.
         """
-        if self._parts is None:
-            from ipclusterz.client.parts import PartResult  # few split
+        from ipclusterz.client.parts import PartResult  # few split
 
-            self._parts = tuple(PartResult(self, i) for i in range(len(self._keys)))
-            self._open_parts = dict(zip(self._keys, self._parts, strict=True))
-            self.observe(self._tell_part)
-            for key in [key for key in self._open_parts if key in self._got]:
-                self._tell_part(key)
-        return self._parts
+        with LOCK:
+            if self._parts is None:
+                parts = tuple(PartResult(self, i) for i in range(len(self._keys)))
+                self._open_parts = dict(zip(self._keys, parts, strict=True))
+                self.observe(self._tell_part)
+                # By the keys: the thread that reads takes away open parts meanwhile.
+                for key in self._keys:
+                    if key in self._got:
+                        self._tell_part(key)
+                self._parts = parts
+            return self._parts
 
     def _tell_part(self, key: int) -> None:
         # Popping settles who tells it: the thread that reads or the one that splits.

@@ -18,6 +18,7 @@ from joblib.parallel import (
     register_parallel_backend,
 )
 
+from ipclusterz.client.direct import DirectView
 from ipclusterz.error import NoEnginesRegistered
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 class ViewBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc]
     """joblib's backend over a view; ``connect`` gives the view when it is first needed.
 
+    Each call runs on one engine; a direct view stands for the engines it names.
     ``n_jobs`` is at most the number of engines, and all of them by default (-1).
     """
 
@@ -40,7 +42,7 @@ class ViewBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc]
         self, view: View | None = None, connect: Callable[[], View] | None = None, **more: Any
     ) -> None:
         super().__init__(**more)
-        self._view = view
+        self._view = None if view is None else _pool(view)
         self._connect = connect
         self._open: weakref.WeakSet[AsyncResult] = weakref.WeakSet()
 
@@ -50,7 +52,7 @@ class ViewBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc]
         if self._view is None or self._view.client.session.closed:
             if self._connect is None:
                 raise RuntimeError("this joblib backend's client is closed: register it anew")
-            self._view = self._connect()
+            self._view = _pool(self._connect())
         return self._view
 
     def effective_n_jobs(self, n_jobs: int | None) -> int:
@@ -99,6 +101,8 @@ def register(
     make_default: bool = False,
 ) -> None:
     """Have joblib know a view under ``name``; ``make_default`` uses it from now on."""
+    if view is not None:
+        view = _pool(view)  # once, so that its history is that of all calls
 
     def factory(**more: Any) -> ViewBackend:
         return ViewBackend(view, connect, **more)
@@ -106,3 +110,13 @@ def register(
     register_parallel_backend(name, factory)
     if make_default:
         parallel_config(backend=name)
+
+
+def _pool(view: View) -> View:
+    """Return a view that runs each call once: of a direct view's engines one of its own."""
+    if not isinstance(view, DirectView):
+        return view
+    # Those of 'all' may be still to come; other targets that name no engine are an error.
+    everyone = isinstance(view.targets, str)
+    targets = view.targets if everyone else list(view._addressed(None))
+    return view.client.load_balanced_view(targets, label=view.label)

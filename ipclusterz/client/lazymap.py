@@ -141,6 +141,8 @@ class LazyMap(Iterator[Any]):
         if self._return_exceptions:
             return error if self._sizes is None else [error] * size
         self.close()
+        if isinstance(error, StopIteration):  # it would end the iteration as if all were well
+            raise RuntimeError("a task raised StopIteration") from error
         raise error
 
     def _take(self) -> Result:

@@ -8,7 +8,7 @@ imported for them.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
 from typing import Any
 
@@ -142,7 +142,13 @@ def sliceable(seq: Any) -> Any:
         raise TypeError(f"{type(seq).__name__} of {seq.ndim} dimensions cannot be dealt out")
     if kind is not LISTS:
         return seq
-    if hasattr(seq, "__len__") and hasattr(seq, "__getitem__") and not isinstance(seq, dict):
+    indexed = hasattr(seq, "__len__") and hasattr(seq, "__getitem__")
+    # A mapping is not asked for a slice: it might take that for a key, and make an item.
+    if indexed and not isinstance(seq, Mapping):
+        try:
+            kind.cut(seq, slice(0))
+        except Exception:  # which error it is, each kind decides for itself (deque, ...)
+            return list(seq)
         return seq
     if not isinstance(seq, Iterable):
         raise TypeError(f"a sequence is needed, or an iterable, not {type(seq).__name__}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from copy import copy
 from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
@@ -61,7 +62,7 @@ def parallel(
 class RemoteFunction:
     """A function that runs on a view when called: ``f(x)`` is ``view.apply(f, x)``.
 
-    ``block`` overrides the view's; ``flags`` are set on the view for the call.
+    ``block`` overrides the view's, as ``flags`` do its other flags; the view keeps its own.
     """
 
     def __init__(
@@ -75,14 +76,15 @@ class RemoteFunction:
         self.__doc__ = getattr(f, "__doc__", None)
         self.__wrapped__ = f
 
-    def _flags(self) -> dict[str, Any]:
+    def _flagged(self) -> View:
+        """Return the view with this function's flags; its history is the view's."""
+        # A copy, since other threads use the view meanwhile, with the flags that it has.
         block = self.view.block if self.block is None else self.block
-        return {**self.flags, "block": block}
+        return copy(self.view).set_flags(**{**self.flags, "block": block})
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run it: the value when blocking, else an AsyncResult."""
-        with self.view.temp_flags(**self._flags()):
-            return self.view.apply(self.func, *args, **kwargs)
+        return self._flagged().apply(self.func, *args, **kwargs)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.__name__} on {self.view!r}>"
@@ -97,7 +99,8 @@ class ParallelFunction(RemoteFunction):
 
     ``f(seq)`` calls it with pieces and joins what it returns; ``f.map(seq)`` calls it with
     each item.  ``dist`` is ``'b'`` (blocks) or ``'r'`` (round robin), ``chunksize`` the
-    items of a piece on a load-balanced view.
+    items of a piece on a load-balanced view.  With fewer items than engines only the first
+    ones are called, without any item only the first one, with an empty piece.
     """
 
     def __init__(
@@ -129,26 +132,25 @@ class ParallelFunction(RemoteFunction):
             raise ValueError(
                 f"{self.__name__}() was given sequences of different lengths: {lengths}"
             )
-        with self.view.temp_flags(**self._flags()):
-            n = self.view.piece_count(lengths[0], self.chunksize)
-            pieces = [partition.deal(seq, n, self.dist) for seq in listed]
-            result = self.view.send_pieces(
-                self.func,
-                list(zip(*pieces, strict=True)),
-                lambda values: partition.join(values, self.dist),
-            )
-            return result.get() if self.view.block else result
+        view = self._flagged()
+        n = view.piece_count(lengths[0], self.chunksize)
+        pieces = [partition.deal(seq, n, self.dist) for seq in listed]
+        result = view.send_pieces(
+            self.func,
+            list(zip(*pieces, strict=True)),
+            lambda values: partition.join(values, self.dist),
+        )
+        return result.get() if view.block else result
 
     def map(self, *sequences: Any) -> Any:
         """Call it with each item: ``view.map`` with what the decorator was told."""
-        with self.view.temp_flags(**self._flags()):
-            return self.view.map(
-                self.func,
-                *sequences,
-                chunksize=self.chunksize or 1,
-                ordered=self.ordered,
-                return_exceptions=self.return_exceptions,
-            )
+        return self._flagged().map(
+            self.func,
+            *sequences,
+            chunksize=self.chunksize or 1,
+            ordered=self.ordered,
+            return_exceptions=self.return_exceptions,
+        )
 
 
 def _itself(f: Any) -> Any:

@@ -8,7 +8,15 @@ from typing import Any
 
 def say(text: str) -> None:
     """Tell the user, on standard error, why something takes long."""
-    print(f"ipclusterz: {text}", file=sys.stderr, flush=True)
+    write(f"ipclusterz: {text}")
+
+
+def write(text: str) -> None:
+    """Write a line on standard error, as far as that takes it."""
+    try:
+        print(text, file=sys.stderr, flush=True)
+    except (OSError, ValueError):  # no one reads it, or it is closed: work goes on
+        pass
 
 
 def ipython() -> Any:

@@ -206,6 +206,7 @@ class View:
     ) -> None:
         """Have joblib use this view: ``with joblib.parallel_config(name): ...``.
 
+        Each call runs on one of its engines, also where the view is a direct one.
         ``make_default`` makes it joblib's default.  Raises ImportError without joblib.
         """
         from ipclusterz.client.joblibbackend import register  # needs joblib

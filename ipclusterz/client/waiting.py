@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
@@ -10,6 +9,7 @@ from typing import Any, cast
 
 from ipclusterz.client.asyncresult import AsyncResult
 from ipclusterz.client.interrupts import GivesUp
+from ipclusterz.client.saying import write
 from ipclusterz.client.session import Open, Session, limit
 from ipclusterz.error import KernelError, TimeoutError
 
@@ -146,11 +146,7 @@ def _wait_telling(
         if standing and standing != told:
             told = standing
             have = len(session.connection.engines)
-            print(
-                f"waiting for {n} engines, {have} are here: {'; '.join(standing)}",
-                file=sys.stderr,
-                flush=True,
-            )
+            write(f"waiting for {n} engines, {have} are here: {'; '.join(standing)}")
 
 
 def _jobs(session: Session) -> tuple[list[str], bool]:

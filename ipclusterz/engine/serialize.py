@@ -399,26 +399,29 @@ class PackedFunction:
 
 
 class _Entry:
-    __slots__ = ("fingerprint", "function", "packed")
+    __slots__ = ("by_value", "fingerprint", "function", "packed")
 
     def __init__(
         self,
         function: weakref.ref[Any],
         packed: PackedFunction,
         fingerprint: Fingerprint | None,
+        by_value: frozenset[str],
     ) -> None:
         self.function = function
         self.packed = packed
         self.fingerprint = fingerprint
+        self.by_value = by_value
 
 
 class FunctionCache:
     """Packs functions, each once for as long as what its pickle captured stays the same.
 
-    A function that can be imported elsewhere is pickled by name, once for good.  Others
-    are pickled by value; the pickle is used again only while a cheap comparison shows that
-    code, defaults, closure and the globals it uses are what they were.  Where that cannot
-    be known (a global list, say), it is pickled anew each time, so that a change is seen.
+    A function that can be imported elsewhere is pickled by name, once.  Others are pickled
+    by value; the pickle is used again only while a cheap comparison shows that code,
+    defaults, closure and the globals it uses are what they were.  Where that cannot be
+    known (a global list, say), it is pickled anew each time, so that a change is seen.
+    All are pickled anew when the modules change that cloudpickle was told to pickle by value.
     """
 
     def __init__(self) -> None:
@@ -442,7 +445,11 @@ class FunctionCache:
         TypeError when it cannot be called.
         """
         entry = self._entries.get(id(function))
-        if entry is not None and entry.function() is function:
+        if (
+            entry is not None
+            and entry.function() is function
+            and entry.by_value == by_value_registered()
+        ):
             fingerprint = entry.fingerprint
             if fingerprint is None or fingerprint.holds(function):
                 return entry.packed
@@ -451,6 +458,7 @@ class FunctionCache:
     def _pack(self, function: Callable[..., Any]) -> PackedFunction:
         if not callable(function) and not isinstance(function, Reference):
             raise TypeError(f"a function is needed, not {type(function).__name__}")
+        by_value = frozenset(by_value_registered())  # before pickling, as below
         named = by_reference(function)
         if named:
             data, fingerprint = pickle.dumps(function, 5), None
@@ -462,7 +470,7 @@ class FunctionCache:
         if packed.digest != digest or packed.data != data:
             packed = self._last = PackedFunction(digest, data)
         if named or fingerprint is not None:
-            self._remember(function, packed, fingerprint)
+            self._remember(function, packed, fingerprint, by_value)
         return packed
 
     def _by_value(self, function: Callable[..., Any]) -> bytes:
@@ -475,7 +483,11 @@ class FunctionCache:
             raise SerializationError(_explain_function(function, error)) from error
 
     def _remember(
-        self, function: Any, packed: PackedFunction, fingerprint: Fingerprint | None
+        self,
+        function: Any,
+        packed: PackedFunction,
+        fingerprint: Fingerprint | None,
+        by_value: frozenset[str],
     ) -> None:
         number = id(function)
         entries = self._entries
@@ -491,7 +503,7 @@ class FunctionCache:
             return
         if len(entries) >= FUNCTIONS:
             del entries[next(iter(entries))]
-        entries[number] = _Entry(reference, packed, fingerprint)
+        entries[number] = _Entry(reference, packed, fingerprint, by_value)
 
 
 def _explain_function(function: Any, error: Exception) -> str:

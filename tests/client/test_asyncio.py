@@ -98,6 +98,23 @@ def test_errors_and_endless_inputs(rc: ipp.Client) -> None:
     assert asyncio.run(asyncio.wait_for(work(), 50)) == [4, 2, *range(1, 51)]
 
 
+@pytest.mark.parametrize("kind", [StopIteration, StopAsyncIteration])
+def test_a_task_cannot_end_an_iteration(rc: ipp.Client, kind: type[Exception]) -> None:
+    def fail_at_3(i: int) -> int:
+        if i == 3:
+            raise kind
+        return i
+
+    async def read(values: Any) -> list[int]:
+        return [value async for value in values]
+
+    view = rc.load_balanced_view()
+    for values in (view.imap(fail_at_3, range(9)), view.map_async(fail_at_3, range(9))):
+        with pytest.raises(RuntimeError, match=f"raised {kind.__name__}") as caught:
+            asyncio.run(read(values))
+        assert isinstance(caught.value.__cause__, kind)
+
+
 def test_clusters_and_clients_are_async_contexts() -> None:
     async def work() -> int:
         cluster = ipp.Cluster(n=1)

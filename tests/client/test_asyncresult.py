@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import gc
+import io
 import threading
 import time
 import weakref
@@ -14,6 +15,8 @@ from typing import Any
 import pytest
 
 from ipclusterz import AsyncMapResult, AsyncResult, error
+from ipclusterz.client import group, parts
+from ipclusterz.client.asyncresult import LOCK
 from ipclusterz.client.client import Client
 from tests.client.fake import FakeConnection
 
@@ -292,6 +295,32 @@ def test_waiting_says_why_nothing_progresses(
     assert capsys.readouterr().err == "ipclusterz: waiting: there is no engine\n"
 
 
+class Unwritable(io.StringIO):
+    """A stream whose reader has gone."""
+
+    def write(self, text: str) -> int:
+        raise BrokenPipeError(32, "Broken pipe")
+
+
+def test_a_wait_goes_on_where_nothing_can_be_said(
+    rc: Client, link: FakeConnection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ipclusterz.client.session.SILENCE", 0.01)
+    monkeypatch.setattr("ipclusterz.client.waiting.JOBS_SECONDS", 0.01)
+    closed = io.StringIO()
+    closed.close()
+    link.jobs = {"1": ["pending", "it waits in the queue"]}
+    for stream in (Unwritable(), closed):
+        monkeypatch.setattr("sys.stderr", stream)
+        result = rc.load_balanced_view().apply_async(len, [])
+        link.queue.clear()
+        link.ledger.waiting[4] = f"there is no engine for {stream}"
+        with pytest.raises(error.TimeoutError, match="0 of 1 done"):
+            result.get(timeout=0.1)
+        with pytest.raises(error.TimeoutError, match="it waits in the queue"):
+            rc.wait_for_engines(9, timeout=0.1)
+
+
 def test_a_lost_connection_ends_waits(rc: Client, link: FakeConnection) -> None:
     result = rc.load_balanced_view().apply_async(len, [])
     link.queue.clear()
@@ -314,6 +343,86 @@ def test_two_threads_may_ask_at_once(rc: Client, link: FakeConnection) -> None:
     with Engines(link), concurrent.futures.ThreadPoolExecutor(4) as pool:
         values = list(pool.map(lambda _: result.get(), range(8)))
     assert values == [[["a", "b"]] * 3] * 8
+
+
+class Rival:
+    """Runs something in a second thread, at the point where the first one calls ``meet``.
+
+    The first goes on when the second comes there too, or is about to wait for the lock.
+    """
+
+    def __init__(self, run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._came = threading.Event()
+        self._second = threading.Thread(target=run)
+        monkeypatch.setattr(group, "LOCK", self)
+
+    def meet(self) -> None:
+        if threading.current_thread() is self._second:
+            self._came.set()
+        elif self._second.ident is None:
+            self._second.start()
+            self._came.wait()
+
+    def join(self) -> None:
+        self._second.join()
+
+    def __enter__(self) -> None:
+        if threading.current_thread() is self._second:
+            self._came.set()
+        LOCK.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        LOCK.release()
+
+
+def test_two_threads_may_split_at_once(
+    rc: Client, link: FakeConnection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result = rc.load_balanced_view().map(abs, range(4))
+    link.step()
+    found: list[Any] = []
+    rival = Rival(lambda: found.append(result.split()), monkeypatch)
+    make = parts.PartResult.__init__
+
+    def meeting(part: Any, of: Any, index: int) -> None:
+        rival.meet()
+        make(part, of, index)
+
+    monkeypatch.setattr(parts.PartResult, "__init__", meeting)
+    found.append(result.split())
+    rival.join()
+    first, second = found
+    assert first is second and first[0].done() and not first[1].done()
+    result.get()
+    assert [part.get(timeout=0) for part in first] == [0, 1, 2, 3]
+
+
+def test_two_threads_may_observe_at_once(
+    rc: Client, link: FakeConnection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result = rc.load_balanced_view().map(abs, range(4))
+    told: list[str] = []
+    rival = Rival(lambda: result.observe(second), monkeypatch)
+
+    class Meeting:
+        def __call__(self, key: int) -> None:
+            told.append("present")
+
+        def __ne__(self, other: object) -> bool:
+            rival.meet()
+            return True
+
+    def first(key: int) -> None:
+        told.append("first")
+
+    def second(key: int) -> None:
+        told.append("second")
+
+    result.observe(Meeting())
+    result.observe(first)
+    rival.join()
+    link.step()
+    assert sorted(told) == ["first", "present", "second"]
 
 
 def test_wait_interactive_without_a_terminal(

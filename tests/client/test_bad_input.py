@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 import ipclusterz as ipp
+from ipclusterz.cluster import AlreadyRunning
 from tests.faults.watch import until
 
 
@@ -69,12 +70,12 @@ CASES: dict[str, tuple[Callable[[ipp.Client], Any], type[BaseException], str]] =
     ),
     "started twice": (
         lambda rc: rc.cluster.start_cluster_sync(),
-        ipp.cluster.AlreadyRunning,
+        AlreadyRunning,
         "is started already; start_engines_sync",
     ),
     "connected twice": (
         lambda rc: rc.cluster.start_and_connect_sync(),
-        ipp.cluster.AlreadyRunning,
+        AlreadyRunning,
         "connect_client_sync",
     ),
     "task to wait for": (lambda rc: rc.wait("zz"), ValueError, "'zz' is no message id"),

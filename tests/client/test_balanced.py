@@ -10,7 +10,7 @@ import pytest
 
 from ipclusterz import error
 from ipclusterz.client.client import Client
-from ipclusterz.core.message import Op
+from ipclusterz.core.message import Op, Options
 from tests.client.fake import FakeConnection
 
 
@@ -164,6 +164,25 @@ def test_imap_errors(rc: Client, link: FakeConnection) -> None:
         view.imap(abs, [], max_outstanding="many")
 
 
+@pytest.mark.parametrize("ordered", [True, False])
+@pytest.mark.parametrize("chunksize", [1, 2])
+def test_a_stop_iteration_of_a_task_does_not_end_a_lazy_map(
+    rc: Client, ordered: bool, chunksize: int
+) -> None:
+    def fail_at_3(i: int) -> int:
+        return next(iter(())) if i == 3 else i
+
+    view = rc.load_balanced_view()
+    values = view.imap(fail_at_3, range(9), ordered=ordered, chunksize=chunksize)
+    with pytest.raises(RuntimeError, match="a task raised StopIteration") as caught:
+        list(values)
+    assert isinstance(caught.value.__cause__, StopIteration)
+    with pytest.raises(RuntimeError, match="a task raised StopIteration"):
+        list(view.executor.map(fail_at_3, range(9), buffersize=2))
+    kept = list(view.imap(fail_at_3, range(9), return_exceptions=True))
+    assert len(kept) == 9 and isinstance(kept[3], StopIteration)
+
+
 def test_large_functions_travel_with_their_arguments(rc: Client, link: FakeConnection) -> None:
     blob = bytes(100_000)
     view = rc.load_balanced_view()
@@ -186,6 +205,19 @@ def test_decorators(rc: Client) -> None:
 
     assert same(3).get() == 3
     assert more(range(5)).get() == [1, 2, 3, 4, 5]
+
+
+def test_flags_of_a_decorator_are_its_own(rc: Client, link: FakeConnection) -> None:
+    view = rc.load_balanced_view(retries=1)
+    patient = view.remote(block=True, retries=4, label="patient")(abs)
+    assert patient(-3) == 3
+    assert link.sent[-1][1] == Options(4, None, 0.0, "patient")
+    assert view.retries == 1 and view.label is None and not view.block
+    assert view.apply_sync(abs, -4) == 4
+    assert link.sent[-1][1] == Options(1)
+    assert len(view.history) == 2
+    with pytest.raises(TypeError, match="no flag 'speed'"):
+        view.remote(speed=3)(abs)(-3)
 
 
 def test_a_view_used_by_threads_remembers_all(rc: Client) -> None:

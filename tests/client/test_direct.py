@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Callable
 
 import numpy
 import pytest
@@ -246,3 +247,54 @@ def test_decorators(rc: Client) -> None:
     assert negative.map(range(4)) == [0, -1, -2, -3]
     with pytest.raises(ValueError, match="different lengths"):
         double([1], [1, 2])
+
+
+@pytest.mark.parametrize("dist", ["b", "r"])
+def test_parallel_functions_are_not_called_with_nothing(
+    rc: Client, link: FakeConnection, dist: str
+) -> None:
+    view = rc[:]
+    largest = view.parallel(dist=dist, block=True)(lambda x: [max(x)])
+    assert largest([5]) == [5] and largest([5, 3]) == [5, 3]
+    assert [targets for _, _, targets in link.sent] == [[0], [0], [1]]
+    pairs = view.parallel(dist=dist)(lambda x, y: list(zip(x, y, strict=True)))
+    assert pairs("a", numpy.zeros(1)).get() == [("a", 0.0)]
+    link.sent.clear()
+    assert view.parallel(dist=dist, block=True)(lambda x: [len(x)])([]) == [0]
+    assert [targets for _, _, targets in link.sent] == [[0]]
+    with pytest.raises(ValueError, match="max"):
+        largest([])
+    # Scattering sets the variable everywhere all the same.
+    view.scatter("s", [5], dist=dist, block=True)
+    assert view["s"] == [[5], [], []] and view.gather("s", dist=dist, block=True) == [5]
+
+
+def test_two_threads_may_call_a_remote_function(rc: Client, link: FakeConnection) -> None:
+    view = rc[:]
+    double = view.remote(block=True)(lambda x: 2 * x)
+    values: dict[int, list[int]] = {}
+    blocks: list[bool] = []
+    inside = threading.Event()
+    wait = link.wait
+
+    def call(x: int) -> None:
+        values[x] = double(x)
+
+    def overtaking(done: Callable[[], bool], timeout: float | None) -> bool:
+        blocks.append(view.block)
+        if threading.current_thread() is first:
+            second.start()
+            inside.wait()
+        else:
+            inside.set()
+            first.join()
+        return wait(done, timeout)
+
+    link.wait = overtaking  # type: ignore[method-assign]
+    first, second = (threading.Thread(target=call, args=(x,)) for x in (1, 2))
+    first.start()
+    first.join()
+    second.join()
+    assert values == {1: [2, 2, 2], 2: [4, 4, 4]}
+    assert blocks == [False, False] and not view.block
+    assert len(view.history) == 6

@@ -62,6 +62,20 @@ def test_targets_and_direct_views(rc: ipp.Client) -> None:
         assert set(found) <= {pids[1], os.getpid()}  # one engine: joblib may stay at home
 
 
+def test_calls_through_a_direct_view_run_once_each(rc: ipp.Client) -> None:
+    rc[:].register_joblib_backend("direct")
+    rc[rc.ids[0]].register_joblib_backend("one-direct")
+    rc.direct_view("all").register_joblib_backend("all-direct")
+    for name in ("direct", "one-direct", "all-direct"):
+        with joblib.parallel_config(name, n_jobs=2):
+            run = joblib.Parallel(n_jobs=2)
+            assert run(joblib.delayed(pow)(i, 2) for i in range(6)) == [0, 1, 4, 9, 16, 25]
+            engines = 1 if name == "one-direct" else 2
+            assert run._backend.effective_n_jobs(-1) == engines
+    with pytest.raises(ipp.NoEnginesRegistered):
+        rc[:0].register_joblib_backend("none")
+
+
 GRID = """
 import json, sys, joblib
 import ipclusterz as ipp

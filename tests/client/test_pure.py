@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import doctest
 import importlib
+import operator
 import subprocess
 import sys
+from array import array
+from collections import UserDict, UserList, defaultdict, deque
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -23,6 +27,30 @@ def test_join_undoes_deal(items: list[int], n: int, dist: str) -> None:
     assert len(pieces) == n and partition.join(pieces, dist) == items
     lengths = [len(piece) for piece in pieces]
     assert max(lengths) - min(lengths) <= 1 and lengths == sorted(lengths, reverse=True)
+
+
+class Mapped(defaultdict[Any, int]):
+    """Would make an item of any key it is asked for."""
+
+
+class Old:
+    """A sequence by its items only, as before there was iteration."""
+
+    def __len__(self) -> int:
+        return 3
+
+    def __getitem__(self, index: int) -> int:
+        return [4, 5, 6][operator.index(index)]
+
+
+def test_what_cannot_be_sliced_is_dealt_out_as_a_list() -> None:
+    mapped = Mapped(int, {"a": 1, "b": 2})
+    for seq in (deque("ab"), UserDict(a=1, b=2), mapped, dict.fromkeys("ab").keys()):
+        assert partition.sliceable(seq) == ["a", "b"]
+    assert len(mapped) == 2
+    assert partition.sliceable(Old()) == [4, 5, 6]
+    for kept in ("ab", (1,), range(3), b"ab", UserList("ab"), array("d", [1.0])):
+        assert partition.sliceable(kept) is kept
 
 
 def test_windows_follow_the_length_of_tasks() -> None:

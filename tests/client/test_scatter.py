@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import UserDict, deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -73,6 +74,8 @@ def test_blocks_and_turns(rc: ipp.Client) -> None:
         ("abcd", ["ab", "c", "d"], ["ab", "c", "d"]),
         (b"abcd", [b"ab", b"c", b"d"], [b"ab", b"c", b"d"]),
         ({"k": 1, "l": 2}, [["k"], ["l"], []], ["k", "l"]),
+        (deque([1, 2, 3, 4]), [[1, 2], [3], [4]], [1, 2, 3, 4]),
+        (UserDict(k=1, l=2), [["k"], ["l"], []], ["k", "l"]),
         ([7], [[7], [], []], [7]),
         ([], [[], [], []], []),
     ],

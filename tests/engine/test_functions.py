@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import colorsys
 import gc
 import json
 import os
 import pickle
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from functools import partial
+from types import ModuleType
 from typing import Any
 
 import cloudpickle
 import pytest
 
 from ipclusterz.core.message import INLINE
-from ipclusterz.engine import serialize
+from ipclusterz.engine import fingerprint, serialize
 from ipclusterz.engine.fingerprint import Fingerprint
 from ipclusterz.engine.reference import Reference
 from ipclusterz.engine.serialize import FunctionCache
@@ -241,3 +244,30 @@ def test_our_pickles_are_cloudpickles(cache: FunctionCache) -> None:
     """Whoever has cloudpickle can read them: the format is not ours."""
     packed = cache.pack(user(lambda x: x * 2))
     assert cloudpickle.loads(packed.data)(4) == 8
+
+
+def test_a_module_registered_by_value_later(cache: FunctionCache) -> None:
+    captures = user(eval("lambda: convert(1, 0, 0)"), convert=colorsys.rgb_to_hsv)
+    for function in (colorsys.rgb_to_hsv, captures):
+        before = cache.pack(function)
+        assert cache.pack(function) is before and b"maxc" not in before.data
+        cloudpickle.register_pickle_by_value(colorsys)
+        try:
+            # By value it holds the code of what it names, constants and all.
+            assert b"maxc" in cache.pack(function).data
+        finally:
+            cloudpickle.unregister_pickle_by_value(colorsys)
+        assert cache.pack(function).data == before.data
+
+
+def test_modules_by_value_while_cloudpickle_is_being_imported(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    partial_module = ModuleType("cloudpickle.cloudpickle")
+    monkeypatch.setattr(fingerprint, "_registry", None)
+    monkeypatch.setitem(sys.modules, "cloudpickle", ModuleType("cloudpickle"))
+    monkeypatch.setitem(sys.modules, "cloudpickle.cloudpickle", partial_module)
+    assert fingerprint.by_value_registered() == set()
+    partial_module.list_registry_pickle_by_value = lambda: {"colorsys"}  # type: ignore[attr-defined]
+    assert fingerprint.by_value_registered() == {"colorsys"}
+    assert not fingerprint.by_reference(colorsys.rgb_to_hsv)
