@@ -104,3 +104,38 @@ def test_programs_that_forget_to_stop_leave_nothing() -> None:
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout == "[0]\n"
+
+
+def test_programs_that_forget_their_controller_leave_nothing(ipython_dir: Path) -> None:
+    code = "import ipclusterz as ipp\nc = ipp.Cluster(n=1)\nc.start_controller_sync()\n"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parents[1],
+        timeout=30,
+    )
+    assert done.returncode == 0, done.stderr
+    assert list((ipython_dir / "cluster_default" / "pid").iterdir()) == []
+
+
+def test_the_end_of_a_forked_child_is_not_that_of_the_cluster() -> None:
+    code = (
+        "import ipclusterz as ipp, os, sys\n"
+        "cluster = ipp.Cluster(n=1)\n"
+        "rc = cluster.start_and_connect_sync()\n"
+        "child = os.fork()\n"
+        "if not child:\n"
+        "    sys.exit(0)\n"
+        "os.waitpid(child, 0)\n"
+        "print(rc[:].apply_sync(int, '8'))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parents[1],
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "[8]\n"

@@ -8,6 +8,7 @@ from typing import Any
 
 from traitlets import Bool, Float, Int, Unicode
 
+from ipclusterz.apps import output
 from ipclusterz.apps.base import BaseApp, run
 from ipclusterz.apps.options import CONTROLLER_ALIASES, CONTROLLER_FLAGS, merged
 from ipclusterz.cluster import ControllerSettings
@@ -140,16 +141,17 @@ class ControllerApp(BaseApp):
             return controller.run(config, lambda event: self._report(event, state), None)
         finally:
             # Engines may have been added by batch jobs since.
-            state.jobs = (states.read(state.path) or state).jobs
-            states.clean(state)
+            states.clean(states.reread(state) or state)
 
     def _report(self, event: dict[str, Any], state: states.State) -> None:
         kind = event["event"]
         if kind == "ready":
             with states.lock(self.folder):
-                state.jobs = (states.read(state.path) or state).jobs
                 state.runtime = str(event.get("runtime", ""))
-                states.write(state)
+                known = states.reread(state)
+                if known is not None:
+                    known.runtime = state.runtime
+                    states.write(known)
             self.say(f"controller up: {event.get('url', '')}")
             if event.get("beyond"):
                 self.say(f"note:          {event['beyond']}")
@@ -158,7 +160,7 @@ class ControllerApp(BaseApp):
             self.say(f"start engines: ipenginez --file={quote(state.engine_file)}")
             self.say("stop:          Ctrl-C")
         elif kind == "error":
-            print(f"{self.name}: {event.get('text', '')}", file=sys.stderr, flush=True)
+            output.complain(f"{self.name}: {event.get('text', '')}")
         elif text := event.get("text") or event.get("reason"):
             self.say(f"{kind}: {text}")
 

@@ -148,6 +148,7 @@ class Cluster(Coroutines):
         self._deployed = Deployment(plan, notice)
         self._attached: states.State | None = None
         self._client: Client | None = None
+        self._hooked = 0  # the process whose end stops the cluster
 
     # -- what it is ------------------------------------------------------------------------
 
@@ -297,9 +298,10 @@ class Cluster(Coroutines):
 
         Raises AlreadyRunning, SettingError, or LaunchError with the controller's own words.
         """
-        with _StopOnError(self):
-            self._deployed.launch_controller()
-            self._deployed.await_controller()
+        with _StopOnError(self) as start:
+            self._stop_at_exit()
+            self._deployed.launch_controller(of=start)
+            self._deployed.await_controller(start)
 
     def submit_controller_sync(self) -> bool:
         """Submit the job of a controller in a batch job; tell whether it listens already.
@@ -307,9 +309,10 @@ class Cluster(Coroutines):
         Returns when the batch system has told what the job waits for, which takes seconds;
         :meth:`start_cluster_sync` goes on from there.  Raises what it raises.
         """
-        with _StopOnError(self):
-            self._deployed.launch_controller()
-            return self._deployed.await_first_news()
+        with _StopOnError(self) as start:
+            self._stop_at_exit()
+            self._deployed.launch_controller(of=start)
+            return self._deployed.await_first_news(start)
 
     def start_engines_sync(self, n: int | None = None, engine_set_id: str | None = None) -> str:
         """Start ``n`` more engines, wait until they are ready, return the set's id."""
@@ -319,7 +322,8 @@ class Cluster(Coroutines):
         try:
             self._deployed.await_engines(made)
         except BaseException:
-            self._deployed.stop_engines([made.id])
+            if self.engine_sets.get(made.id) is made:  # else it is a later cluster's
+                self._deployed.stop_engines([made.id])
             raise
         return made.id
 
@@ -329,8 +333,8 @@ class Cluster(Coroutines):
         Raises AlreadyRunning when that was done before, LaunchError when it fails.
         """
         self._check_fresh(n)
-        with _StopOnError(self):
-            self._deployed.await_engines(self._launch(n))
+        with _StopOnError(self) as start:
+            self._deployed.await_engines(self._launch(n, start))
         return self
 
     def start_and_connect_sync(
@@ -342,12 +346,12 @@ class Cluster(Coroutines):
         when its engines were started before, LaunchError when it fails.
         """
         self._check_fresh(n)
-        with _StopOnError(self):
-            made = self._launch(n)
+        with _StopOnError(self) as start:
+            made = self._launch(n, start)
             # Imported here, at the same time as the children import what they need.
             import ipclusterz.client.client  # noqa: F401
 
-            self._deployed.await_controller()
+            self._deployed.await_controller(start)
             connected = self.connect_client_sync(**client)
             try:
                 self._deployed.await_engines(made)
@@ -375,20 +379,26 @@ class Cluster(Coroutines):
                 " start_engines_sync(n) adds engines, connect_client_sync() connects"
             )
 
-    def _launch(self, n: int | None) -> EngineSet:
+    def _stop_at_exit(self) -> None:
+        """Have what this process starts stopped when Python ends."""
+        if self._hooked != os.getpid() and not self.running:
+            self._hooked = os.getpid()
+            atexit.register(_stop_at_exit, weakref.ref(self), self._hooked)
+
+    def _launch(self, n: int | None, start: int) -> EngineSet:
         if self.problem and self._deployed.plan.controller_launcher != "local":
             raise LaunchError(self.problem)  # its job was submitted before, and has ended
         later = self.delay or getattr(self._deployed.launcher(), "AFTER_CONTROLLER", False)
         if not self.running:
             self._deployed.check_engines(n or self.n)
-            atexit.register(_stop_at_exit, weakref.ref(self))
+            self._stop_at_exit()
             if not later:
-                return self._deployed.launch_both(n or self.n)
-            self._deployed.launch_controller()
+                return self._deployed.launch_both(n or self.n, start)
+            self._deployed.launch_controller(of=start)
         if later:
-            self._deployed.await_controller()
-            self._deployed.pause(self.delay)
-        return self._deployed.launch_engines(n or self.n)
+            self._deployed.await_controller(start)
+            self._deployed.pause(self.delay, start)
+        return self._deployed.launch_engines(n or self.n, of=start)
 
     # -- stop ------------------------------------------------------------------------------
 
@@ -506,14 +516,18 @@ class Cluster(Coroutines):
 
 
 class _StopOnError:
-    """Stops a cluster when its start fails, however it fails; a running one is left alone."""
+    """Stops a cluster when its start fails, however it fails; a running one is left alone.
+
+    So is one that was started after this start was stopped from another thread.
+    """
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
+        self._start = cluster._deployed.generation
         self._was_running = cluster.running
 
-    def __enter__(self) -> None:
-        pass
+    def __enter__(self) -> int:
+        return self._start
 
     def __exit__(
         self,
@@ -521,7 +535,9 @@ class _StopOnError:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if error is not None and not self._was_running:
+        if error is None or self._was_running:
+            return
+        if self._cluster._deployed.generation == self._start:
             self._cluster.stop_cluster_sync()
 
 
@@ -549,7 +565,8 @@ def _profile(name: str, path: str | None, root: str | None) -> ProfileDir:
     return ProfileDir(path) if path else find_profile(name, root)
 
 
-def _stop_at_exit(cluster: weakref.ref[Cluster]) -> None:
+def _stop_at_exit(cluster: weakref.ref[Cluster], pid: int) -> None:
     found = cluster()
-    if found is not None and found.running:
+    # A forked child has the hook, and the object, but not the cluster.
+    if found is not None and pid == os.getpid() and found.running:
         found.stop_cluster_sync()

@@ -4,6 +4,8 @@ Rules: the watcher's thread only notes events (under ``changed``) and hands the 
 on; everything else happens in the caller's thread, which waits on ``changed`` with a bound
 and says every few seconds what it waits for.  Whatever is started is remembered in the
 state file at once, so that ``ipclusterz stop`` finds it even if this process is killed.
+The file is read again before each change: others write it as well, and when it has gone, or
+is a later cluster's, it is not ours to change.
 """
 
 from __future__ import annotations
@@ -11,8 +13,10 @@ from __future__ import annotations
 import os
 import sys
 import time
+import traceback
 from collections.abc import Callable
-from threading import Condition
+from contextlib import suppress
+from threading import Condition, RLock
 from typing import Any
 
 from msgspec import Struct, field
@@ -39,7 +43,7 @@ from ipclusterz.launchers.base import (
     get_launcher,
 )
 from ipclusterz.launchers.sibling import start_both
-from ipclusterz.paths import ProfileDir
+from ipclusterz.paths import ProfileDir, ipython_dir
 
 STOP_SECONDS = 10.0
 """How long a job may take to end by itself."""
@@ -48,6 +52,7 @@ _TELL_SECONDS = 5.0
 _LAST_WORDS_SECONDS = 1.0
 _ORPHAN_SECONDS = 5.0
 _ONCE = ("wait", "dry_run")  # options that are about one launch
+_SECRET = "engine_connector"
 _FOR_EVER = float("inf")
 _NEWS_SECONDS = 10.0  # for a batch system to tell why a job waits
 
@@ -90,8 +95,12 @@ class Deployment:
         self.controller_end: JobState | None = None
         self.ready: Event | None = None
         self.state: states.State | None = None
+        self.generation = 0
+        """How often this was stopped: a start that was begun before has nothing to do now."""
         self._notice = notice
         self._changed = Condition()
+        # Held by whoever launches or stops: what is launched meanwhile would be forgotten.
+        self._launching = RLock()
         self._watcher: Watcher | None = None
         self._teller: HubTeller | None = None
         self._launched = 0
@@ -115,22 +124,32 @@ class Deployment:
         self.ready = {"event": "ready"}
         self._foreign = True
 
-    def launch_both(self, n: int | None = None) -> EngineSet:
-        """Start controller and engines by one process where that can be; return the set."""
+    def launch_both(self, n: int | None = None, of: int | None = None) -> EngineSet:
+        """Start controller and engines by one process where that can be; return the set.
+
+        Here and below, ``of`` is the generation that the start belongs to: LaunchError when
+        the cluster was stopped since.
+        """
         plan = self.plan
         alone = plan.agent.python or plan.agent.restart_engines or sys.platform != "linux"
         if alone or {plan.launcher, plan.controller_launcher} != {"local"}:
-            self.launch_controller()
-            return self.launch_engines(n)
-        made = self.launch_controller(n if n is not None else _default_n(self.launcher()))
+            self.launch_controller(of=of)
+            return self.launch_engines(n, of=of)
+        count = n if n is not None else _default_n(self.launcher())
+        made = self.launch_controller(count, of)
         assert made is not None
         return made
 
-    def launch_controller(self, engines: int = 0) -> EngineSet | None:
+    def launch_controller(self, engines: int = 0, of: int | None = None) -> EngineSet | None:
         """Start the controller's process; AlreadyRunning if its cluster id is taken.
 
         With ``engines``, together with the process of so many, whose set is returned.
         """
+        with self._launching:
+            self._check_generation(of)
+            return self._launch_controller(engines)
+
+    def _launch_controller(self, engines: int) -> EngineSet | None:
         plan = self.plan
         if self.running:
             raise AlreadyRunning(f"this cluster ({plan.cluster_id!r}) is started already")
@@ -139,7 +158,7 @@ class Deployment:
             return None
         plan.profile.create()
         if plan.log_dir:
-            logs.prune(plan.log_dir)
+            logs.prune(plan.log_dir, living=states.ids(plan.profile))
         with states.lock(plan.profile):
             kept = check_free(plan.profile, plan.cluster_id)
             config = settle(plan.controller, plan.profile, plan.cluster_id)
@@ -149,9 +168,10 @@ class Deployment:
             made = None
             job: Job
             if engines:
-                name = self._new_name()
+                name = self._new_name(state)
                 other, job = start_both(forking(self.engines_spec(engines, name), "both"), spec)
-                made = self.sets[name] = EngineSet(name, other, engines)
+                made = EngineSet(name, other, engines, generation=self.generation)
+                self.sets[name] = made
                 state.engine_sets[name] = states.Process.of(other.pid, engines)
             else:
                 job = get_launcher("local").start(spec)
@@ -176,7 +196,9 @@ class Deployment:
         spec = replace(self.engines_spec(left.n, name), folder=left.folder)
         job = launcher.adopt(spec, left.ids)
         with self._changed:
-            self.sets[name] = EngineSet(name, job, left.n, told=True, complete=True)
+            made = EngineSet(name, job, left.n, told=True, complete=True)
+            made.generation = self.generation
+            self.sets[name] = made
         self._watch(job)
 
     def _new_state(
@@ -208,7 +230,7 @@ class Deployment:
         config = queued.configure(plan, launcher.options.allow_loopback, told.append)
         plan.profile.create()
         if plan.log_dir:
-            logs.prune(plan.log_dir)
+            logs.prune(plan.log_dir, living=states.ids(plan.profile))
         with states.lock(plan.profile):
             state = self._new_state(config, check_free(plan.profile, plan.cluster_id))
             state.controller_job = queued.NAME
@@ -221,16 +243,29 @@ class Deployment:
         self._remember_jobs(queued.NAME, self.controller)
         self._watch(self.controller)
 
-    def launch_engines(self, n: int | None = None, name: str | None = None) -> EngineSet:
+    def launch_engines(
+        self, n: int | None = None, name: str | None = None, of: int | None = None
+    ) -> EngineSet:
         """Start a process for ``n`` engines; it is given the connector when there is one."""
+        with self._launching:
+            self._check_generation(of)
+            return self._launch_engines(n, name)
+
+    def _launch_engines(self, n: int | None, name: str | None) -> EngineSet:
         launcher = self.launcher()
         count = n if n is not None else _default_n(launcher)
         if count < 1:
             raise SettingError(f"n is {count}: start at least one engine")
-        name = name or self._new_name()
-        spec = self.engines_spec(count, name)
-        job = launcher.start(spec)
-        made = EngineSet(name, job, count)
+        reserved = name or self._reserve_name()
+        try:
+            job = launcher.start(self.engines_spec(count, reserved))
+        except BaseException:
+            if not name:
+                with suppress(KernelError):
+                    self.remember_engines(reserved, None)
+            raise
+        name = reserved
+        made = EngineSet(name, job, count, generation=self.generation)
         with self._changed:
             self.sets[name] = made
         self.remember_engines(name, states.Process.of(job.pid, count))
@@ -294,18 +329,17 @@ class Deployment:
     def _note(self, change: Callable[[states.State], None]) -> None:
         """Change the state file: read, change, write, since others add engines to it as well.
 
-        That of a cluster which something else started is left alone when it has gone, or is
-        another one's by now: the cluster was stopped, and would seem to be back.
+        It is left alone when it has gone, or is another cluster's by now: this one was
+        stopped, and would seem to be back.
         """
-        mine = self.state
-        if mine is None:
-            return
         with states.lock(self.plan.profile):
-            state = states.read(mine.path) or mine
-            if self._foreign and (state is mine or state.token != mine.token):
+            mine = self.state
+            state = states.reread(mine) if mine is not None else None
+            if state is None:
                 return
             change(state)
-            self.state = state
+            if self.state is mine:  # else it was stopped just now
+                self.state = state
             states.write(state)
 
     def _remember_jobs(
@@ -313,38 +347,39 @@ class Deployment:
     ) -> None:
         """Note batch jobs in the state file, so that others can cancel and show them."""
         record = getattr(job, "record", None)
-        if record is None or self.state is None or not job.ids:  # type: ignore[attr-defined]
+        if record is None or not job.ids:  # type: ignore[attr-defined]
             return
-        with states.lock(self.plan.profile):
-            state = states.read(self.state.path)
-            if state is None:
-                return
+
+        def note(state: states.State) -> None:
             known = state.jobs.setdefault(name, states.BatchJobs(**record(), n=n))
             if told is not None and "job" in told:
                 known.texts[told["job"]] = told["text"]
             elif told is not None:
                 state.controller_pid = int(told["pid"])
-            self.state = state
-            try:
-                states.write(state)
-            except KernelError:
-                pass  # the same as for folders
 
-    def await_controller(self) -> None:
+        try:
+            self._note(note)
+        except KernelError:
+            pass  # the same as for folders
+
+    def await_controller(self, of: int | None = None) -> None:
         """Wait until the controller listens; LaunchError with its own words if it cannot.
 
         One in a batch job is waited for as long as that stands in the queue.
         """
         if not getattr(self.controller, "patient", False):
-            self._wait(lambda: self.ready is not None, lambda: "the controller to listen")
+            self._wait(
+                lambda: self.ready is not None, lambda: "the controller to listen", of=of
+            )
             return
         self._wait(
             self._job_ready,
             lambda: f"the controller; {self._standing.get('text', 'its job was submitted')}",
             _FOR_EVER,
+            of=of,
         )
 
-    def await_first_news(self) -> bool:
+    def await_first_news(self, of: int | None = None) -> bool:
         """Wait until a controller's job is known to wait, or listens; tell whether it does.
 
         Not longer than a batch system may take to say so.
@@ -354,7 +389,7 @@ class Deployment:
             lambda: self._standing.get("state", "submitted") != "submitted",
             lambda: self._standing.get("state") == "pending" or self._job_ready(),
         ):
-            self._wait(done, lambda: what, _NEWS_SECONDS, strict=False)
+            self._wait(done, lambda: what, _NEWS_SECONDS, strict=False, of=of)
         return self._job_ready()
 
     def _job_ready(self) -> bool:
@@ -376,6 +411,7 @@ class Deployment:
         self._wait(
             lambda: made.complete or made.failed,
             lambda: f"engines, {len(made.ready)}/{made.n} are ready",
+            of=made.generation,
         )
         if made.complete:
             self._tell_missing(made)
@@ -402,21 +438,23 @@ class Deployment:
             lambda: "the batch system to tell of the job",
             _NEWS_SECONDS,
             strict=False,
+            of=made.generation,
         )
         self._wait(
             lambda: made.failed or len(made.ready) >= wanted,
             lambda: f"engines, {len(made.ready)}/{wanted} are ready; {made.standing}",
             _FOR_EVER,
+            of=made.generation,
         )
         if made.failed:
             raise LaunchError(made.explanation)
 
-    def pause(self, seconds: float) -> None:
-        """Wait, but not if the controller ends meanwhile."""
-        deadline = time.monotonic() + seconds
+    def pause(self, seconds: float, of: int | None = None) -> None:
+        """Wait, but not if the controller ends, or is stopped, meanwhile."""
         with self._changed:
+            began = self.generation if of is None else of
             self._changed.wait_for(
-                lambda: self.controller_end is not None, max(deadline - time.monotonic(), 0)
+                lambda: self.controller_end is not None or self.generation != began, seconds
             )
 
     def stop_engines(self, names: list[str]) -> None:
@@ -431,8 +469,17 @@ class Deployment:
             self._told_all()
 
     def stop(self, grace: float = STOP_SECONDS) -> None:
-        """Stop everything that was started here and remove what it left."""
+        """Stop everything that was started here and remove what it left.
+
+        A start that goes on in another thread raises LaunchError.
+        """
+        with self._launching:
+            self._stop_all(grace)
+
+    def _stop_all(self, grace: float) -> None:
         with self._changed:
+            self.generation += 1
+            self._changed.notify_all()
             jobs = [made.job for made in self.sets.values()]
             own = {*self.sets, self.state.controller_job if self.state else ""}
             if self.controller is not None:
@@ -450,19 +497,31 @@ class Deployment:
         end = self.controller_end
         self.controller, self.controller_end, self.ready = None, None, None
         if state is not None and not self._foreign:
-            # Ours are cancelled, as far as that is possible; others may have added some.
-            added = states.read(state.path) or state
-            state.jobs = {n: made for n, made in added.jobs.items() if n not in own}
-            states.clean(state)
-            self._note_left({n: made for n, made in added.jobs.items() if n in going_on}, state)
-            why = self.last_words or (end.text if end is not None else "")
-            if why and state.controller_job and self.plan.own and not going_on:
-                states.write(states.ended(state, why))
+            self._clean(state, own, going_on, end)
             if self.plan.passing and self.plan.log_dir:
                 logs.forget_empty(self.plan.log_dir, self.plan.cluster_id)
         if self._watcher is not None:
             self._watcher.close()
             self._watcher = None
+
+    def _clean(
+        self, state: states.State, own: set[str], going_on: set[str], end: JobState | None
+    ) -> None:
+        """Remove what our cluster left; keep what whoever looks for it has to know.
+
+        ``own`` are sets whose jobs we cancelled, ``going_on`` those where that failed.
+        """
+        found = states.reread(state)
+        state.jobs = found.jobs if found is not None else {}  # others may have added some
+        jobs = {name: made for name, made in state.jobs.items() if name in going_on}
+        why = self.last_words or (end.text if end is not None else "")
+        kept = None
+        if jobs:
+            kept = states.left(state, jobs)
+        elif why and state.controller_job and self.plan.own:
+            kept = states.ended(state, why)
+        state.jobs = {n: made for n, made in state.jobs.items() if n not in own}
+        states.clean(state, kept)
 
     def _tell_left(self, text: str) -> None:
         self._say({"event": "left", "text": text})
@@ -470,11 +529,6 @@ class Deployment:
             import warnings  # only when something is wrong
 
             warnings.warn(text, stacklevel=2)
-
-    def _note_left(self, jobs: dict[str, states.BatchJobs], state: states.State) -> None:
-        """Keep in the state file what could not be cancelled, for who looks for the cluster."""
-        if jobs:
-            states.write(states.left(state, jobs))
 
     def leave_jobs(self) -> list[str]:
         """Let batch jobs go on if a controller with -r was killed: they find the next one.
@@ -496,12 +550,29 @@ class Deployment:
             self.sets.clear()
         return left
 
-    def _new_name(self) -> str:
-        self._launched += 1
-        name = f"e{self._launched}"
+    def _new_name(self, state: states.State | None) -> str:
+        """Return a name for a set of engines that neither we nor ``state`` have."""
         # With -r there may be jobs of the cluster before this one.
-        taken = {*self.state.engine_sets, *self.state.jobs} if self.state else ()
-        return self._new_name() if name in taken or name in self.sets else name
+        taken = {*state.engine_sets, *state.jobs} if state is not None else set()
+        while True:
+            self._launched += 1
+            name = f"e{self._launched}"
+            if name not in taken and name not in self.sets:
+                return name
+
+    def _reserve_name(self) -> str:
+        """Return such a name that nobody else who adds engines can choose any more."""
+        mine = self.state
+        if mine is None:
+            return self._new_name(None)
+        with states.lock(self.plan.profile):
+            state = states.reread(mine)
+            name = self._new_name(state or mine)
+            if state is not None:
+                state.engine_sets[name] = states.Process(0, 0)
+                self.state = state
+                states.write(state)
+        return name
 
     def _watch(self, job: Job) -> None:
         if self._watcher is None:
@@ -538,10 +609,12 @@ class Deployment:
         what: Callable[[], str],
         seconds: float = 0.0,
         strict: bool = True,
+        of: int | None = None,
     ) -> None:
         deadline = time.monotonic() + (seconds or self.plan.timeout)
         with self._changed:
-            while self._telling or not self._check(done):
+            began = self.generation if of is None else of
+            while self._telling or not self._check(done, began):
                 left = deadline - time.monotonic()
                 if left <= 0 and not strict:
                     return
@@ -551,7 +624,12 @@ class Deployment:
                     event = {"event": "waiting", "text": f"waiting for {what()}"}
                     self._say({**event, "queue": seconds == _FOR_EVER})
 
-    def _check(self, done: Callable[[], bool]) -> bool:
+    def _check_generation(self, of: int | None) -> None:
+        if of is not None and of != self.generation:
+            raise LaunchError("the cluster was stopped meanwhile")
+
+    def _check(self, done: Callable[[], bool], of: int) -> bool:
+        self._check_generation(of)
         if done():
             return True
         if self.controller_end is not None:
@@ -567,6 +645,15 @@ class Deployment:
     def _on_event(self, job: Job, event: Event) -> None:
         with self._changed:
             self._telling = True  # those who wait do not go on before this is said
+        try:
+            self._take(job, event)
+        finally:
+            with self._changed:
+                self._telling = False
+                self._changed.notify_all()
+
+    def _take(self, job: Job, event: Event) -> None:
+        with self._changed:
             if job is self.controller:
                 if event["event"] == "ready":
                     self._controller_ready(event)
@@ -588,9 +675,6 @@ class Deployment:
             self._tell_again(job, int(event.get("pid", 0)))
         if event["event"] != "process":  # which is news to nobody but us
             self._say(event)
-        with self._changed:
-            self._telling = False
-            self._changed.notify_all()
 
     def _controller_ready(self, event: Event) -> None:
         self.ready = event
@@ -629,18 +713,16 @@ class Deployment:
     def _note_away(self, job: Job, event: Event) -> None:
         """Remember a place on another host, for who stops it should this process be killed."""
         name = next((n for n, made in self.sets.items() if made.job is job), "")
-        if event["event"] != "away" or not name or self.state is None:
+        if event["event"] != "away" or not name:
             return
-        with states.lock(self.plan.profile):
-            state = states.read(self.state.path)
-            if state is None:
-                return
+
+        def note(state: states.State) -> None:
             state.away.setdefault(name, []).append(event["place"])
-            self.state = state
-            try:
-                states.write(state)
-            except KernelError:
-                pass  # the same as for folders
+
+        try:
+            self._note(note)
+        except KernelError:
+            pass  # the same as for folders
 
     def _told_all(self) -> None:
         if self._teller is not None:
@@ -705,16 +787,16 @@ class Deployment:
         if made is None:
             return
         made.told = False
-        if pid and self.state is not None:
-            with states.lock(self.plan.profile):
-                state = states.read(self.state.path)
-                if state is not None and made.id in state.engine_sets:
-                    state.engine_sets[made.id] = states.Process.of(pid, made.n)
-                    self.state = state
-                    try:
-                        states.write(state)
-                    except KernelError:
-                        pass  # the same as for folders
+
+        def note(state: states.State) -> None:
+            if made.id in state.engine_sets:
+                state.engine_sets[made.id] = states.Process.of(pid, made.n)
+
+        try:
+            if pid:
+                self._note(note)
+        except KernelError:
+            pass  # the same as for folders
         if self.ready is None or self.controller_end is not None:
             return  # it waits, as other engines do, and is told by the next controller
         if not self._tell(made) and pid:
@@ -735,7 +817,12 @@ class Deployment:
 
     def _say(self, event: Event) -> None:
         if self._notice is not None:
-            self._notice(event)
+            # Whoever has the connector has the engines' key; events end up in logs.
+            shown = {name: value for name, value in event.items() if name != _SECRET}
+            try:
+                self._notice(shown)
+            except Exception:  # the user's mistake is no reason to lose the cluster
+                traceback.print_exc()
         elif self._voice is not None:
             self._voice(event)
 
@@ -748,10 +835,20 @@ def _default_n(launcher: Launcher) -> int:
     return int(getattr(launcher, "default_n", usable_cores)())
 
 
+def _profile_option(profile: ProfileDir) -> str:
+    """Return the option that names a profile to a command, whatever folder it lies in."""
+    named = os.path.join(ipython_dir(), f"cluster_{profile.name}")
+    old = os.path.join(ipython_dir(), f"clusterz_{profile.name}")
+    if profile.path == named or (profile.path == old and not os.path.isdir(named)):
+        return f"--profile={profile.name}"
+    return f"--profile-dir={quote(profile.path)}"
+
+
 def check_free(profile: ProfileDir, cluster_id: str) -> dict[str, states.BatchJobs]:
     """Raise AlreadyRunning if a cluster has this id; remove what a dead one left.
 
-    Returns batch jobs that go on: with ``-r`` their engines find the next controller.
+    Returns batch jobs that go on: with ``-r`` their engines find the next controller.  Hold
+    :func:`ipclusterz.cluster.state.lock`.
     """
     path = profile.state_file(cluster_id)
     old = states.read(path)
@@ -759,22 +856,22 @@ def check_free(profile: ProfileDir, cluster_id: str) -> dict[str, states.BatchJo
         states.check(path)
         return {}
     if old.ended:
-        states.clean(old)
+        states.clean(old, held=True)
         return {}
     which = f"cluster {cluster_id!r}" if cluster_id else "a cluster"
-    option = f" --cluster-id={cluster_id}" if cluster_id else ""
+    option = _profile_option(profile)
+    option += f" --cluster-id={cluster_id}" if cluster_id else ""
     if old.launcher and not old.launcher.alive():
         states.await_end(old, _ORPHAN_SECONDS)  # its processes notice, and are ending
     if old.alive():
         raise AlreadyRunning(
             f"{which} of profile {profile.name!r} runs already; stop it with 'ipclusterz stop"
-            f" --profile={profile.name}{option}', or start another one with --cluster-id=NAME"
+            f" {option}', or start another one with --cluster-id=NAME"
         )
     if old.remote:
         raise AlreadyRunning(
             f"{which} of profile {profile.name!r} was started on {old.remote}; stop it with"
-            f" 'ipclusterz stop --profile={profile.name}{option}', or if that host is gone: rm"
-            f" {quote(old.path)}"
+            f" 'ipclusterz stop {option}', or if that host is gone: rm {quote(old.path)}"
         )
     if old.elsewhere():
         raise AlreadyRunning(
@@ -782,5 +879,5 @@ def check_free(profile: ProfileDir, cluster_id: str) -> dict[str, states.BatchJo
             f" there; stop it on that host, or if it is gone: rm {quote(old.path)}"
         )
     kept = old.jobs if old.reuse else {}
-    states.clean(replace(old, jobs={}) if kept else old)
+    states.clean(replace(old, jobs={}) if kept else old, held=True)
     return kept

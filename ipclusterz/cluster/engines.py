@@ -18,7 +18,8 @@ class EngineSet(Struct):
 
     ``jobs`` are batch jobs by name, with state and text.  ``problem`` is the first reason
     why the set is not, or no more, complete.  ``missing`` says which parts of it will not
-    come, and why; ``n`` does not count them.
+    come, and why; ``n`` does not count them.  ``generation`` is that of the cluster when it
+    was launched.
     """
 
     id: str
@@ -31,6 +32,7 @@ class EngineSet(Struct):
     jobs: dict[str, tuple[str, str]] = {}
     missing: list[str] = []
     end: JobState | None = None
+    generation: int = 0
 
     def take(self, event: dict[str, Any]) -> None:
         """Note a status event of the agent."""

@@ -53,7 +53,8 @@ _PROBE_SECONDS = 0.5
 class Leftover(Struct):
     """Something that nobody needs: a path, or a process (``pid`` with its ``start``).
 
-    Or jobs of a batch system, which ``command`` cancels.
+    Or jobs of a batch system, which ``command`` cancels; ``failed`` when that was not possible.
+    What tells of jobs ``needs`` them to be cancelled first: nothing else would know them.
     """
 
     kind: str
@@ -62,6 +63,8 @@ class Leftover(Struct):
     pid: int = 0
     start: int = 0
     command: tuple[str, ...] = ()
+    failed: bool = False
+    needs: list[Leftover] = []
 
 
 class Spared(Struct):
@@ -78,10 +81,10 @@ class Found(Struct):
     left: list[Leftover] = field(default_factory=list)
     spared: list[Spared] = field(default_factory=list)
 
-    def add(self, kind: str, name: str, why: str) -> None:
-        """Note a leftover."""
+    def add(self, kind: str, name: str, why: str, needs: Iterable[Leftover] = ()) -> None:
+        """Note a leftover, and what has to be removed before it."""
         if all(name != known.name for known in self.left):
-            self.left.append(Leftover(kind, name, why))
+            self.left.append(Leftover(kind, name, why, needs=list(needs)))
 
     def spare(self, kind: str, name: str, why: str) -> None:
         """Note what is left alone."""
@@ -111,8 +114,7 @@ def in_profile(profile: ProfileDir, cluster_id: str | None = None) -> Found:
             living.update((state.client_file, state.engine_file))
             if problem:
                 found.spare("state file", path, problem)
-    for state in dead:
-        _of_dead(state, found)
+    jobs = {state.path: _of_dead(state, found) for state in dead}
     for role in ("client", "engine"):
         for path in _files(profile.security, "ipcontroller-", f"{role}.json"):
             own = cluster_id is None or path == profile.connector(role, cluster_id)
@@ -121,7 +123,10 @@ def in_profile(profile: ProfileDir, cluster_id: str | None = None) -> Found:
                 _connector(path, found, here=named)
     for state in dead:
         why = f"{_title(state)} has ended"
-        found.add("state file", state.path, why)
+        if state.reuse and state.jobs:
+            found.spare("state file", state.path, "it tells the next controller of these jobs")
+        else:
+            found.add("state file", state.path, why, jobs[state.path])
     if cluster_id is None:
         for folder, prefix in ((profile.pid, "cluster-"), (profile.security, ".ip")):
             for path in _files(folder, prefix, ".tmp"):
@@ -196,13 +201,16 @@ def remove(leftover: Leftover) -> str:
     if leftover.pid:
         return _end(leftover.pid, leftover.start)
     if leftover.command:
-        from ipclusterz.launchers.systems import command  # only for batch systems
+        from ipclusterz.launchers.systems import command, refusal  # only for batch systems
 
         try:
-            command(leftover.command)
+            problem = refusal(command(leftover.command))
         except LaunchError as error:
-            return str(error)
-        return ""
+            problem = str(error)
+        leftover.failed = bool(problem)
+        return problem
+    if any(each.failed for each in leftover.needs):
+        return "its batch jobs are not cancelled; clean again when the batch system answers"
     try:
         if os.path.isdir(leftover.name) and not os.path.islink(leftover.name):
             bodies.remove_folder(leftover.name)
@@ -218,16 +226,18 @@ def remove(leftover: Leftover) -> str:
 # -- profiles ------------------------------------------------------------------------------
 
 
-def _of_dead(state: State, found: Found) -> None:
-    """Add what a dead cluster's state file names."""
-    _jobs(state, found)
+def _of_dead(state: State, found: Found) -> list[Leftover]:
+    """Add what a dead cluster's state file names; return its jobs that are to be cancelled."""
+    jobs = _jobs(state, found)
     for folder in (state.runtime, *state.bodies):
         if os.path.basename(folder).startswith(_PREFIX) and os.path.isdir(folder):
             _folder(folder, found, recorded=True)
+    return jobs
 
 
-def _jobs(state: State, found: Found) -> None:
+def _jobs(state: State, found: Found) -> list[Leftover]:
     """Judge a dead cluster's batch jobs: with ``-r`` their engines wait for the next one."""
+    jobs = []
     for made in state.jobs.values():
         name, cancel = f"{made.system} {' '.join(made.ids)}", (*made.cancel, *made.ids)
         if state.reuse:
@@ -235,9 +245,12 @@ def _jobs(state: State, found: Found) -> None:
             found.spare("batch jobs", name, why)
             continue
         why = f"{_title(state)} has ended"
-        found.left.append(Leftover("batch jobs", name, why, command=cancel))
+        job = Leftover("batch jobs", name, why, command=cancel)
+        jobs.append(job)
+        found.left.append(job)
         if os.path.basename(os.path.dirname(made.folder)) == "jobs":
-            found.add("folder", made.folder, why)
+            found.add("folder", made.folder, why, [job])
+    return jobs
 
 
 def _connector(path: str, found: Found, *, here: bool) -> None:

@@ -56,11 +56,21 @@ def find(folder: str, cluster_id: str) -> list[LogFile]:
         return []
     found: dict[str, LogFile] = {}
     for name in names:
-        name = re.sub(r"\.\d\Z", "", name)  # the newest may be missing for a moment
+        name = _current(name)  # the newest may be missing for a moment
         known = classify(name, cluster_id)
         if known is not None:
             found[name] = LogFile(*known, os.path.join(folder, name))
     return sorted(found.values())
+
+
+def belongs(name: str, cluster_id: str) -> bool:
+    """Tell whether a file is a log of a cluster, by its name; rotated ones are."""
+    return classify(_current(name), cluster_id) is not None
+
+
+def _current(name: str) -> str:
+    """Return the name of the log that a rotated file once was."""
+    return re.sub(r"\.\d\Z", "", name)
 
 
 def classify(name: str, cluster_id: str) -> tuple[str, int] | None:

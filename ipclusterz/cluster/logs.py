@@ -7,11 +7,16 @@ are removed when such a cluster has ended well, and the oldest when there are to
 from __future__ import annotations
 
 import os
+import time
+from collections.abc import Iterable
 
 from ipclusterz.files import remove
 
 LIMIT = 500
 """So many files may lie in a log folder before the oldest are removed."""
+
+_YOUNG_SECONDS = 86400.0
+_YOUNG_TIMES = 4  # as many files may there be while some are young
 
 
 def forget_empty(folder: str, cluster_id: str) -> None:
@@ -21,14 +26,30 @@ def forget_empty(folder: str, cluster_id: str) -> None:
             remove(entry.path)
 
 
-def prune(folder: str, limit: int = LIMIT) -> None:
-    """Remove the oldest files beyond ``limit``."""
+def prune(folder: str, limit: int = LIMIT, living: Iterable[str] = ()) -> None:
+    """Remove the oldest files beyond ``limit``.
+
+    Those of the clusters ``living`` (ids) stay: somebody writes to them, however seldom.
+    Files of the last day may be of engines that were started by hand: they go only when
+    there are several times as many as ``limit``.
+    """
     found = _files(folder)
-    if len(found) <= limit:
+    beyond = len(found) - limit
+    if beyond <= 0:
         return
-    ages = sorted((_modified(entry), entry.path) for entry in found)
-    for _, path in ages[: len(found) - limit]:
-        remove(path)
+    from ipclusterz.cluster import logfiles  # only for folders that are full
+
+    living = list(living)
+    ages = sorted(
+        (_modified(entry), entry.path)
+        for entry in found
+        if not any(each in entry.name and logfiles.belongs(entry.name, each) for each in living)
+    )
+    old = time.time() - _YOUNG_SECONDS
+    far_beyond = len(found) - limit * _YOUNG_TIMES
+    for at, (when, path) in enumerate(ages[:beyond]):
+        if when < old or at < far_beyond:
+            remove(path)
 
 
 def _files(folder: str) -> list[os.DirEntry[str]]:

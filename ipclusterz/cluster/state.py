@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import msgspec
@@ -217,6 +218,15 @@ def read(path: str) -> State | None:
         return None
 
 
+def reread(state: State) -> State | None:
+    """Return what the state file tells now of this very cluster.
+
+    None when it has gone, or is that of a later cluster with the same id.
+    """
+    found = read(state.path)
+    return found if found is not None and found.token == state.token else None
+
+
 def check(path: str) -> None:
     """Raise ClusterError for a state file that is there and cannot be read as one.
 
@@ -231,17 +241,19 @@ def check(path: str) -> None:
     )
 
 
-def find(profile: ProfileDir) -> list[State]:
-    """Return the states kept in a profile, by cluster id; damaged files are left out."""
+def ids(profile: ProfileDir) -> list[str]:
+    """Return the ids of all clusters that have a state file in a profile, damaged or not."""
     try:
         names = sorted(os.listdir(profile.pid))
     except OSError:
         return []
-    paths = [
-        os.path.join(profile.pid, name)
-        for name in names
-        if name.startswith("cluster-") and name.endswith(".json")
-    ]
+    found = (re.fullmatch(r"cluster-(.*)\.json", name) for name in names)
+    return [match[1] for match in found if match is not None]
+
+
+def find(profile: ProfileDir) -> list[State]:
+    """Return the states kept in a profile, by cluster id; damaged files are left out."""
+    paths = [os.path.join(profile.pid, f"cluster-{name}.json") for name in ids(profile)]
     return [state for path in paths if (state := read(path)) is not None]
 
 
@@ -250,14 +262,21 @@ def lock(profile: ProfileDir) -> Iterator[None]:
     """Hold a profile's state files against other commands; for moments only.
 
     The lock is on the folder itself, so that nothing is left behind.  File systems that
-    know no locks go without.
+    know no locks go without, and so does a folder that has gone: nothing is in it.  Not to
+    be held twice.
     """
     try:
         import fcntl  # not on Windows
     except ImportError:
         yield
         return
-    fd = os.open(profile.pid, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fd = os.open(profile.pid, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        fd = -1
+    if fd < 0:
+        yield
+        return
     try:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX)
@@ -274,6 +293,7 @@ def end(state: State, grace: float = 10.0) -> None:
     Waits up to ``grace`` seconds for each, then kills, and removes what they left.
     ClusterError for one that was started on another host: its process ids mean nothing here.
     """
+    state = reread(state) or state  # others may have added engines and jobs
     if state.elsewhere():
         raise ClusterError(
             f"cluster {state.cluster_id!r} of {state.profile_dir} was started on host"
@@ -296,7 +316,7 @@ def end(state: State, grace: float = 10.0) -> None:
     if alive:
         _wait(alive, 5.0)
         sweep(state.token)
-    clean(state)
+    clean(reread(state) or state)
 
 
 def sweep(token: str) -> int:
@@ -321,23 +341,32 @@ def sweep(token: str) -> int:
     return killed
 
 
-def clean(state: State) -> None:
+def clean(state: State, kept: State | None = None, *, held: bool = False) -> None:
     """Remove what a dead cluster left: its sockets, shared memory, connector and state file.
 
-    Connector files stay with ``-r``, and when another controller has written them since.
+    Connector files stay with ``-r``, and when another controller has written them since; the
+    state file and the jobs in it when they are a later cluster's.  ``kept`` is written in
+    place of the state file.  ``held`` says that the caller holds :func:`lock`.
     """
-    if state.jobs and os.path.exists(state.path):
+    if state.jobs and reread(state) is not None:
         # Whoever submitted them was killed, or is killed now: it has not cancelled them.
+        # Without the lock: a batch system may take a minute to answer.
         for problem in cancel_jobs(state):
             print(f"ipclusterz: {problem}", file=sys.stderr)
     for folder in (state.runtime, *state.bodies):
         if os.path.basename(folder).startswith(_OURS):
             _remove_folder(folder)
-    if not state.reuse:
-        for path in (state.client_file, state.engine_file):
-            if _written_by(path, state):
-                remove(path)
-    remove(state.path)
+    with nullcontext() if held else lock(ProfileDir(state.profile_dir)):
+        if not state.reuse:
+            for path in (state.client_file, state.engine_file):
+                if _written_by(path, state):
+                    remove(path)
+        if reread(state) is None:
+            return
+        if kept is not None:
+            write(kept)
+        else:
+            remove(state.path)
 
 
 def cancel_jobs(state: State) -> list[str]:

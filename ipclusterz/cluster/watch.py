@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import select
 import threading
+import traceback
 from collections.abc import Callable
 
 from ipclusterz.launchers.base import Event, Job, JobState
@@ -21,8 +22,8 @@ class Watcher:
     """Watches jobs from :meth:`add` until their end or :meth:`remove`.
 
     ``on_event(job, event)`` is called for each event and ``on_end(job, state)`` once, after
-    a job's last event; neither may raise.  The thread starts with the first job and ends
-    with :meth:`close`.
+    a job's last event; what they raise is printed.  The thread starts with the first job and
+    ends with :meth:`close`.
     """
 
     def __init__(
@@ -77,12 +78,19 @@ class Watcher:
 
     def _run(self) -> None:
         while not self._closed:
-            self._sleep()
+            well = _safely(self._sleep)
             with self._lock:
                 jobs = list(self._jobs)
             for job in jobs:
-                self._look(job)
+                well = _safely(self._look, job) and well
+            if not well and not self._closed:
+                self._pause()  # what went wrong is likely to go wrong again at once
         self._free()
+
+    def _pause(self) -> None:
+        poller = select.poll()
+        poller.register(self._wake_read, select.POLLIN)
+        poller.poll(_POLL_SECONDS * 1000)
 
     def _sleep(self) -> None:
         poller = select.poll()
@@ -111,10 +119,20 @@ class Watcher:
             if state.ended:
                 self._jobs.remove(job)
         for event in events:
-            self._on_event(job, event)
+            _safely(self._on_event, job, event)
         if state.ended:
-            self._on_end(job, state)
+            _safely(self._on_end, job, state)
 
     def _free(self) -> None:
         os.close(self._wake_read)
         os.close(self._wake_write)
+
+
+def _safely(function: Callable[..., None], *arguments: object) -> bool:
+    """Call what may raise, and tell whether it did not: the other jobs are watched on."""
+    try:
+        function(*arguments)
+    except Exception:
+        traceback.print_exc()
+        return False
+    return True

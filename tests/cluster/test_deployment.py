@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ import pytest
 
 from ipclusterz.cluster import AlreadyRunning, Cluster, SettingError, spec
 from ipclusterz.cluster import state as states
+from ipclusterz.cluster.api import _StopOnError
 from ipclusterz.error import ClusterError, LaunchError
 from ipclusterz.error import TimeoutError as OurTimeoutError
 
@@ -207,3 +210,145 @@ def test_config_files_speak_to_python_too(ipython_dir: Path) -> None:
     (folder / "ipcontrollerz_config.py").write_text("1/0\n")
     with pytest.raises(SettingError, match="ZeroDivisionError"):
         Cluster(profile="x")
+
+
+def test_the_end_of_an_old_object_leaves_a_later_cluster_alone() -> None:
+    old, later = Cluster(1, cluster_id=""), Cluster(1, cluster_id="")
+    old.start_cluster_sync()
+    try:
+        state = states.read(old.cluster_file)
+        assert state is not None
+        states.end(state)  # as 'ipclusterz stop' does
+        old.stop_engines_sync()
+        assert not os.path.exists(old.cluster_file)
+        later.start_cluster_sync()
+        before = states.read(later.cluster_file)
+        old.stop_cluster_sync()
+        assert before is not None and states.read(later.cluster_file) == before
+        assert before.alive()
+    finally:
+        old.stop_cluster_sync()
+        later.stop_cluster_sync()
+    assert_nothing_is_left(later)
+
+
+def test_whoever_ends_a_cluster_knows_what_was_added(tmp_path: Path) -> None:
+    marker = tmp_path / "cancelled"
+    cancel = [sys.executable, "-c", f"open({str(marker)!r}, 'w')"]
+    cluster = Cluster(1)
+    cluster.start_cluster_sync()
+    try:
+        other = Cluster.from_file(cluster.cluster_file)
+        state = states.read(cluster.cluster_file)
+        assert state is not None
+        state.jobs = {"e9": states.BatchJobs("Slurm", ["7"], cancel, "")}
+        states.write(state)
+        other.stop_cluster_sync()
+        assert marker.exists()
+    finally:
+        cluster.stop_cluster_sync()
+    assert_nothing_is_left(cluster)
+
+
+def test_programs_that_add_engines_choose_different_names() -> None:
+    cluster = Cluster(1)
+    cluster.start_cluster_sync()
+    others = [Cluster.from_file(cluster.cluster_file, n=1) for _ in range(2)]
+    try:
+        names = {other.start_engines_sync() for other in others}
+        state = states.read(cluster.cluster_file)
+        assert len(names) == 2 and state is not None and names < set(state.engine_sets)
+    finally:
+        for other in others:
+            other.stop_engines_sync()
+        cluster.stop_cluster_sync()
+    assert_nothing_is_left(cluster)
+
+
+def test_a_name_is_free_again_when_a_launch_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    cluster = Cluster(1)
+    cluster.start_controller_sync()
+    try:
+        monkeypatch.setattr(spec.sys, "executable", "/nonexistent")
+        with pytest.raises(LaunchError):
+            cluster.start_engines_sync()
+        state = states.read(cluster.cluster_file)
+        assert state is not None and state.engine_sets == {}
+    finally:
+        cluster.stop_cluster_sync()
+    assert_nothing_is_left(cluster)
+
+
+def test_a_mistake_in_notice_is_shown_and_no_more(capfd: pytest.CaptureFixture[str]) -> None:
+    def notice(event: dict[str, Any]) -> None:
+        raise RuntimeError("a mistake of the user's")
+
+    cluster = Cluster(2, notice=notice)
+    cluster.start_cluster_sync()
+    try:
+        assert cluster.running and len(cluster.engine_sets["e1"].ready) == 2
+    finally:
+        cluster.stop_cluster_sync()
+    assert "RuntimeError: a mistake of the user's" in capfd.readouterr().err
+    assert_nothing_is_left(cluster)
+
+
+def test_the_engines_key_is_not_told() -> None:
+    events: list[dict[str, Any]] = []
+    cluster = Cluster(1, notice=events.append)
+    cluster.start_cluster_sync()
+    try:
+        deployed = cluster._deployed
+        assert deployed.controller is not None and deployed.ready is not None
+        assert deployed.ready["engine_connector"]
+        deployed._on_event(
+            deployed.controller, {"event": "renewed", "engine_connector": "another"}
+        )
+        assert deployed.ready["engine_connector"] == "another"
+    finally:
+        cluster.stop_cluster_sync()
+    assert {"ready", "renewed"} <= {event["event"] for event in events}
+    assert not any("engine_connector" in event for event in events)
+
+
+def test_a_stop_ends_a_start_in_another_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FAKE", "mute")
+    waits, problems = threading.Event(), list[BaseException]()
+    cluster = Cluster(1, engine_timeout=600)
+    wait = cluster._deployed._wait
+
+    def noted(*arguments: Any, **more: Any) -> None:
+        waits.set()
+        wait(*arguments, **more)
+
+    def start() -> None:
+        try:
+            cluster.start_controller_sync()
+        except BaseException as error:
+            problems.append(error)
+
+    monkeypatch.setattr(cluster._deployed, "_wait", noted)
+    thread = threading.Thread(target=start, daemon=True)
+    thread.start()
+    assert waits.wait(30)
+    cluster.stop_cluster_sync()
+    thread.join(30)
+    assert [str(problem) for problem in problems] == ["the cluster was stopped meanwhile"]
+    assert isinstance(problems[0], LaunchError)
+    assert_nothing_is_left(cluster)
+
+
+def test_a_start_that_was_stopped_leaves_the_next_alone() -> None:
+    cluster = Cluster(1)
+    try:
+        with pytest.raises(LaunchError, match="stopped meanwhile"), _StopOnError(cluster) as of:
+            cluster.start_cluster_sync()
+            cluster.stop_cluster_sync()
+            cluster.start_cluster_sync()
+            with pytest.raises(LaunchError, match="stopped meanwhile"):
+                cluster._deployed.launch_engines(1, of=of)
+            cluster._deployed.await_controller(of)
+        assert cluster.running and len(cluster.engine_sets) == 1
+    finally:
+        cluster.stop_cluster_sync()
+    assert_nothing_is_left(cluster)

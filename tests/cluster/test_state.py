@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -131,3 +133,58 @@ def test_unwritable_states_are_named(profile: ProfileDir) -> None:
     os.rmdir(profile.pid)
     with pytest.raises(ClusterError, match="cannot write"):
         states.write(state)
+
+
+def test_the_state_file_of_a_later_cluster_stays(profile: ProfileDir, tmp_path: Path) -> None:
+    """Its id is the same; only the token tells whose the file is."""
+    marker = tmp_path / "cancelled"
+    cancel = [sys.executable, "-c", f"open({str(marker)!r}, 'w')"]
+    old, later = (states.new(profile, "", own=False) for _ in range(2))
+    later.jobs = old.jobs = {"e1": states.BatchJobs("Slurm", ["7"], cancel, "")}
+    states.write(later)
+    states.clean(old)
+    states.clean(old, kept=states.ended(old, "why"))
+    assert states.read(later.path) == later and not marker.exists()
+    states.clean(later, kept=states.ended(later, "why"))
+    found = states.read(later.path)
+    assert found is not None and found.ended == "why" and marker.exists()
+    states.clean(later)
+    assert states.ids(profile) == []
+    states.clean(later, kept=later)  # nor does it come back
+    assert states.ids(profile) == []
+
+
+def test_a_foreground_controller_leaves_a_later_cluster_alone(
+    profile: ProfileDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ipclusterz.apps import controller as app
+    from ipclusterz.net import controller
+
+    later = states.new(profile, "", own=False)
+
+    def run(config: object, status: Callable[[dict[str, Any]], None], rest: object) -> int:
+        states.write(later)
+        status({"event": "ready", "runtime": ""})
+        return 0
+
+    monkeypatch.setenv(states.TOKEN, "")
+    monkeypatch.setattr(controller, "run", run)
+    assert app.main([f"--profile-dir={profile.path}"]) == 0
+    assert states.read(later.path) == later
+
+
+def test_advice_names_the_profile_as_a_command_finds_it(
+    ipython_dir: Path, tmp_path: Path
+) -> None:
+    strange = tmp_path / "a b" / "cluster_x"
+    for folder, option in (
+        (ipython_dir / "cluster_x", "--profile=x'"),
+        (strange, f"--profile-dir='{strange}'"),
+    ):
+        found = ProfileDir(str(folder)).create()
+        state = states.new(found, "", own=True)
+        state.controller = states.Process.of(os.getpid())
+        states.write(state)
+        with pytest.raises(AlreadyRunning) as caught:
+            check_free(found, "")
+        assert f"'ipclusterz stop {option}" in str(caught.value)
