@@ -16,7 +16,7 @@ import stat
 from ipclusterz.error import ConnectorError
 
 LIMIT = 4 * 1024 * 1024
-"""The largest file that is read, in bytes; ours have one or two thousand."""
+"""The largest file that is read, in bytes, unless a reader says otherwise."""
 
 _NOFOLLOW: int = getattr(os, "O_NOFOLLOW", 0)
 _NONBLOCK: int = getattr(os, "O_NONBLOCK", 0)  # opening a fifo must not wait for a writer
@@ -33,11 +33,13 @@ def way_out(error: OSError) -> str:
     return ""
 
 
-def write_private(path: str, data: bytes) -> None:
+def write_private(path: str, data: bytes, sync: bool = True) -> None:
     """Write ``data`` to ``path`` so that readers find the old file or the whole new one.
 
     The file is made under a private name in the same folder with mode 0600, flushed to
-    disk and renamed.  Raises ConnectorError naming ``path`` when that is not possible.
+    disk and renamed.  Without ``sync`` nothing waits for the disk: the file survives its
+    writer, but perhaps no power failure.  Raises ConnectorError naming ``path`` when it
+    cannot be written.
     """
     folder, name = os.path.split(path)
     made = os.path.join(folder, f".{name}.{os.urandom(8).hex()}.tmp")
@@ -50,7 +52,8 @@ def write_private(path: str, data: bytes) -> None:
     try:
         try:
             _write_all(fd, data)
-            os.fsync(fd)
+            if sync:
+                os.fsync(fd)
         finally:
             os.close(fd)
         os.replace(made, path)
@@ -59,12 +62,13 @@ def write_private(path: str, data: bytes) -> None:
         raise ConnectorError(f"cannot write {path}: {error.strerror}{way_out(error)}") from None
 
 
-def read_private(path: str) -> bytes:
+def read_private(path: str, limit: int | None = LIMIT) -> bytes:
     """Return the content of ``path``, refusing a file that others could read or replace.
 
     Raises FileNotFoundError when there is none (callers know what that means), and
     ConnectorError when it is a link, no regular file, another user's, or open to others;
-    the message holds the command that puts it right.
+    the message holds the command that puts it right.  So it does when the file has more
+    than ``limit`` bytes; None is for files that grow with what is done.
     """
     try:
         fd = os.open(path, os.O_RDONLY | _NOFOLLOW | _NONBLOCK | _CLOEXEC)
@@ -79,7 +83,7 @@ def read_private(path: str) -> bytes:
         raise ConnectorError(f"cannot read {path}: {error.strerror}") from None
     try:
         _check_file(path, os.fstat(fd))
-        return _read_all(fd, path)
+        return _read_all(fd, path, limit)
     except OSError as error:
         raise ConnectorError(f"cannot read {path}: {error.strerror}") from None
     finally:
@@ -203,12 +207,12 @@ def _write_all(fd: int, data: bytes) -> None:
         view = view[os.write(fd, view) :]
 
 
-def _read_all(fd: int, path: str) -> bytes:
+def _read_all(fd: int, path: str, limit: int | None) -> bytes:
     pieces: list[bytes] = []
     total = 0
     while piece := os.read(fd, 65536):
         total += len(piece)
-        if total > LIMIT:
-            raise ConnectorError(f"{path} has more than {LIMIT} bytes: that is no file of ours")
+        if limit is not None and total > limit:
+            raise ConnectorError(f"{path} has more than {limit} bytes: that is no file of ours")
         pieces.append(piece)
     return b"".join(pieces)

@@ -88,12 +88,13 @@ class Asker:
         before = [dict(job.news) for job in jobs]
         try:
             news = self._system.read(command(self._system.queries(ids)))
-        except (Silent, LaunchError) as error:
             for job in jobs:
-                job.silent(str(error))
+                job.take(news)  # it may have a question of its own
+        except Exception as error:  # without this thread no end would ever be noticed
+            known = isinstance(error, (Silent, LaunchError, OSError))
+            for job in jobs:
+                job.silent(str(error) if known else f"{type(error).__name__}: {error}")
             return False
-        for job in jobs:
-            job.take(news)
         return before != [job.news for job in jobs]
 
 

@@ -22,7 +22,7 @@ from ipclusterz.error import LaunchError
 from ipclusterz.files import quote
 from ipclusterz.launchers.base import LaunchSpec
 from ipclusterz.launchers.batchjob import BatchJob, Submission
-from ipclusterz.launchers.systems import Request, System, seconds_of
+from ipclusterz.launchers.systems import Request, System, refuse, seconds_of
 
 if TYPE_CHECKING:
     from ipclusterz.launchers.controllerjob import ControllerJob
@@ -230,7 +230,13 @@ class BatchLauncher:
         if system.description:
             names["script"] = quote(script)
             names["directives"] = ""
-            described = {**names, "directives": "\n".join(marked), "parts": parts or 1}
+            described = {
+                **names,
+                "script": _literal(script, system.name),
+                "output": _literal(request.output, system.name),
+                "directives": "\n".join(marked),
+                "parts": parts or 1,
+            }
             submitted = os.path.join(spec.folder, f"{name}.sub")
             files.append((submitted, render(system.description, described, system.name)))
             files.append((script, self._script(system, {**own, **names}, bool(parts))))
@@ -348,6 +354,12 @@ def _shown(plan: list[Submission]) -> str:
             shown.append(f"# {path}\n{text.rstrip()}")
         shown.append("$ " + made.shown())
     return "\n\n".join(shown)
+
+
+def _literal(path: str, system: str) -> str:
+    """Return a path as a description takes it: to the line's end, with ``$(`` for macros."""
+    refuse(path, system, "\n\r")
+    return path.replace("$(", "$(DOLLAR)(")
 
 
 def _bare(line: str, mark: str) -> str:

@@ -17,6 +17,7 @@ from ipclusterz.launchers.systems import (
     Request,
     Silent,
     System,
+    in_quotes,
 )
 
 _STATES = {
@@ -34,7 +35,8 @@ _STATES = {
 def directives(r: Request) -> list[str]:
     """Return LSF's options for a request; its run limit is in hours and minutes."""
     made = [f"-J {r.name}[1-{r.parts}]" if r.parts else f"-J {r.name}"]
-    made += [f"-o {r.output}", f"-n {r.slots * r.nodes}", f'-R "span[ptile={r.slots}]"']
+    made.append(f"-o {in_quotes(r.output, SYSTEM.name)}")
+    made += [f"-n {r.slots * r.nodes}", f'-R "span[ptile={r.slots}]"']
     made += [f"-q {r.queue}"] if r.queue else []
     made += [f"-P {r.account}"] if r.account else []
     if r.walltime:

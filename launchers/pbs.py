@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import string
 
 from ipclusterz.launchers.batch import BatchLauncher
 from ipclusterz.launchers.systems import (
@@ -21,6 +22,8 @@ from ipclusterz.launchers.systems import (
     System,
     clock,
     command,
+    in_quotes,
+    refuse,
 )
 
 _STATES = {"R": RUNNING, "E": RUNNING, "B": RUNNING, "S": RUNNING, "U": RUNNING}
@@ -33,7 +36,7 @@ _WALLTIME = -29
 
 def openpbs(r: Request) -> list[str]:
     """Return OpenPBS's options for a request."""
-    made = _common(r)
+    made = _common(r, in_quotes(r.output, OPENPBS.name))
     made.append(f"-l select={r.nodes}:ncpus={r.slots}" + ":mpiprocs=1" * (r.nodes > 1))
     made += ["-l place=scatter"] if r.nodes > 1 else []
     # There are no arrays of one element.
@@ -42,12 +45,15 @@ def openpbs(r: Request) -> list[str]:
 
 def torque(r: Request) -> list[str]:
     """Return Torque's options for a request."""
-    made = [*_common(r), f"-l nodes={r.nodes}:ppn={r.slots}"]
+    refuse(r.output, TORQUE.name, string.whitespace)  # its qsub does so, also in quotes
+    made = _common(r, in_quotes(r.output, TORQUE.name))
+    made.append(f"-l nodes={r.nodes}:ppn={r.slots}")
     return made + ([f"-t 0-{r.parts - 1}"] if r.parts else [])
 
 
-def _common(r: Request) -> list[str]:
-    made = [f"-N {r.name[:15]}", "-j oe", f"-o {r.output}"]
+def _common(r: Request, output: str = "") -> list[str]:
+    made = [f"-N {r.name[:15]}"]
+    made += ["-j oe", f"-o {output}"] if output else []
     made += [f"-q {r.queue}"] if r.queue else []
     made += [f"-A {r.account}"] if r.account else []
     made += ["-r n"] if r.once else []
@@ -156,7 +162,7 @@ WRAPPERS = System(
     read=read,
     mark="#PBS",
     directives=lambda r: [
-        *(word for word in _common(r) if word[:2] not in ("-j", "-o")),
+        *_common(r),
         f"-l nodes={r.nodes}:ppn={r.slots}",
         *([f"-J 0-{r.parts - 1}"] if r.parts else []),
     ],

@@ -18,14 +18,19 @@ from ipclusterz.launchers.systems import (
     Silent,
     System,
     clock,
+    in_quotes,
 )
+
+QUOTES = "\"'"
+"""Quotes, which its qsub takes out of every word."""
 
 _LINE = re.compile(r"\s*(\d+)\s+[\d.]+\s+\S+\s+\S+\s+(\S+)\s+\S+\s+\S+\s*(\S.*)?$")
 
 
 def directives(r: Request) -> list[str]:
     """Return Grid Engine's options for a request; ``-pe smp`` is what most sites call it."""
-    made = [f"-N {r.name}", "-S /bin/sh", "-j y", f"-o {r.output}"]
+    made = [f"-N {r.name}", "-S /bin/sh", "-j y"]
+    made.append(f"-o {in_quotes(r.output, SYSTEM.name, QUOTES)}")
     made += [f"-t 1-{r.parts}"] if r.parts else []
     asked = any(word.split()[:1] == ["-pe"] for word in r.more)
     made += [f"-pe smp {r.slots}"] if r.slots > 1 and not asked else []

@@ -113,7 +113,9 @@ class SiblingJob(LocalJob):
         if not self.pid:
             return self._eof
         if self._pidfd >= 0:
-            return bool(select.select([self._pidfd], [], [], 0)[0])
+            poller = select.poll()  # select() ends at descriptor 1023
+            poller.register(self._pidfd, select.POLLIN)
+            return bool(poller.poll(0))
         return self._eof
 
     def _ended(self) -> int:

@@ -15,11 +15,13 @@ from ipclusterz.launchers.systems import (
     Silent,
     System,
     clock,
+    in_quotes,
 )
 
 _STATES = {
     "RUNNING": RUNNING,
     "COMPLETING": RUNNING,
+    "RESIZING": RUNNING,
     "STAGE_OUT": RUNNING,
     "SUSPENDED": RUNNING,
     "STOPPED": RUNNING,
@@ -58,8 +60,7 @@ def directives(r: Request) -> list[str]:
 
 def _quoted(path: str) -> str:
     """Return a file name as sbatch takes it: ``%`` and spaces have a meaning."""
-    text = path.replace("%", "%%")
-    return f'"{text}"' if " " in text else text
+    return in_quotes(path.replace("%", "%%"), SYSTEM.name)
 
 
 def read(answer: Answer) -> dict[str, News]:

@@ -22,6 +22,7 @@ from ipclusterz.error import LaunchError
 from ipclusterz.launchers import remote
 from ipclusterz.launchers.base import Event, JobState, LaunchSpec
 from ipclusterz.launchers.sshhost import LEASE_SECONDS, Launch, RemoteHost
+from ipclusterz.launchers.sshsession import Waker
 
 _KILL_SECONDS = 3.0
 
@@ -194,9 +195,7 @@ class SSHJob:
         self.name = name
         self.hosts: list[RemoteHost] = []
         self._events: deque[Event] = deque()
-        self._wake_read, self._wake_write = os.pipe()
-        os.set_blocking(self._wake_read, False)
-        os.set_blocking(self._wake_write, False)
+        self._waker = Waker()
 
     def begin(self, hosts: list[RemoteHost]) -> None:
         """Take over its hosts, and let them begin."""
@@ -207,14 +206,11 @@ class SSHJob:
     def hear(self, event: Event) -> None:
         """Note an event, in whichever thread it comes."""
         self._events.append(event)
-        try:
-            os.write(self._wake_write, b"!")
-        except OSError:  # full: it will be read in any case
-            pass
+        self._waker.wake()
 
     def watched(self) -> tuple[int, ...]:
-        """Return what is readable when there are events."""
-        return (self._wake_read,)
+        """Return what is readable when there are events; nothing once it was stopped."""
+        return () if self._waker.closed else (self._waker.fd,)
 
     def poll(self) -> JobState:
         """Return its state: it ends with its last host."""
@@ -226,10 +222,7 @@ class SSHJob:
 
     def events(self) -> list[Event]:
         """Return the events of all hosts since the last call."""
-        try:
-            os.read(self._wake_read, 65536)
-        except BlockingIOError:
-            pass
+        self._waker.rest()
         found = []
         while self._events:
             found.append(self._events.popleft())
@@ -264,6 +257,7 @@ class SSHJob:
                 for host in self.hosts:
                     host.abandon()
                 self.wait(_KILL_SECONDS)
+        self._waker.close()
         return self.poll()
 
     def __repr__(self) -> str:

@@ -32,7 +32,7 @@ from ipclusterz.core.ssh import destination, in_sh
 from ipclusterz.error import KernelError, LaunchError, SSHError
 from ipclusterz.launchers import remote, sshfiles
 from ipclusterz.launchers.base import Event, LaunchSpec
-from ipclusterz.launchers.sshsession import Lost, Session, readable
+from ipclusterz.launchers.sshsession import Lost, Session, Waker, readable
 from ipclusterz.launchers.sshway import WayBack
 from ipclusterz.net.ssh import Connection, connect
 
@@ -94,8 +94,7 @@ class RemoteHost:
         self._agents = Agents(int(config.get("restart_engines", 0)), host.n)
         self._launch = launch
         self._inbox: deque[str | int] = deque()  # a connector's line, or a signal's number
-        self._wake_read, self._wake_write = os.pipe()
-        os.set_blocking(self._wake_read, False)
+        self._waker = Waker()
         self._ending = 0.0  # since when
         self._abandoned = False
         self._connection: Connection | None = None
@@ -123,35 +122,29 @@ class RemoteHost:
     def tell(self, line: str) -> None:
         """Give it the connector's line."""
         self._inbox.append(line)
-        self._wake()
+        self._waker.wake()
 
     def signal(self, number: int) -> None:
         """Send a signal to the agent."""
         self._inbox.append(number)
-        self._wake()
+        self._waker.wake()
 
     def end(self) -> None:
         """Ask its engines to end."""
         if not self._ending:
             self._ending = time.monotonic()
             self._inbox.append(int(signal.SIGTERM))
-            self._wake()
+            self._waker.wake()
 
     def abandon(self) -> None:
         """Stop trying; what runs there ends by its lease."""
         self._abandoned = True
-        self._wake()
+        self._waker.wake()
 
     def join(self, timeout: float) -> bool:
         """Wait for its end."""
         self._thread.join(timeout)
         return not self._thread.is_alive()
-
-    def _wake(self) -> None:
-        try:
-            os.write(self._wake_write, b"!")
-        except OSError:
-            pass
 
     # -- its life --------------------------------------------------------------------------
 
@@ -176,6 +169,7 @@ class RemoteHost:
         finally:
             self._clear()
             self._drop()
+            self._waker.close()
             self._launch.say({"event": "host_ended", "host": self.name})
 
     def _serve(self) -> None:
@@ -256,7 +250,7 @@ class RemoteHost:
             sshx=self._launch.sshx,
         )
         assert self._connection is not None
-        self._session = Session(self._connection, text, mark, self._wake_read)
+        self._session = Session(self._connection, text, mark, self._waker.fd)
 
     def _join(self, lost: bool) -> None:
         """Make this connection the one that counts, and start the agent if there is none."""
@@ -410,10 +404,7 @@ class RemoteHost:
                 words = session.words() or "its shell ended without a word"
                 raise LaunchError(f"{self.name}: {words}") from None
             raise
-        try:
-            os.read(self._wake_read, 4096)
-        except BlockingIOError:
-            pass
+        self._waker.rest()
         if self._abandoned:
             raise LaunchError(f"{self.name} does not end; its engines end with their lease")
         for event in found:
@@ -532,11 +523,8 @@ class RemoteHost:
             raise Stopped
 
     def _sleep(self, seconds: float) -> None:
-        readable([self._wake_read], seconds)
-        try:
-            os.read(self._wake_read, 4096)
-        except BlockingIOError:
-            pass
+        readable([self._waker.fd], seconds)
+        self._waker.rest()
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import select
+import threading
 from collections.abc import Iterable
 from typing import Any
 
@@ -21,6 +22,51 @@ _WORDS_SECONDS = 0.5
 
 class Lost(Exception):
     """The connection, or what runs at its other end, has ended."""
+
+
+class Waker:
+    """A pipe by which other threads wake the one that waits for it, until it is closed."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()  # a closed descriptor is soon somebody else's
+        self.fd = self._write = -1
+        self.fd, self._write = os.pipe()
+        os.set_blocking(self.fd, False)
+        os.set_blocking(self._write, False)
+
+    @property
+    def closed(self) -> bool:
+        """Whether it wakes nobody any more."""
+        return self.fd < 0
+
+    def wake(self) -> None:
+        """Make it readable."""
+        with self._lock:
+            if self._write >= 0:
+                try:
+                    os.write(self._write, b"!")
+                except BlockingIOError:  # full: it will be read in any case
+                    pass
+
+    def rest(self) -> None:
+        """Let it be readable no longer."""
+        with self._lock:
+            if self.fd >= 0:
+                try:
+                    os.read(self.fd, 65536)
+                except BlockingIOError:
+                    pass
+
+    def close(self) -> None:
+        """Let go of the pipe; may be called again."""
+        with self._lock:
+            for fd in (self.fd, self._write):
+                if fd >= 0:
+                    os.close(fd)
+            self.fd = self._write = -1
+
+    def __del__(self) -> None:
+        self.close()
 
 
 class Session:

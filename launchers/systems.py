@@ -20,6 +20,7 @@ from typing import IO
 from msgspec import Struct
 
 from ipclusterz.error import LaunchError
+from ipclusterz.files import quote
 
 PENDING, RUNNING, ENDED = "pending", "running", "ended"
 
@@ -289,6 +290,26 @@ def seconds_of(walltime: str) -> int:
 def clock(seconds: int) -> str:
     """Return seconds as ``HH:MM:SS``, with as many hours as it takes."""
     return f"{seconds // 3600:02}:{seconds // 60 % 60:02}:{seconds % 60:02}"
+
+
+def in_quotes(path: str, system: str, never: str = '"') -> str:
+    """Return a path as a directive takes it: in double quotes if anything in it needs them.
+
+    LaunchError names a path that has a character of ``never``, or ends the line.
+    """
+    refuse(path, system, never + "\n\r")
+    return path if quote(path) == path else f'"{path}"'
+
+
+def refuse(path: str, system: str, characters: str) -> None:
+    """Raise LaunchError if one of ``characters`` is in a path that ``system`` must take."""
+    found = next((character for character in path if character in characters), "")
+    if found:
+        what = "space" if found == " " else repr(found)
+        raise LaunchError(
+            f"{system} cannot write its output to {path}: it takes no {what} in a"
+            " path; put the profile elsewhere: --profile-dir or $IPYTHONDIR"
+        )
 
 
 def signal_name(number: int) -> str:

@@ -170,3 +170,14 @@ def test_what_is_code_in_another_users_folder_is_not_run(tmp_path: Path) -> None
     os.chown(profile, 0, 0)
     fileconfig.read(ProfileDir(str(profile)))
     assert ran.exists()
+
+
+def test_a_large_file_is_read_by_those_who_say_that_it_may_be_large(tmp_path: Path) -> None:
+    path = str(tmp_path / "a")
+    data = b"x" * (files.LIMIT + 1)
+    files.write_private(path, data, sync=False)
+    with pytest.raises(ConnectorError, match=f"more than {files.LIMIT} bytes"):
+        files.read_private(path)
+    with pytest.raises(ConnectorError, match="more than 5 bytes"):
+        files.read_private(path, limit=5)
+    assert files.read_private(path, limit=None) == data

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from enum import IntEnum
@@ -20,6 +21,7 @@ from traitlets.config import Application
 from traitlets.config.loader import ArgumentError, KVArgParseConfigLoader
 
 from ipclusterz._version import __version__
+from ipclusterz.apps import output
 from ipclusterz.cluster import AlreadyRunning, SettingError
 from ipclusterz.cluster.settings import no_such_setting
 from ipclusterz.error import ClusterError, KernelError
@@ -178,10 +180,9 @@ class BaseApp(Application):
         if self.clean_logs:
             self._clean_logs()
         if self.warn_root and hasattr(os, "geteuid") and os.geteuid() == 0:
-            print(
+            output.complain(
                 f"{self.name}: running as root: whoever holds the client's connector file"
-                " can do anything on this machine",
-                file=sys.stderr,
+                " can do anything on this machine"
             )
 
     @property
@@ -192,15 +193,17 @@ class BaseApp(Application):
         return profile_dir(self.profile, self.ipython_dir or None)
 
     def _selection(self) -> str:
-        """Return the options that name this very cluster."""
+        """Return the options that name this very cluster, to be pasted into a shell."""
         found = ""
         if self.profile_dir:
-            found += f" --profile-dir={self.folder.path}"
+            found += f" --profile-dir={shlex.quote(self.folder.path)}"
         elif self.profile != "default":
-            found += f" --profile={self.profile}"
+            found += f" --profile={shlex.quote(self.profile)}"
         if self.ipython_dir and not self.profile_dir:
-            found += f" --ipython-dir={os.path.abspath(self.ipython_dir)}"
-        return found + (f" --cluster-id={self.cluster_id}" if self.cluster_id else "")
+            found += f" --ipython-dir={shlex.quote(os.path.abspath(self.ipython_dir))}"
+        if self.cluster_id:
+            found += f" --cluster-id={shlex.quote(self.cluster_id)}"
+        return found
 
     @property
     def log_dir(self) -> str:
@@ -305,9 +308,9 @@ class BaseApp(Application):
     # -- life ------------------------------------------------------------------------------
 
     def say(self, text: str) -> None:
-        """Print a line, at once, unless ``--quiet``."""
+        """Print a line, at once, unless ``--quiet``; without a reader the work goes on."""
         if not self.quiet:
-            print(text, flush=True)
+            output.show(text)
 
     def exit(self, exit_status: Any = 0) -> None:
         """End the command; for a bad setting, of which traitlets only says so, say where."""
@@ -375,6 +378,7 @@ def _settings() -> dict[str, set[str]]:
 
 def run(command: type[BaseApp], argv: Sequence[str] | None = None) -> int:
     """Run a command to its end; return the exit code."""
+    output.complete()
     app = command()
     try:
         app.initialize(list(argv) if argv is not None else None)
@@ -399,5 +403,5 @@ def explain(app: Application, error: BaseException) -> int:
     else:
         sys.excepthook(type(error), error, error.__traceback__)
         return code
-    print(f"{app.name}: {text}", file=sys.stderr, flush=True)
+    output.complain(f"{app.name}: {text}")
     return code

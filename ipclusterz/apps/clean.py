@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import sys
 from typing import Any
 
 from traitlets import Bool, Unicode
 
+from ipclusterz.apps import output
 from ipclusterz.apps.base import BaseApp, ExitCode, NoSuchCluster
 from ipclusterz.apps.stop import find_all
 from ipclusterz.cluster import leftovers
@@ -92,7 +92,7 @@ class CleanApp(BaseApp):
             what = f"{leftover.kind} {leftover.name}"
             if problem:
                 self._failed += 1
-                print(f"{self.name}: cannot remove {what}: {problem}", file=sys.stderr)
+                output.complain(f"{self.name}: cannot remove {what}: {problem}")
             else:
                 self._removed += 1
                 done = "would remove" if self.dry_run else "removed"

@@ -12,6 +12,8 @@ import sys
 from collections.abc import Callable
 from typing import NoReturn
 
+from ipclusterz.apps import output
+
 _CODE = "\0"  # begins the line that ends the foreground's wait; no text contains it
 
 
@@ -21,8 +23,8 @@ def in_background(work: Callable[[Callable[[], None]], int], log: str) -> int:
     ``work`` is given a function to call when it is ready.  What it prints appears here
     until then, and in the file ``log`` ('' for nowhere) afterwards.
     """
-    sys.stdout.flush()
-    sys.stderr.flush()
+    output.complete()
+    output.flush()
     read, write = os.pipe()
     pid = os.fork()
     if pid == 0:
@@ -40,12 +42,12 @@ def _foreground(pid: int, read: int) -> int:
                 for line in lines:
                     if line.startswith(_CODE):
                         return int(line[1:])
-                    print(line, end="", flush=True)
+                    output.show(line, end="")
                 break
             except KeyboardInterrupt:
                 os.kill(pid, signal.SIGTERM)
     code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    print(f"the background process {pid} ended with code {code}", file=sys.stderr)
+    output.complain(f"the background process {pid} ended with code {code}")
     return code if code > 0 else 1
 
 
@@ -62,15 +64,17 @@ def _background(work: Callable[[Callable[[], None]], int], write: int, log: str)
             nonlocal said
             if not said:
                 said = True
-                sys.stdout.flush()
-                sys.stderr.flush()
-                os.write(1, f"{_CODE}{code}\n".encode())
+                output.flush()
+                try:
+                    os.write(1, f"{_CODE}{code}\n".encode())
+                except OSError:  # whoever waited was killed, or its terminal closed
+                    pass
                 flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
                 try:
                     _redirect(log or os.devnull, flags, 1)
                 except OSError as error:
                     text = f"cannot write the log {log}: {error.strerror}; the work goes on"
-                    print(text, file=sys.stderr, flush=True)
+                    output.complain(text)
                     _redirect(os.devnull, flags, 1)
                 os.dup2(1, 2)
 
@@ -79,8 +83,7 @@ def _background(work: Callable[[Callable[[], None]], int], write: int, log: str)
     except BaseException:
         sys.excepthook(*sys.exc_info())
     finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
+        output.flush()
         # Not sys.exit: this is a copy of a process that has work of its own to clean up.
         os._exit(code)
 

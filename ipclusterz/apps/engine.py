@@ -10,6 +10,7 @@ from typing import Any
 
 from traitlets import Bool, Float, Int, Unicode, Union
 
+from ipclusterz.apps import output
 from ipclusterz.apps.base import BaseApp, run
 from ipclusterz.apps.options import ENGINE_ALIASES, merged
 from ipclusterz.apps.report import Patience
@@ -213,7 +214,7 @@ class EngineApp(BaseApp):
         elif kind == "engine_down":
             self.say(f"engine {event['id']} has ended: {event.get('reason', '')}")
         elif kind == "error":
-            print(f"{self.name}: {event.get('text', '')}", file=sys.stderr, flush=True)
+            output.complain(f"{self.name}: {event.get('text', '')}")
         elif (text := event.get("text")) and self._patience.allows(text):
             self.say(text)
 

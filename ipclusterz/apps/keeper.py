@@ -288,8 +288,9 @@ class Keeper:
         if pid == 0:
             return
         while self._status >= 0:  # its last words come before its end
-            readable, _, _ = select.select([self._status], [], [], 0)
-            if not readable:
+            poller = select.poll()  # select() ends at descriptor 1023
+            poller.register(self._status, select.POLLIN)
+            if not poller.poll(0):
                 break
             self._agent_says()
         self._code = os.waitstatus_to_exitcode(status)

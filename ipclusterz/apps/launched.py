@@ -134,7 +134,9 @@ class Folder:
         except OSError:
             pass
         if text := event.get("text"):
-            print(f"{event['event']}: {text}", flush=True)  # into the job's own output
+            from ipclusterz.apps import output
+
+            output.show(f"{event['event']}: {text}")  # into the job's own output
 
 
 def _seconds_left(walltime: float) -> float:

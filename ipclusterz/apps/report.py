@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable
 from typing import Any
+
+from ipclusterz.apps import output
 
 _SMALL = 8  # up to so many engines each is told; of more, tenths
 _NOTES = ("waiting", "warning", "restarted", "lost", "reconnected")
@@ -59,7 +60,7 @@ class Report:
         elif kind in ("job", "replaced", "agent_lost") and not self.stopping:
             self._say(str(event.get("text", "")))
         elif kind == "left" or (kind == "error" and self.up):
-            print(event.get("text", ""), file=sys.stderr, flush=True)
+            output.complain(str(event.get("text", "")))
         elif kind == "told":
             self._say(str(event["text"]))
         elif kind == "waiting" and event.get("queue") and self.up:
@@ -73,13 +74,13 @@ class Report:
         """Say that all is ready (or ``what`` it is), and how long that took."""
         self.up = True
         for text in self._missing:
-            print(text, file=sys.stderr, flush=True)
+            output.complain(text)
         self._say(f"{what} in {time.monotonic() - self._began:.1f} s")
 
     def _less(self, text: str) -> None:
         """Some engines will not come (told with the rest of the start), or have gone."""
         if self.up:
-            print(text, file=sys.stderr, flush=True)
+            output.complain(text)
         else:
             self._missing.append(text)  # should all be missing, the error says it all
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 import os
 import queue
 import signal
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from traitlets import Bool, Float, Int, Unicode
 
+from ipclusterz.apps import output
 from ipclusterz.apps.base import BaseApp, ExitCode, NoSuchCluster, explain
 from ipclusterz.apps.controller import ControllerApp
 from ipclusterz.apps.daemon import in_background
@@ -361,7 +361,7 @@ class StartApp(BaseApp):
         try:
             cluster.stop_cluster_sync()
         except KeyboardInterrupt:
-            print("killing", file=sys.stderr, flush=True)
+            output.complain("killing")
             cluster.stop_cluster_sync(grace=0.0)
 
     def _stay(self, ends: queue.SimpleQueue[dict[str, Any]], cluster: Cluster) -> int:
@@ -376,7 +376,7 @@ class StartApp(BaseApp):
             if end["role"] == "controller" and end["code"] == 0 and of_ours:
                 self.say("the controller was told to end")
                 return ExitCode.OK
-            print(f"{self.name}: {end['text']}", file=sys.stderr, flush=True)
+            output.complain(f"{self.name}: {end['text']}")
             if end["role"] == "controller":
                 self._tell_left(cluster.leave_jobs())
                 return ExitCode.FAILED
@@ -385,11 +385,9 @@ class StartApp(BaseApp):
         """Say what to do about jobs that wait for the next controller."""
         if jobs:
             which = self._selection()
-            print(
+            output.complain(
                 f"{self.name}: {', '.join(jobs)} will find the next controller: ipcontrollerz"
-                f" -r{which}; or cancel what is left: ipclusterz stop{which}",
-                file=sys.stderr,
-                flush=True,
+                f" -r{which}; or cancel what is left: ipclusterz stop{which}"
             )
 
     def _how_to_go_on(self) -> list[str]:
@@ -495,7 +493,7 @@ class EnginesApp(StartApp):
         if end["code"] == 0:
             self.say("the engines were told to end")
             return ExitCode.OK
-        print(f"{self.name}: {end['text']}", file=sys.stderr, flush=True)
+        output.complain(f"{self.name}: {end['text']}")
         return ExitCode.FAILED
 
     def _how_to_go_on(self) -> list[str]:
@@ -508,5 +506,7 @@ def _interruptible() -> None:
     def interrupt(signum: int, frame: object) -> None:
         raise KeyboardInterrupt
 
-    for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for signum in (signal.SIGINT, signal.SIGTERM):
         signal.signal(signum, interrupt)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup leaves it
+        signal.signal(signal.SIGHUP, interrupt)

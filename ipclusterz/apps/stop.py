@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from typing import Any
 
 from traitlets import Bool, Unicode
 
+from ipclusterz.apps import output
 from ipclusterz.apps.base import AlreadyStopped, BaseApp, ExitCode, NoSuchCluster
 from ipclusterz.cluster import SettingError
 from ipclusterz.cluster import state as states
@@ -79,7 +79,7 @@ class StopApp(BaseApp):
             except AlreadyStopped:
                 pass
             except KernelError as error:
-                print(f"{self.name}: {error}", file=sys.stderr)
+                output.complain(f"{self.name}: {error}")
                 code = ExitCode.FAILED
         if not found:
             self.say("no cluster runs")
@@ -118,7 +118,7 @@ class StopApp(BaseApp):
         for place, problem in sshclear.clear_all(places):
             if problem:
                 problem += "; engines there end when their lease is over"
-                print(f"{self.name}: {problem}", file=sys.stderr)
+                output.complain(f"{self.name}: {problem}")
             else:
                 self.say(f"ended engines on {place['target']}")
 

@@ -139,6 +139,8 @@ class Agent:
         """Serve until told to end."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._asked)
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup leaves it
+            signal.signal(signal.SIGHUP, self._asked)
         if self.config.job:
             self._expect_end()
         signal.signal(signal.SIGCHLD, lambda number, frame: None)  # it wakes the loop

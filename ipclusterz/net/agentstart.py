@@ -56,8 +56,8 @@ def run(
     ``status`` is told ``bodies`` (folders to remove should we be killed), ``engine`` (one is
     ready), ``engines`` (all asked for are), ``engine_down``, ``replaced`` (another one took
     the place of one that died), ``waiting``, ``warning`` and ``error``.  Ends on SIGTERM,
-    SIGINT, when ``stop_fd`` reaches its end, when the controller says so or has been gone for
-    the lease.
+    SIGINT, SIGHUP unless that is ignored, when ``stop_fd`` reaches its end, when the
+    controller says so or has been gone for the lease.
     """
     if config.rank is not None and config.restart_engines:
         raise LaunchError(UNREPLACED)
@@ -158,6 +158,9 @@ def _connector(
         return parse(config.connector_text, "given by the launcher")
     path = config.connector_file
     told = False
+    poller = select.poll()  # select() ends at descriptor 1023
+    if stop_fd is not None:
+        poller.register(stop_fd, select.POLLIN)
     while True:
         try:
             return parse(files.read_private(path).decode("utf-8", "replace"), path)
@@ -169,8 +172,7 @@ def _connector(
             log.info(text)
             status({"event": "waiting", "text": text})
         if stop_fd is not None:
-            readable, _, _ = select.select([stop_fd], [], [], FILE_SECONDS)
-            if readable and not os.read(stop_fd, 4096):
+            if poller.poll(FILE_SECONDS * 1000) and not os.read(stop_fd, 4096):
                 return None
         else:
             time.sleep(FILE_SECONDS)

@@ -60,8 +60,8 @@ def run(config: ControllerConfig, status: Status, stop_fd: int | None) -> int:
     """Be the controller until it is stopped; return the process's exit code.
 
     ``status`` is told ``ready`` (with addresses, folders and process ids) or ``error``.
-    The controller ends on SIGTERM, SIGINT, when ``stop_fd`` reaches its end, or when a
-    client asks.  Raises LaunchError when it cannot listen.
+    The controller ends on SIGTERM, SIGINT, SIGHUP unless that is ignored, when ``stop_fd``
+    reaches its end, or when a client asks.  Raises LaunchError when it cannot listen.
     """
     supervisor = Supervisor(config, status)
     try:
@@ -145,7 +145,8 @@ class Supervisor:
         code = 1
         try:
             signal.set_wakeup_fd(-1)
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            for number in (signal.SIGINT, signal.SIGHUP):  # they reach the supervisor, too
+                signal.signal(number, signal.SIG_IGN)
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             host.die_with_parent(supervisor)
             for fd in (*self._pidfds, *self._starting):
@@ -236,6 +237,8 @@ class Supervisor:
         signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._asked)
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup leaves it
+            signal.signal(signal.SIGHUP, self._asked)
         try:
             self._await([self._fork(part) for part in PARTS])
             self._write_files(self.desk.keys)
@@ -257,8 +260,7 @@ class Supervisor:
         deadline = time.monotonic() + START_SECONDS
         for fd in ready:
             left = max(deadline - time.monotonic(), 0.0)
-            readable, _, _ = select.select([fd], [], [], left)
-            started = bool(readable) and os.read(fd, 1) == b"1"
+            started = _readable(fd, left) and os.read(fd, 1) == b"1"
             os.close(fd)
             if not started:
                 where = self.config.log_dir or "standard error"
@@ -365,7 +367,7 @@ class Supervisor:
             if not chosen(self._pids.get(pid, "")):
                 continue
             left = 0.0 if self._asked_twice else max(deadline - time.monotonic(), 0.0)
-            if not select.select([fd], [], [], left)[0]:
+            if not _readable(fd, left):
                 if not self._asked_twice:
                     part = self._pids.get(pid, "")
                     text = "the %s process did not end within %g s: it is killed"
@@ -464,7 +466,9 @@ class Supervisor:
                     files.remove(path)
         if self._wrote_files and self._journal:
             files.remove(self._journal)  # everybody was told that this is the end
-        files.remove(self._estate)
+        # With -r, the tasks in it may be those of a controller before us.
+        if self._wrote_files or not self._journal:
+            files.remove(self._estate)
         if self._made_runtime:
             import shutil  # at the end, and once
 
@@ -480,3 +484,10 @@ class Supervisor:
         except Exception:
             return False
         return text in (self.client_text, self.engine_text)
+
+
+def _readable(fd: int, seconds: float) -> bool:
+    """Wait until ``fd`` is readable, or has ended; False after ``seconds``."""
+    poller = select.poll()  # select() ends at descriptor 1023
+    poller.register(fd, select.POLLIN)
+    return bool(poller.poll(seconds * 1000))

@@ -26,7 +26,7 @@ class EstateFile:
     def read(self) -> Inheritance:
         """Return what the scheduler before us wrote, and go on from there."""
         try:
-            return estate.read(files.read_private(self._file.path))
+            return estate.read(files.read_private(self._file.path, limit=None))
         except FileNotFoundError:
             return Inheritance()
         except KernelError as error:

@@ -48,7 +48,7 @@ class Journal:
         """Seconds since the hub before us showed that it lived."""
         try:
             self.age = max(time.time() - os.stat(path).st_mtime, 0.0)
-            self.members = membership.read(files.read_private(path))
+            self.members = membership.read(files.read_private(path, limit=None))
         except FileNotFoundError:
             pass
         except KernelError as error:

@@ -15,6 +15,9 @@ BYTES = 10 * 1024 * 1024
 WAITING = 10_000
 """Pieces of text that may wait for the disk; beyond it they are dropped, and counted."""
 
+_FULL_SECONDS = 1.0
+_STOP_SECONDS = 2.0
+
 
 class OutputLog:
     """Writes ``prefix-engine-N.log`` files in a folder; does nothing without one."""
@@ -46,10 +49,14 @@ class OutputLog:
             self.write(engine, "")
 
     def stop(self) -> None:
-        """Write what is queued and end."""
+        """Write what is queued and end; it is lost on a disk that hangs."""
         if self._thread is not None:
-            self._queue.put(None)
-            self._thread.join(2.0)
+            try:
+                self._queue.put(None, timeout=_FULL_SECONDS)
+            except queue.Full:  # a disk that hangs must not hold up the agent's end
+                pass
+            else:
+                self._thread.join(_STOP_SECONDS)
             self._thread = None
 
     def _run(self) -> None:

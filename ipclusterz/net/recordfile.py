@@ -41,7 +41,7 @@ class RecordFile:
         """Write the file anew, with all there is to know, and go on from there."""
         self.close()
         try:
-            files.write_private(self.path, data)
+            files.write_private(self.path, data, sync=False)
         except (KernelError, OSError) as error:
             self._fail(str(error))
             return

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -14,7 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.running import MODULES, ROOT, Running, run
+from ipclusterz.apps.report import Report
+from ipclusterz.apps.start import StartApp
+from ipclusterz.engine import bodies
+from tests.running import MODULES, ROOT, Running, arguments, eventually, kill, run
 
 
 @pytest.fixture
@@ -335,3 +339,156 @@ def test_a_setting_that_does_not_exist_is_an_error_naming_the_nearest(
 
     with pytest.raises(ipp.error.ClusterError, match=f"the nearest is {nearest}$"):
         ipp.Cluster(n=1)
+
+
+def terminal_closed(running: Running) -> None:
+    """Do what the system does: to each process of the terminal's foreground group."""
+    os.killpg(running.process.pid, signal.SIGHUP)
+
+
+def left_in(profile: Path) -> list[str]:
+    return [str(path) for name in ("pid", "security") for path in (profile / name).iterdir()]
+
+
+def test_a_terminal_that_is_closed_ends_it_in_order(
+    start: type[Running], ipython_dir: Path
+) -> None:
+    for line, ready in (("ipclusterz start -n 1", "^stop:"), ("ipcontrollerz", "^stop:")):
+        running = start(line)
+        running.until(ready)
+        terminal_closed(running)
+        assert running.wait() == 0, running.text
+        assert left_in(ipython_dir / "cluster_default") == []
+
+
+def test_engines_end_in_order_with_their_terminal(
+    start: type[Running], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(bodies.PLACE, str(tmp_path))
+    controller = start("ipcontrollerz")
+    controller.until("^stop:")
+    engines = start("ipenginez -n 2")
+    engines.until("engine 0 is ready")
+    assert list(tmp_path.iterdir()) != []
+    terminal_closed(engines)
+    assert engines.wait() == 0, engines.text
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("line", "ready"), [("ipclusterz start -n 1", "^stop:"), ("ipcontrollerz", "^stop:")]
+)
+def test_nohup_is_left_alone(
+    start: type[Running], line: str, ready: str, ipython_dir: Path
+) -> None:
+    old = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # what it starts has inherited that
+    try:
+        running = start(line)
+    finally:
+        signal.signal(signal.SIGHUP, old)
+    running.until(ready)
+    terminal_closed(running)
+    log = ipython_dir / "cluster_default" / "log" / "ipcontroller.log"
+    done = run("ipclusterz status" if "start" in line else "ipclusterz list")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert running.process.poll() is None
+    assert running.end(signal.SIGTERM) == 0
+    assert "signal SIGHUP" not in log.read_text()
+
+
+def test_a_reader_that_has_gone_breaks_nothing(ipython_dir: Path) -> None:
+    words = arguments("ipclusterz start -n 1")
+    process = subprocess.Popen(
+        words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+    try:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.startswith("stop:"):
+                break
+        process.stdout.close()
+        file = ipython_dir / "cluster_default" / "pid" / "cluster-.json"
+        more = run("ipclusterz engines -n 1 --daemon")  # the first one is told of nothing
+        assert more.returncode == 0, more.stdout + more.stderr
+        state = json.loads(file.read_text())
+        kill(state["engine_sets"]["e1"]["pid"])  # that is told, to nobody
+        kill(state["controller"]["pid"])
+        assert process.wait(30) == 1
+    finally:
+        if process.poll() is None:
+            process.terminate()
+            process.wait(30)
+
+
+def test_a_terminal_that_goes_during_the_start_of_a_daemon(
+    start: type[Running], ipython_dir: Path
+) -> None:
+    running = start("ipclusterz start -n 1 --daemon --delay=1")
+    running.until("^controller up:")
+    terminal_closed(running)
+    assert running.wait() == -signal.SIGHUP
+    log = ipython_dir / "cluster_default" / "log" / "ipclusterz.log"
+    try:
+        eventually(log.exists, what="it goes on and is ready")
+        shown = json.loads(run("ipclusterz list -o json").stdout)
+        assert [row["engines"] for row in shown] == [1]
+        assert "Traceback" not in log.read_text()
+    finally:
+        stopped = run("ipclusterz stop")
+    assert stopped.returncode == 0, stopped.stdout + stopped.stderr
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_standard_streams_may_be_closed(closed: str) -> None:
+    words = shlex.join(arguments("ipclusterz start -n 1 --daemon"))
+    done = subprocess.run(["sh", "-c", f"{words} {closed}"], cwd=ROOT, timeout=60)
+    try:
+        assert done.returncode == 0
+        (row,) = json.loads(run("ipclusterz list -o json").stdout)
+        assert (row["running"], row["engines"]) == (True, 1)
+    finally:
+        stopped = run("ipclusterz stop")
+    assert stopped.returncode == 0, stopped.stdout + stopped.stderr
+
+
+def test_what_only_prints_ends_with_its_reader() -> None:
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(
+        arguments("ipclusterz list -o json"),
+        cwd=ROOT,
+        stdout=write,
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=50,
+    )
+    os.close(write)
+    assert done.returncode == 1 and done.stderr == ""
+
+
+def test_what_is_shown_for_pasting_survives_the_shell(tmp_path: Path) -> None:
+    app = StartApp()
+    app.profile_dir = str(tmp_path / "it's $HOME's")
+    assert shlex.split(app._selection()) == [f"--profile-dir={app.profile_dir}"]
+    app = StartApp()
+    app.profile, app.ipython_dir, app.cluster_id = "my work", str(tmp_path / "a b"), "night"
+    assert shlex.split(app._selection()) == [
+        "--profile=my work",
+        f"--ipython-dir={app.ipython_dir}",
+        "--cluster-id=night",
+    ]
+
+
+def test_news_for_nobody_break_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    stream = os.fdopen(write, "w")
+    monkeypatch.setattr(sys, "stdout", stream)
+    monkeypatch.setattr(sys, "stderr", stream)
+    report = Report(StartApp().say)
+    report({"event": "ready", "url": "tcp://127.0.0.1:5"})
+    report({"event": "less", "text": "node1 cannot be reached"})
+    report.complete()
+    report({"event": "error", "text": "an error"})
+    report({"event": "engine_down", "id": 0, "reason": "killed"})
+    stream.close()  # nothing is held back that would fail at the end

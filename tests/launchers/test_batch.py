@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from pathlib import Path
@@ -20,9 +21,19 @@ from ipclusterz.launchers.batch import BatchLauncher, BatchOptions
 from ipclusterz.launchers.batchjob import BatchJob, check_reachable
 from ipclusterz.launchers.htcondor import HTCondorLauncher
 from ipclusterz.launchers.lsf import LSFLauncher
-from ipclusterz.launchers.pbs import OPENPBS, TORQUE, WRAPPERS
+from ipclusterz.launchers.pbs import OPENPBS, TORQUE, WRAPPERS, PBSLauncher
+from ipclusterz.launchers.sge import SGELauncher
 from ipclusterz.launchers.slurm import SYSTEM, SlurmLauncher
-from ipclusterz.launchers.systems import ENDED, PENDING, RUNNING, Answer, News, Silent
+from ipclusterz.launchers.systems import (
+    ENDED,
+    PENDING,
+    RUNNING,
+    Answer,
+    News,
+    Silent,
+    System,
+)
+from tests.running import eventually
 
 BATCH = ["pbs", "slurm", "sge", "lsf", "htcondor"]
 
@@ -323,6 +334,71 @@ def test_a_folder_with_a_space_is_no_end_of_a_directive() -> None:
     assert '#SBATCH --output="/home/a b/50%%/ipenginez-e1.job"\n' in made.files[0][1]
 
 
+SPACED = replace(spec(folder="/home/a b/jobs/e1"), log_dir="/home/a b/log")
+OUTPUT = "/home/a b/log/ipenginez-e1.job"
+
+
+@pytest.mark.parametrize(
+    ("launcher", "system", "line"),
+    [
+        (PBSLauncher, OPENPBS, f'#PBS -o "{OUTPUT}"'),
+        (SGELauncher, SGELauncher.SYSTEM, f'#$ -o "{OUTPUT}"'),
+        (LSFLauncher, LSFLauncher.SYSTEM, f'#BSUB -o "{OUTPUT}"'),
+        (SlurmLauncher, SYSTEM, f'#SBATCH --output="{OUTPUT}"'),
+    ],
+)
+def test_paths_with_spaces_are_quoted_in_directives(
+    launcher: type[BatchLauncher], system: System, line: str
+) -> None:
+    (made,) = launcher().plan(SPACED, system)
+    assert line in made.files[0][1].splitlines()
+    (made,) = launcher().plan(spec(), system)
+    plain = line.replace('"', "").replace("/home/a b/log", "/home/me/log")
+    assert plain in made.files[0][1].splitlines()
+
+
+def test_a_description_has_paths_as_they_are() -> None:
+    (made,) = HTCondorLauncher().plan(SPACED, HTCondorLauncher.SYSTEM)
+    (_, description), (_, script) = made.files
+    assert {
+        "executable = /home/a b/jobs/e1/job.sh",
+        f"output = {OUTPUT}",
+        f"error = {OUTPUT}",
+        f"log = {OUTPUT}.events",
+    } < set(description.splitlines())
+    assert ">>'/home/a b/log/ipenginez-e1.out'" in script
+    odd = replace(SPACED, log_dir="/home/$(HOME)")
+    (made,) = HTCondorLauncher().plan(odd, HTCondorLauncher.SYSTEM)
+    assert "output = /home/$(DOLLAR)(HOME)/ipenginez-e1.job\n" in made.files[0][1]
+
+
+@pytest.mark.parametrize(
+    ("launcher", "system", "folder", "no"),
+    [
+        (PBSLauncher, TORQUE, "/home/a b", "space"),
+        (PBSLauncher, OPENPBS, '/home/"a', "'\"'"),
+        (SGELauncher, SGELauncher.SYSTEM, "/home/ada's", '"\'"'),
+        (LSFLauncher, LSFLauncher.SYSTEM, '/home/"a', "'\"'"),
+        (SlurmLauncher, SYSTEM, "/home/a\nb", r"'\\n'"),
+        (HTCondorLauncher, HTCondorLauncher.SYSTEM, "/home/a\nb", r"'\\n'"),
+    ],
+)
+def test_a_path_that_a_system_cannot_take_is_named(
+    launcher: type[BatchLauncher], system: System, folder: str, no: str
+) -> None:
+    odd = replace(spec(), log_dir=folder)
+    with pytest.raises(
+        LaunchError, match=f"(?s){system.name} cannot .* it takes no {no} in"
+    ) as got:
+        launcher().plan(odd, system)
+    assert f"{folder}/ipenginez-e1.job" in str(got.value)
+
+
+def test_slurms_own_qsub_is_told_no_path() -> None:
+    (made,) = PBSLauncher().plan(replace(spec(), log_dir='/home/"a b"'), WRAPPERS)
+    assert not [x for x in made.files[0][1].splitlines() if x.startswith("#PBS -o")]
+
+
 def test_an_array_has_ended_when_all_its_parts_have(job: BatchJob) -> None:
     job.take({"7_0": News(RUNNING), "7_1": News(PENDING, "Resources")})
     job.take({"7_0": News(ENDED, "COMPLETED", code=0), "7_1": News(RUNNING)})
@@ -382,3 +458,40 @@ def test_one_question_is_for_all_jobs_and_comes_ever_more_slowly(
     monkeypatch.setattr(asking, "command", silent)
     assert asker._ask(jobs) is False
     assert not any(job.poll().ended for job in jobs)
+
+
+def test_a_question_that_could_not_be_asked_is_asked_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    wanting = [OSError(errno.EMFILE, "Too many open files"), ValueError("no such answer")]
+    heard: list[str] = []
+
+    def command(words: list[str]) -> Answer:
+        if wanting:
+            raise wanting.pop(0)
+        return Answer(0, "Job Id: 5.pbs1\n    job_state = R\n")
+
+    monkeypatch.setattr(asking, "FIRST_SECONDS", 0.01)
+    monkeypatch.setattr(asking, "command", command)
+    monkeypatch.setattr(BatchJob, "silent", lambda job, text: heard.append(text))
+    job = slurm().start(spec())
+    job.ids = ["5.pbs1"]
+    asker = Asker(OPENPBS)
+    asker.add(job)
+    try:
+        eventually(lambda: job.news, what=f"asked no more, after {heard}")
+    finally:
+        asker.remove(job)
+    assert job.news == {"5.pbs1": News(RUNNING)}
+    assert heard == ["[Errno 24] Too many open files", "ValueError: no such answer"]
+
+
+def test_news_that_raise_another_question_which_cannot_be_asked_are_no_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def take(job: BatchJob, news: dict[str, News]) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(asking, "command", lambda words: Answer(0, ""))
+    monkeypatch.setattr(BatchJob, "take", take)
+    assert Asker(OPENPBS)._ask([slurm().start(spec())]) is False

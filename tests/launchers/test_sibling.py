@@ -7,7 +7,7 @@ import resource
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -147,6 +147,29 @@ def test_what_cannot_be_run_leaves_nothing_open() -> None:
     with pytest.raises(LaunchError, match="cannot start the elder"):
         start_both(LaunchSpec(argv=argv, name="the elder"), LaunchSpec(argv=argv, name="b"))
     assert os.listdir("/proc/self/fd") == before
+
+
+@pytest.fixture
+def many_files() -> Iterator[None]:
+    """More descriptors are open in this process than select() can tell apart."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < 2048:
+        pytest.skip(f"only {hard} files may be open here")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 2048), hard))
+    held = [os.open(os.devnull, os.O_RDONLY) for _ in range(1100)]
+    yield
+    for fd in held:
+        os.close(fd)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_a_program_may_have_many_files_open(many_files: None) -> None:
+    elder, younger = start()
+    hear(younger, "younger")
+    assert younger._pidfd > 1023
+    assert not younger.poll().ended
+    assert younger.stop().code == 3
+    assert elder.stop().code == 0
 
 
 # -- a cluster -----------------------------------------------------------------------------

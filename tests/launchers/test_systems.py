@@ -517,3 +517,21 @@ def test_a_controllers_job_is_not_started_again(system: System, line: str) -> No
     request = Request(name="x", parts=0, nodes=1, slots=1, output="/o")
     assert line not in system.directives(request)
     assert line in system.directives(replace(request, once=True))
+
+
+SLURM_STATES = {  # all of 'man squeue', JOB STATE CODES
+    RUNNING: "RUNNING COMPLETING RESIZING SIGNALING STAGE_OUT STOPPED SUSPENDED",
+    PENDING: "PENDING CONFIGURING REQUEUED REQUEUE_FED REQUEUE_HOLD RESV_DEL_HOLD SPECIAL_EXIT",
+    ENDED: "BOOT_FAIL CANCELLED COMPLETED DEADLINE FAILED NODE_FAIL OUT_OF_MEMORY PREEMPTED"
+    " REVOKED TIMEOUT",
+}
+
+
+@pytest.mark.parametrize(
+    ("state", "kind"), [(s, kind) for kind, all in SLURM_STATES.items() for s in all.split()]
+)
+def test_what_each_state_of_slurm_means(state: str, kind: str) -> None:
+    found = slurm.read(Answer(0, f"7|{state}|None|n1|N/A\n"))
+    assert found["7"].state == kind
+    last = slurm.read_end(Answer(0, f"JobId=7 JobState={state} ExitCode=0:0 NodeList=n1\n"))
+    assert ("7" in last) is (kind == ENDED)

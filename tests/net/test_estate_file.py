@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from ipclusterz import files
 from ipclusterz.core import estate
+from ipclusterz.core import message as m
 from ipclusterz.core.balance import Balancer
 from ipclusterz.net.estate import EstateFile
 from tests.core.bench import Bench, key, result, submit
@@ -103,3 +105,19 @@ def test_what_is_not_there_is_nothing(tmp_path: Path) -> None:
     kept = Kept(tmp_path / "left")
     assert kept.read() == {} and kept.said == []
     kept.file.discard()
+
+
+def test_what_clients_left_may_be_large(tmp_path: Path) -> None:
+    core = Balancer()
+    kept, said = core.estate, list[str]()
+    file = EstateFile(str(tmp_path / "left"), core, said.append)
+    keys = [key(number) for number in range(1, 101)]
+    kept.leave(keys[0] >> m.COUNTER_BITS, "uuid", keys)
+    for left in kept.portion():
+        work = m.Submit(left, 1, b"", os.urandom(60_000))
+        kept.enter(estate.Entry(work, 0, 0, False), None)
+    file.carry()
+    file.close()
+    assert os.path.getsize(file._file.path) > files.LIMIT
+    found = EstateFile(file._file.path, Balancer(), said.append).read().tasks
+    assert sorted(found) == keys and said == []

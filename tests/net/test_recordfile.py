@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from ipclusterz import files
 from ipclusterz.core import membership
 from ipclusterz.core.membership import Went
 from ipclusterz.net.journal import Journal
@@ -81,3 +82,23 @@ def test_a_journal_is_whole_again_when_it_is_written_anew(tmp_path: Path, disk: 
         journal.note(Went(b"b", float(number), "left"))
     found = membership.read((tmp_path / "members").read_bytes())
     assert found.lost is not None and found.lost.at == 299.0 and len(said) == 1
+
+
+def test_nothing_waits_for_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def busy(fd: int) -> None:
+        raise AssertionError("a busy disk takes seconds")
+
+    monkeypatch.setattr(os, "fsync", busy)
+    file = RecordFile(str(tmp_path / "records"), print)
+    file.rewrite(b"first")
+    file.append(b" second")
+    file.close()
+    assert (tmp_path / "records").read_bytes() == b"first second"
+
+
+def test_members_may_fill_a_large_file(tmp_path: Path) -> None:
+    path, said = tmp_path / "members", list[str]()
+    record = membership.written(Went(b"a", 1.0, "left" * 1000))
+    times = files.LIMIT // len(record) + 1
+    files.write_private(str(path), record * times)
+    assert Journal(str(path), said.append).members.lost is not None and said == []
