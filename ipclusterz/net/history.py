@@ -73,17 +73,7 @@ class History:
 
     def complete(self) -> None:
         """Say that all clients are named whose tasks may still be under way."""
-        self._do(self._desert)
-
-    def _desert(self) -> None:
-        def done(lost: int | None, error: str) -> None:
-            if lost:
-                self._say(
-                    f"{lost} tasks in the task database were under way when an earlier"
-                    " controller ended: recorded as lost"
-                )
-
-        self._store.desert(done, list(self._numbers))
+        self._do(lambda: self._store.desert(list(self._numbers)))
 
     def engine(self, number: int, uuid: str, host: str) -> None:
         """Say which engine has this number."""

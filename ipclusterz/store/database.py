@@ -551,18 +551,18 @@ class Database:
             self._remove(keys[first : first + 10 * STEP])
         return {"purged": len(keys), "unfinished": int(left)}
 
-    def desert(self, here: Collection[str]) -> int:
-        """End the tasks of all clients but these: their controller has; return how many."""
-        db, lost = self.connection, 0
-        settled = {row for (row,) in db.execute("SELECT client FROM settled")}
-        for uuid, row in self._clients.items():
-            if uuid in here or row in settled:
-                continue
-            values = (int(Status.LOST), time.time(), *_DESERTED, *_keys_of(row))
-            with self._transaction():
-                lost += db.execute(schema.LOST, values).rowcount
-                db.execute(schema.SETTLE, (row,))
-            time.sleep(PAUSE)
+    def deserted(self, here: Collection[str]) -> list[int]:
+        """Return the rows of clients, but for these, of which tasks may seem under way."""
+        found = self.connection.execute("SELECT client FROM settled")
+        settled = {row for (row,) in found}
+        return [r for uuid, r in self._clients.items() if uuid not in here and r not in settled]
+
+    def desert(self, row: int) -> int:
+        """End the tasks of a client: their controller has; return how many were under way."""
+        values = (int(Status.LOST), time.time(), *_DESERTED, *_keys_of(row))
+        with self._transaction():
+            lost = self.connection.execute(schema.LOST, values).rowcount
+            self.connection.execute(schema.SETTLE, (row,))
         return lost
 
     def counts(self) -> dict[str, Any]:

@@ -204,13 +204,16 @@ class Store:
         condition = compile_query(where)
         self._ask(lambda db: db.purge(condition), done, "do")
 
-    def desert(self, done: Done, here: Collection[str]) -> None:
+    def desert(self, here: Collection[str]) -> None:
         """End the unfinished tasks of all clients but those with these uuids.
 
-        For a controller that begins: the clients of another one get no results any more.
-        Answers how many there were.
+        For a controller that begins: the clients of another one get no results any more.  It
+        is done when there is time, and before the next question is answered; not before the
+        end, which is waited for.
         """
-        self._ask(lambda db: db.desert(here), done, "do")
+        if not self._closed:
+            self._writer.here = frozenset(here)
+            self._writer.commands.put(("desert", None, None))
 
     def counts(self, done: Done) -> None:
         """Ask for figures about what is kept, where, and what is wrong with it if anything."""

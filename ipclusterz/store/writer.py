@@ -97,6 +97,10 @@ class Writer:
         self._shipped = 0.0  # when something was shipped last
         self._delay = 0.0
         self._odd = False
+        self.here: frozenset[str] | None = None  # clients whose tasks are not deserted
+        self._desert_at = 0.0
+        self._deserted: list[int] | None = None  # what is left of it, once it has begun
+        self._lost_tasks = 0
 
     # -- the thread ------------------------------------------------------------------------
 
@@ -123,6 +127,8 @@ class Writer:
                 self._telling.append(done)
                 if self._due is None:
                     self._due = monotonic()
+            elif word == "desert":
+                self._desert_at = monotonic() + IDLE_SECONDS
             elif word == "hurry":
                 if not self._delay:
                     self._flush()
@@ -137,6 +143,8 @@ class Writer:
                 self._prune()
             elif not word and self._settles():
                 self._settle_one()
+            elif not word and self._may_desert():
+                self._try_to_desert()
 
     def _settles(self) -> bool:
         """Whether it is time to make rows: a shipment at a time, for the end may come."""
@@ -148,6 +156,41 @@ class Writer:
             or monotonic() >= self._shipped + IDLE_SECONDS
         )
 
+    def _may_desert(self) -> bool:
+        """Whether there is time for tasks that nobody will end any more."""
+        database = self._database
+        return (
+            self.here is not None
+            and database is not None
+            and not self._delay
+            and not database.journal_bytes
+            and monotonic() >= self._desert_at
+        )
+
+    def _try_to_desert(self) -> None:
+        database = self._database
+        if database is not None:
+            try:
+                self._desert(database)
+            except (sqlite3.Error, OSError) as error:
+                self._trouble(error)
+
+    def _desert(self, database: Database) -> None:
+        """End the tasks of one client that is of another controller's time."""
+        if self._deserted is None:
+            self._deserted = database.deserted(self.here or ())
+        if self._deserted:
+            self._lost_tasks += database.desert(self._deserted[-1])
+            self._deserted.pop()
+        if not self._deserted:
+            self.here = self._deserted = None
+            if self._lost_tasks:
+                self._tell(
+                    f"{self._lost_tasks} tasks in the task database were under way when an"
+                    " earlier controller ended: recorded as lost"
+                )
+                self._lost_tasks = 0
+
     def _next(self) -> tuple[str, Task | None, Done | None]:
         due = self._due
         if self._database is not None and not self._delay:
@@ -156,6 +199,8 @@ class Writer:
                 due = 0.0
             elif self._database.journal_bytes:
                 due = min(due, self._shipped + IDLE_SECONDS)
+            elif self.here is not None:
+                due = min(due, self._desert_at)
         try:
             return self.commands.get(
                 timeout=None if due is None else max(due - monotonic(), 0.0)
@@ -393,6 +438,8 @@ class Writer:
         try:
             if not self._delay:
                 self._settle(database)
+                while self.here is not None:
+                    self._desert(database)
             self._answer(done, task(database), "")
         except QueryError as error:
             self._answer(done, None, str(error))

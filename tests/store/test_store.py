@@ -19,6 +19,7 @@ from ipclusterz.core.message import Status
 from ipclusterz.store import RESULT, WORK, QueryError
 from ipclusterz.store import database as database_module
 from ipclusterz.store import store as store_module
+from ipclusterz.store import writer as writer_module
 from ipclusterz.store.database import Database
 from ipclusterz.store.pending import Notes, Pending
 from tests.store.helpers import NOON, OTHER, UUID, Desk, began, ended, key, whole
@@ -404,7 +405,7 @@ def test_what_was_under_way_when_a_controller_ended_is_lost(tmp_path: Path) -> N
         assert desk.close()
     with Desk(path) as desk:  # of which the second client knows
         desk.store.note([began(4, client=2)])
-        assert desk.ask("desert", [OTHER]) == 1
+        desk.store.desert([OTHER])
         found = {
             r["msg_id"]: r for r in desk.ask("query", None, ["status", "error", "received"])
         }
@@ -413,12 +414,32 @@ def test_what_was_under_way_when_a_controller_ended_is_lost(tmp_path: Path) -> N
         assert lost["error"].startswith("ControllerLost: the controller ended before")
         assert found[f"{UUID}_2"]["status"] == "ok"
         assert found[f"{OTHER}_3"]["status"] is found[f"{OTHER}_4"]["status"] is None
+        desk.until_said("1 tasks in the task database were under way")
         assert desk.ask("purge", {"status": "lost"}) == {"purged": 1, "unfinished": 0}
-        assert desk.ask("desert", [OTHER]) == 0
-        assert desk.close()
+        desk.store.desert([OTHER])
+        assert desk.ask("counts")["unfinished"] == 2
+        assert desk.close() and len(desk.said) == 1
     with Desk(path) as desk:
-        assert desk.ask("desert", []) == 2
+        desk.store.desert([])
         assert desk.ask("counts")["unfinished"] == 0
+
+
+def test_lost_tasks_are_looked_for_when_there_is_time_and_hold_up_no_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "tasks.db"
+    with Desk(path) as desk:
+        desk.store.note([began(1)])
+        assert desk.close()
+    monkeypatch.setattr(Database, "deserted", None)
+    with Desk(path) as desk:
+        desk.store.desert([])
+        assert desk.close(), "it is not done, and the next one does it"
+    monkeypatch.undo()
+    monkeypatch.setattr(writer_module, "IDLE_SECONDS", 0.01)
+    with Desk(path) as desk:
+        desk.store.desert([])
+        desk.until_said("1 tasks in the task database were under way")  # nobody asked
 
 
 def test_what_is_left_of_a_client_goes_with_it(tmp_path: Path) -> None:
@@ -426,14 +447,15 @@ def test_what_is_left_of_a_client_goes_with_it(tmp_path: Path) -> None:
     path = tmp_path / "tasks.db"
     with Desk(path) as desk:
         desk.store.note([began(1)], outputs=[(key(1), 1, "mine"), (key(7), 1, "of no task")])
-        desk.ask("desert", [])
+        desk.store.desert([])
         assert desk.ask("purge")["purged"] == 1
         assert desk.close()
     with Desk(path) as desk:
         desk.store.note([began(7, client=2)])
         [record] = desk.ask("query", None, ["client_uuid", "stdout", "status"])
         assert record["client_uuid"] == OTHER and not record["stdout"]
-        assert desk.ask("desert", []) == 1, "the number of one that was settled"
+        desk.store.desert([])
+        assert desk.ask("counts")["unfinished"] == 0, "the number of one that was settled"
 
 
 def test_payloads_go_first_when_the_disk_cannot_take_them() -> None:
