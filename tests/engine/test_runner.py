@@ -129,7 +129,9 @@ def counted(seen: list[int] = []) -> int:  # noqa: B006 - that is the point
 
 
 @pytest.mark.parametrize(
-    "function", [Adder().add, counted, functools.partial(Adder().add)], ids=repr
+    "function",
+    [Adder().add, counted, functools.partial(Adder().add)],
+    ids=["method", "default", "partial"],
 )
 def test_what_a_task_changes_in_its_function_is_not_seen_by_the_next(
     bench: Bench, function: Any
