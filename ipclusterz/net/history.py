@@ -73,7 +73,7 @@ class History:
 
     def complete(self) -> None:
         """Say that all clients are named whose tasks may still be under way."""
-        self._do(lambda: self._store.desert(list(self._numbers)))
+        self._do(lambda: self._store.desert())
 
     def engine(self, number: int, uuid: str, host: str) -> None:
         """Say which engine has this number."""

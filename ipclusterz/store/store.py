@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from ipclusterz.store import reading
@@ -204,15 +204,14 @@ class Store:
         condition = compile_query(where)
         self._ask(lambda db: db.purge(condition), done, "do")
 
-    def desert(self, here: Collection[str]) -> None:
-        """End the unfinished tasks of all clients but those with these uuids.
+    def desert(self) -> None:
+        """End the unfinished tasks of all clients that nobody has named (:meth:`client`).
 
-        For a controller that begins: the clients of another one get no results any more.  It
-        is done when there is time, and before the next question is answered; not before the
-        end, which is waited for.
+        For a controller that begins and has named those whose tasks go on: the clients of
+        another one get no results any more.  It is done when there is time, and before the
+        next question is answered; not before the end, which is waited for.
         """
         if not self._closed:
-            self._writer.here = frozenset(here)
             self._writer.commands.put(("desert", None, None))
 
     def counts(self, done: Done) -> None:

@@ -97,7 +97,8 @@ class Writer:
         self._shipped = 0.0  # when something was shipped last
         self._delay = 0.0
         self._odd = False
-        self.here: frozenset[str] | None = None  # clients whose tasks are not deserted
+        self._named: set[str] = set()  # clients whose tasks are not deserted
+        self._deserts = False
         self._desert_at = 0.0
         self._deserted: list[int] | None = None  # what is left of it, once it has begun
         self._lost_tasks = 0
@@ -128,6 +129,7 @@ class Writer:
                 if self._due is None:
                     self._due = monotonic()
             elif word == "desert":
+                self._deserts = True
                 self._desert_at = monotonic() + IDLE_SECONDS
             elif word == "hurry":
                 if not self._delay:
@@ -160,7 +162,7 @@ class Writer:
         """Whether there is time for tasks that nobody will end any more."""
         database = self._database
         return (
-            self.here is not None
+            self._deserts
             and database is not None
             and not self._delay
             and not database.journal_bytes
@@ -178,12 +180,13 @@ class Writer:
     def _desert(self, database: Database) -> None:
         """End the tasks of one client that is of another controller's time."""
         if self._deserted is None:
-            self._deserted = database.deserted(self.here or ())
+            self._take()  # names wait with what else was noted, and nothing may have been
+            self._deserted = database.deserted(self._named)
         if self._deserted:
             self._lost_tasks += database.desert(self._deserted[-1])
             self._deserted.pop()
         if not self._deserted:
-            self.here = self._deserted = None
+            self._deserts, self._deserted = False, None
             if self._lost_tasks:
                 self._tell(
                     f"{self._lost_tasks} tasks in the task database were under way when an"
@@ -199,7 +202,7 @@ class Writer:
                 due = 0.0
             elif self._database.journal_bytes:
                 due = min(due, self._shipped + IDLE_SECONDS)
-            elif self.here is not None:
+            elif self._deserts:
                 due = min(due, self._desert_at)
         try:
             return self.commands.get(
@@ -265,6 +268,7 @@ class Writer:
     def _name(self, item: tuple[str, int, str, str]) -> None:
         what, number, uuid, host = item
         if what == "client":
+            self._named.add(uuid)  # before its first row is made
             self._pending.name_client(number, uuid)
         else:
             self._pending.name_engine(number, uuid, host)
@@ -438,7 +442,7 @@ class Writer:
         try:
             if not self._delay:
                 self._settle(database)
-                while self.here is not None:
+                while self._deserts:
                     self._desert(database)
             self._answer(done, task(database), "")
         except QueryError as error:

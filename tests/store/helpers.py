@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import select
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -52,13 +52,18 @@ def ended(
 class Desk:
     """A store with somebody who polls it and remembers what it said."""
 
-    def __init__(self, path: Path | str | None, **options: Any) -> None:
+    def __init__(
+        self,
+        path: Path | str | None,
+        clients: Mapping[int, str] = {1: UUID, 2: OTHER},
+        **options: Any,
+    ) -> None:
         self.said: list[str] = []
         options.setdefault("flush_seconds", 0.02)
         options.setdefault("say", self.said.append)
         self.store = Store(None if path is None else str(path), **options)
-        self.store.client(1, UUID)
-        self.store.client(2, OTHER)
+        for number, uuid in clients.items():
+            self.store.client(number, uuid)
         for engine in range(4):
             self.store.engine(engine, f"e{engine}", f"host{engine % 2}")
 

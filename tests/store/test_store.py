@@ -403,12 +403,11 @@ def test_what_was_under_way_when_a_controller_ended_is_lost(tmp_path: Path) -> N
     with Desk(path) as desk:
         desk.store.note([began(1), began(2), began(3, client=2)], [ended(2)])
         assert desk.close()
-    with Desk(path) as desk:  # of which the second client knows
+    with Desk(path, {2: OTHER}) as desk:  # which goes on
         desk.store.note([began(4, client=2)])
-        desk.store.desert([OTHER])
-        found = {
-            r["msg_id"]: r for r in desk.ask("query", None, ["status", "error", "received"])
-        }
+        desk.store.desert()
+        keys = ["status", "error", "received"]
+        found = {r["msg_id"]: r for r in desk.ask("query", None, keys)}
         lost = found[f"{UUID}_1"]
         assert lost["status"] == "lost" and lost["received"] is not None
         assert lost["error"].startswith("ControllerLost: the controller ended before")
@@ -416,12 +415,16 @@ def test_what_was_under_way_when_a_controller_ended_is_lost(tmp_path: Path) -> N
         assert found[f"{OTHER}_3"]["status"] is found[f"{OTHER}_4"]["status"] is None
         desk.until_said("1 tasks in the task database were under way")
         assert desk.ask("purge", {"status": "lost"}) == {"purged": 1, "unfinished": 0}
-        desk.store.desert([OTHER])
+        desk.store.desert()
         assert desk.ask("counts")["unfinished"] == 2
         assert desk.close() and len(desk.said) == 1
-    with Desk(path) as desk:
-        desk.store.desert([])
-        assert desk.ask("counts")["unfinished"] == 0
+    with Desk(path, {}) as desk:
+        desk.store.desert()
+        desk.store.client(5, "c5")  # comes before there is time for it
+        desk.store.note([began(1, client=5)])
+        assert desk.ask("counts")["unfinished"] == 1
+        [record] = desk.ask("query", {"client_uuid": "c5"}, ["status"])
+        assert record["status"] is None
 
 
 def test_lost_tasks_are_looked_for_when_there_is_time_and_hold_up_no_end(
@@ -432,13 +435,19 @@ def test_lost_tasks_are_looked_for_when_there_is_time_and_hold_up_no_end(
         desk.store.note([began(1)])
         assert desk.close()
     monkeypatch.setattr(Database, "deserted", None)
-    with Desk(path) as desk:
-        desk.store.desert([])
+    with Desk(path, {}) as desk:
+        desk.store.desert()
         assert desk.close(), "it is not done, and the next one does it"
     monkeypatch.undo()
     monkeypatch.setattr(writer_module, "IDLE_SECONDS", 0.01)
-    with Desk(path) as desk:
-        desk.store.desert([])
+    with Desk(path) as desk:  # whose clients are all named, and have nothing to say
+        desk.ask("history")
+        desk.store.client(3, "c3")
+        desk.store.desert()
+        desk.until(lambda: not desk.store._writer._deserts)
+        assert desk.ask("counts")["unfinished"] == 1
+    with Desk(path, {}) as desk:
+        desk.store.desert()
         desk.until_said("1 tasks in the task database were under way")  # nobody asked
 
 
@@ -447,14 +456,18 @@ def test_what_is_left_of_a_client_goes_with_it(tmp_path: Path) -> None:
     path = tmp_path / "tasks.db"
     with Desk(path) as desk:
         desk.store.note([began(1)], outputs=[(key(1), 1, "mine"), (key(7), 1, "of no task")])
-        desk.store.desert([])
+        assert desk.close()
+    with Desk(path, {}) as desk:
+        desk.store.desert()
         assert desk.ask("purge")["purged"] == 1
         assert desk.close()
     with Desk(path) as desk:
         desk.store.note([began(7, client=2)])
         [record] = desk.ask("query", None, ["client_uuid", "stdout", "status"])
         assert record["client_uuid"] == OTHER and not record["stdout"]
-        desk.store.desert([])
+        assert desk.close()
+    with Desk(path, {}) as desk:
+        desk.store.desert()
         assert desk.ask("counts")["unfinished"] == 0, "the number of one that was settled"
 
 
