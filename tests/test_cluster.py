@@ -88,6 +88,19 @@ def test_nothing_survives_a_killed_program(ipython_dir: Path) -> None:
         assert rc.ids == [0]
 
 
+def printed(code: str) -> str:
+    """What a program printed, that ended well."""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parents[1],
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
 def test_programs_that_forget_to_stop_leave_nothing() -> None:
     code = (
         "import ipclusterz as ipp\n"
@@ -95,27 +108,12 @@ def test_programs_that_forget_to_stop_leave_nothing() -> None:
         "rc = cluster.start_and_connect_sync()\n"
         "print(rc.ids)\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        capture_output=True,
-        text=True,
-        cwd=Path(__file__).parents[1],
-        timeout=30,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout == "[0]\n"
+    assert printed(code) == "[0]\n"
 
 
 def test_programs_that_forget_their_controller_leave_nothing(ipython_dir: Path) -> None:
     code = "import ipclusterz as ipp\nc = ipp.Cluster(n=1)\nc.start_controller_sync()\n"
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        capture_output=True,
-        text=True,
-        cwd=Path(__file__).parents[1],
-        timeout=30,
-    )
-    assert done.returncode == 0, done.stderr
+    assert printed(code) == ""
     assert list((ipython_dir / "cluster_default" / "pid").iterdir()) == []
 
 
@@ -130,12 +128,4 @@ def test_the_end_of_a_forked_child_is_not_that_of_the_cluster() -> None:
         "os.waitpid(child, 0)\n"
         "print(rc[:].apply_sync(int, '8'))\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        capture_output=True,
-        text=True,
-        cwd=Path(__file__).parents[1],
-        timeout=60,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout == "[8]\n"
+    assert printed(code) == "[8]\n"

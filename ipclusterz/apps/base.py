@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import os
 import re
-import shlex
 import sys
 from collections.abc import Callable, Sequence
 from enum import IntEnum
@@ -25,7 +24,7 @@ from ipclusterz.apps import output
 from ipclusterz.cluster import AlreadyRunning, SettingError
 from ipclusterz.cluster.settings import no_such_setting
 from ipclusterz.error import ClusterError, KernelError
-from ipclusterz.files import planted
+from ipclusterz.files import planted, quote
 from ipclusterz.launchers.base import fields_of
 from ipclusterz.paths import BadName, ProfileDir, profile_dir
 
@@ -196,13 +195,13 @@ class BaseApp(Application):
         """Return the options that name this very cluster, to be pasted into a shell."""
         found = ""
         if self.profile_dir:
-            found += f" --profile-dir={shlex.quote(self.folder.path)}"
+            found += f" --profile-dir={quote(self.folder.path)}"
         elif self.profile != "default":
-            found += f" --profile={shlex.quote(self.profile)}"
+            found += f" --profile={quote(self.profile)}"
         if self.ipython_dir and not self.profile_dir:
-            found += f" --ipython-dir={shlex.quote(os.path.abspath(self.ipython_dir))}"
+            found += f" --ipython-dir={quote(os.path.abspath(self.ipython_dir))}"
         if self.cluster_id:
-            found += f" --cluster-id={shlex.quote(self.cluster_id)}"
+            found += f" --cluster-id={quote(self.cluster_id)}"
         return found
 
     @property

@@ -365,19 +365,19 @@ class Ledger:
         for key in range(message.key, message.key + count):
             entry = self.pending.pop(key, None)
             if entry is not None:
-                status = int(m.Status.REFUSED)
-                result = m.Result(key, 0, -1, status, data, None, 0.0, 0.0, 0)
-                self._done(key, entry)
-                entry.sink.deliver(key, result)
+                self._end(key, entry, m.Status.REFUSED, data)
 
     def give_up(self, failure: m.Failure) -> None:
         """End everything outstanding: the controller is gone for good."""
         data = m.encode(failure)
         pending, self.pending = self.pending, {}
         for key, entry in pending.items():
-            result = m.Result(key, 0, -1, int(m.Status.LOST), data, None, 0.0, 0.0, 0)
-            self._done(key, entry)
-            entry.sink.deliver(key, result)
+            self._end(key, entry, m.Status.LOST, data)
+
+    def _end(self, key: int, entry: Entry, status: m.Status, data: bytes) -> None:
+        """End a task of which no scheduler will tell."""
+        self._done(key, entry)
+        entry.sink.deliver(key, m.Result(key, 0, -1, int(status), data, None, 0.0, 0.0, 0))
 
 
 def task(

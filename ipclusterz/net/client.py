@@ -696,9 +696,9 @@ class Connection:
             for dial in self._dials.values():
                 dial.flush()
             self._closed = True
-            if self.lost is None:
-                self.lost = ControllerLost("this client was closed")
-            self._fail_all(ControllerLost("this client was closed"))
+            closed = ControllerLost("this client was closed")
+            self.lost = self.lost or closed
+            self._fail_all(closed)
         self._release_all()
 
     def _forked(self) -> None:

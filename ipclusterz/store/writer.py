@@ -170,8 +170,9 @@ class Writer:
         )
 
     def _try_to_desert(self) -> None:
+        self._flush()  # names wait with what else was noted, and nothing may have been
         database = self._database
-        if database is not None:
+        if database is not None and not self._delay:
             try:
                 self._desert(database)
             except (sqlite3.Error, OSError) as error:
@@ -180,7 +181,6 @@ class Writer:
     def _desert(self, database: Database) -> None:
         """End the tasks of one client that is of another controller's time."""
         if self._deserted is None:
-            self._take()  # names wait with what else was noted, and nothing may have been
             self._deserted = database.deserted(self._named)
         if self._deserted:
             self._lost_tasks += database.desert(self._deserted[-1])

@@ -44,14 +44,30 @@ def test_a_door_that_lets_the_test_in_is_told_of(
     assert done == [0]
 
 
+RUN = """
+config = ControllerConfig(sys.argv[1] + "/client", sys.argv[1] + "/engine", log_dir=sys.argv[1])
+sys.exit(controller.run(config, lambda event: print(json.dumps(event), flush=True), None))
+"""
+
+
+def controller(altered: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """A controller that keeps all it has in a folder, after some code that alters it."""
+    folder.chmod(0o700)
+    return subprocess.run(
+        [sys.executable, "-c", altered + RUN, str(folder)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+
+
 OPEN_GATE = """
 import json, sys
 from ipclusterz.core.config import ControllerConfig
 from ipclusterz.net import controller, gate, hub
 gate.Gate._judge = lambda self, mechanism, credentials: b"client"
 hub.SELF_TEST_SECONDS = 0.0
-config = ControllerConfig(sys.argv[1] + "/client", sys.argv[1] + "/engine", log_dir=sys.argv[1])
-sys.exit(controller.run(config, lambda event: print(json.dumps(event), flush=True), None))
 """
 
 
@@ -67,34 +83,18 @@ class Unanswered(hub.SelfTest):
         self.keep = listening
         os.kill(os.getppid(), signal.SIGTERM)
 hub.SelfTest, hub.SELF_TEST_SECONDS = Unanswered, 0.0
-config = ControllerConfig(sys.argv[1] + "/client", sys.argv[1] + "/engine", log_dir=sys.argv[1])
-sys.exit(controller.run(config, lambda event: print(json.dumps(event), flush=True), None))
 """
 
 
 def test_a_controller_that_is_stopped_while_it_knocks_ends_in_order(tmp_path: Path) -> None:
-    tmp_path.chmod(0o700)
-    done = subprocess.run(
-        [sys.executable, "-c", STOPPED, str(tmp_path)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=30,
-    )
+    done = controller(STOPPED, tmp_path)
     assert done.returncode == 0, done.stderr
     said = "".join(log.read_text() for log in tmp_path.glob("*.log"))
     assert "stopping" in said and "killed" not in said and "refuse" not in said
 
 
 def test_a_controller_with_an_open_door_ends_with_an_error(tmp_path: Path) -> None:
-    tmp_path.chmod(0o700)
-    done = subprocess.run(
-        [sys.executable, "-c", OPEN_GATE, str(tmp_path)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=30,
-    )
+    done = controller(OPEN_GATE, tmp_path)
     assert done.returncode == 1, done.stderr
     events = [json.loads(line) for line in done.stdout.splitlines()]
     (error,) = [e for e in events if e["event"] == "error"]
