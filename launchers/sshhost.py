@@ -221,7 +221,11 @@ class RemoteHost:
     def _begin(self) -> None:
         self._check_stop()
         launch = self._launch
-        self._connection = self._connected()
+        try:
+            self._connection = self._connected(lambda: bool(self._ending or self._abandoned))
+        except SSHError:
+            self._check_stop()
+            raise
         sshfiles.send(self._connection, self.host, launch.send, launch.setup_timeout)
         self._open("begin")
         hello = self._until("hello", self._launch.setup_timeout)
@@ -230,7 +234,7 @@ class RemoteHost:
         self._until_connector()
         self._join(lost=False)
 
-    def _connected(self) -> Connection:
+    def _connected(self, unwanted: Callable[[], bool] | None = None) -> Connection:
         launch = self._launch
         return connect(
             self.host.target,
@@ -238,6 +242,7 @@ class RemoteHost:
             config=launch.config,
             paramiko=launch.paramiko,
             timeout=launch.timeout,
+            unwanted=unwanted,
         )
 
     def _open(self, role: str) -> None:

@@ -240,9 +240,11 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
 
 
 _GONE = re.compile(
-    r"unknown job|invalid job id|not found|not exist|(has|have|already) (finished|completed)",
+    r"unknown job|invalid job id|not found|not exist|(has|have|already) (finished|completed)"
+    r"|no matching job|couldn't find/remove all jobs",  # LSF; HTCondor
     re.I,
 )
+_DENIED = re.compile(r"permission|not allowed|denied|not authori[sz]ed", re.I)
 
 
 def refusal(answer: Answer) -> str:
@@ -250,7 +252,9 @@ def refusal(answer: Answer) -> str:
 
     That a job has ended already is no failure.  Slurm's ``qdel`` says nothing at all then.
     """
-    return answer.text if answer.code and not _GONE.search(answer.text) else ""
+    text = answer.text
+    gone = _GONE.search(text) and not _DENIED.search(text)
+    return text if answer.code and not gone else ""
 
 
 def _text(file: IO[bytes]) -> str:

@@ -16,6 +16,7 @@ from ipclusterz.client.task import ExecuteReply, reply
 from ipclusterz.core.message import Result
 from ipclusterz.engine.serialize import TINY
 from ipclusterz.error import CompositeError
+from ipclusterz.net import signals
 
 if TYPE_CHECKING:
     from ipclusterz.client.output import Texts
@@ -165,6 +166,8 @@ class GroupResult(AsyncResult):
         try:
             value = self._convert(outcome.value_of(session, raw), raw)
         except Exception as error:
+            if signals.raised(error):
+                raise
             if key in self._values:  # another thread was first, and released the body
                 return None
             self._errors[key] = error

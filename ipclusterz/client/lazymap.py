@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from ipclusterz.client import mapping, outcome
 from ipclusterz.core.message import Result, Status
-from ipclusterz.error import TimeoutError
+from ipclusterz.error import SerializationError, TimeoutError
+from ipclusterz.net import signals
 
 if TYPE_CHECKING:
     from ipclusterz.client.balanced import LoadBalancedView
@@ -124,7 +125,11 @@ class LazyMap(Iterator[Any]):
         raw = self._take()
         if raw.finished and raw.status == _OK:
             self._seconds += _WEIGHT * (raw.finished - raw.started - self._seconds)
-        self._fill()
+        try:
+            self._fill()
+        except BaseException:
+            self._put_back(raw)
+            raise
         return raw
 
     def _values(self, raw: Result) -> Any:
@@ -132,7 +137,14 @@ class LazyMap(Iterator[Any]):
         size = self._size_of.pop(raw.key, 1)
         error = outcome.error_of(self._session, raw)
         if error is None:
-            value = outcome.value_of(self._session, raw)
+            try:
+                value = outcome.value_of(self._session, raw)
+            except SerializationError:
+                raise
+            except BaseException:  # Ctrl-C, or a signal's handler: whoever goes on has it
+                self._size_of[raw.key] = size
+                self._put_back(raw)
+                raise
             if raw.body is not None:
                 self._session.connection.release(raw)
             if self._sizes is not None and self._return_exceptions:
@@ -158,6 +170,12 @@ class LazyMap(Iterator[Any]):
         self._sent.discard(key)
         return got.pop(key)
 
+    def _put_back(self, raw: Result) -> None:
+        """Undo :meth:`_take`."""
+        self._got[raw.key] = raw
+        self._sent.add(raw.key)
+        self._order.appendleft(raw.key)
+
     def _wait(self, there: Callable[[], bool]) -> None:
         deadline = self._deadline
         left = None if deadline is None else max(0.0, deadline - monotonic())
@@ -176,8 +194,18 @@ class LazyMap(Iterator[Any]):
         live.add(self)
         try:
             self._send(room)
-        except Exception as error:  # kept back until what was sent before has been yielded
-            self._ended, self._problem = True, error
+        except BaseException as error:
+            # Kept back until what was sent before has been yielded.  A generator that was
+            # interrupted has no more items, which must not pass for its end.
+            self._ended = True
+            if not isinstance(error, Exception) or signals.raised(error):
+                self._problem = RuntimeError(
+                    f"the map was interrupted ({type(error).__name__}) while it took the next"
+                    " items of its input; the rest of them was not sent"
+                )
+                self._problem.__cause__ = error
+                raise
+            self._problem = error
         live.add(self)  # again: a result that came meanwhile may have taken it out
         if self.done():
             live.discard(self)

@@ -22,6 +22,7 @@ from ipclusterz.error import (
     SerializationError,
     remote_error,
 )
+from ipclusterz.net import signals
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -61,6 +62,8 @@ def value_of(session: Session, raw: Result) -> Any:
     except SerializationError:
         raise
     except Exception as error:
+        if signals.raised(error):
+            raise
         raise SerializationError(
             f"the result of task {session.msg_id(raw.key)} cannot be unpickled here:"
             f" {type(error).__name__}: {error}; what it needs must be importable in the"

@@ -12,6 +12,7 @@ from ipclusterz.client.asyncresult import LOCK, AsyncResult
 from ipclusterz.client.facts import OK
 from ipclusterz.client.outcome import Metadata
 from ipclusterz.core.message import Result
+from ipclusterz.net import signals
 
 if TYPE_CHECKING:
     from ipclusterz.client.output import Texts
@@ -91,6 +92,8 @@ class TaskResult(AsyncResult):
             if self._converts:
                 value = self._convert(value)
         except Exception as error:
+            if signals.raised(error):
+                raise
             if self._value is _MISSING:  # the other thread may have released the body
                 self._failed = error
                 return error

@@ -121,7 +121,7 @@ class Cluster(Coroutines):
             agent=replace(
                 base,
                 preload=base.preload if preload is None else split_names(preload),
-                work_dir=work_dir or base.work_dir,
+                work_dir=_folder(work_dir or base.work_dir, launcher),
                 env={**base.env, **(env or {})},
                 restart_engines=_not_negative(
                     "restart_engines", base.restart_engines, restart_engines
@@ -539,6 +539,13 @@ class _StopOnError:
             return
         if self._cluster._deployed.generation == self._start:
             self._cluster.stop_cluster_sync()
+
+
+def _folder(work_dir: str, launcher: str) -> str:
+    """Return a folder as it will be found from anywhere; on other hosts it is theirs."""
+    if not work_dir or launcher == "ssh":
+        return work_dir
+    return os.path.abspath(os.path.expanduser(work_dir))
 
 
 def _not_negative(name: str, usual: int, said: int | None) -> int:

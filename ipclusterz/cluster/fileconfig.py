@@ -101,6 +101,8 @@ def _has_live_lines(path: str) -> bool:
             lines = [line.strip() for line in file]
     except OSError:
         return False
+    except UnicodeDecodeError:
+        return True  # to be told of with the file's name
     return any(line and line[0] != "#" and line not in _LIFELESS for line in lines)
 
 

@@ -67,8 +67,10 @@ def start(kind: str, options: dict[str, Any]) -> str:
 
 def _address(out: IO[bytes]) -> str:
     deadline = time.monotonic() + START
+    waiting = select.poll()  # select() knows no descriptor above 1023
+    waiting.register(out, select.POLLIN)
     while (left := deadline - time.monotonic()) > 0:
-        if select.select([out], [], [], left)[0]:
+        if waiting.poll(left * 1000):
             line = out.readline().decode().strip()
             if line:
                 return line

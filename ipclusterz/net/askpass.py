@@ -58,7 +58,9 @@ class Askpass:
     def serve(self, timeout: float) -> float:
         """Wait for a question and answer it; return the seconds that the answer took."""
         question, answer = self._pipes
-        if not select.select([question], [], [], timeout)[0]:
+        waiting = select.poll()  # select() knows no descriptor above 1023
+        waiting.register(question, select.POLLIN)
+        if not waiting.poll(max(timeout, 0) * 1000):
             return 0.0
         asked = time.monotonic()
         text = os.read(question, 65536).decode(errors="replace").strip()

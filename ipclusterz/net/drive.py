@@ -7,9 +7,10 @@ what they want done in the inbox, which needs no lock; when the connection has b
 their own thread does it at once.
 
 While the main thread drives, Ctrl-C is noted and raised between two turns, never inside one:
-an interrupted wait leaves everything whole.  Handlers of other signals may use the client
-while its thread rests between two turns; inside of one (a destructor, mostly) waiting is an
-error, for it would be for ever.
+an interrupted wait leaves everything whole.  A main thread that may be interrupted by
+handlers of other signals does not drive: our own does, at two thread switches a round trip,
+so that a handler may raise, or use the client, wherever it comes.  Inside of a turn (in a
+destructor, mostly) waiting is an error, for it would be for ever.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import os
 import signal
 import sys
 import threading
+from _thread import LockType, allocate_lock
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -25,6 +27,7 @@ from threading import get_ident
 from types import FrameType
 from typing import Any
 
+from ipclusterz.net import signals
 from ipclusterz.net.loop import Loop, monotonic
 
 BURST_SECONDS = 0.0005
@@ -69,8 +72,7 @@ class Driver:
         self._loop = loop
         self._after_turn = after_turn
         self._enter = enter
-        self._progress = threading.Condition(threading.Lock())
-        self._followers = 0
+        self._followers: deque[LockType] = deque()  # each waits for its own lock
         self._drivers = 0
         self._drove_at = 0.0
         self._left_at = 0.0
@@ -101,7 +103,7 @@ class Driver:
         now = monotonic()
         quiet = now - self._left_at > BURST_SECONDS
         self._left_at = now
-        if quiet and not self.lock.locked():
+        if quiet and not self.lock.locked() and not self._exposed():
             with Guard(self._main):
                 if self.lock.acquire(False):
                     self._owner = get_ident()
@@ -162,6 +164,13 @@ class Driver:
             with self.held():
                 self._drive(done, deadline, None, me)
             return done()
+        if self._exposed():
+            while not done() and not self.ended:
+                left = None if deadline is None else deadline - monotonic()
+                if left is not None and left <= 0:
+                    break
+                self._follow(done, left, led=True)
+            return done()
         with Guard(self._main, self._eventfd) as guard:
             while not done() and not self.ended:
                 left = None if deadline is None else deadline - monotonic()
@@ -172,6 +181,10 @@ class Driver:
                 else:
                     self._follow(done, left)
         return done()
+
+    def _exposed(self) -> bool:
+        """Tell whether handlers of signals may come in between here."""
+        return get_ident() == self._main and signals.handled()
 
     def _lead(
         self, done: Callable[[], bool], deadline: float | None, guard: Guard, me: int
@@ -214,14 +227,18 @@ class Driver:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Hold the lock; in the handler of a signal, the one its thread has already.
+        """Hold the lock; in what interrupts a wait, the one its thread has already.
 
         Raises RuntimeError inside of a turn, where nothing may wait.
         """
         me = get_ident()
         if self._owner != me:
             with self.lock:
-                yield
+                self._owner = me
+                try:
+                    yield
+                finally:
+                    self._owner = 0
             return
         if self._resting != me:
             raise RuntimeError(
@@ -234,21 +251,27 @@ class Driver:
         finally:
             self._resting = me
 
-    def _follow(self, done: Callable[[], bool], left: float | None) -> None:
+    def _follow(self, done: Callable[[], bool], left: float | None, led: bool = False) -> None:
+        """Wait for a turn of whoever drives; ``led`` if there is always somebody."""
         limit = FOLLOW_SECONDS if left is None else min(left, FOLLOW_SECONDS)
-        with self._progress:
-            self._followers += 1
-            try:
-                if not done() and self.lock.locked():
-                    self._progress.wait(limit)
-            finally:
-                self._followers -= 1
+        # No threading.Condition: a signal's handler that raises inside of one breaks it.
+        turned = allocate_lock()
+        turned.acquire()
+        self._followers.append(turned)
+        if not done() and (led or self.lock.locked()):
+            turned.acquire(timeout=limit)
+        try:
+            self._followers.remove(turned)
+        except ValueError:
+            pass  # there was a turn
 
     def _turned(self) -> None:
         """Tell followers and whoever is to act with nothing held."""
-        if self._followers:
-            with self._progress:
-                self._progress.notify_all()
+        while self._followers:
+            try:
+                self._followers.popleft().release()
+            except IndexError:
+                break  # it went away meanwhile
         if self.restless:
             self.restless = False
             self._after_turn()
@@ -287,10 +310,9 @@ class Driver:
         self.ended = self._stopped = True
         self.lock = threading.Lock()
         self._owner = self._resting = 0
-        self._progress = threading.Condition(threading.Lock())
         self.inbox = deque()
         self.woken = False
-        self._followers = 0
+        self._followers = deque()
 
     def stop(self) -> None:
         """End our own thread; waits return."""

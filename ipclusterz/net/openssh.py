@@ -200,6 +200,8 @@ class OpenSSHConnection:
         while not os.path.exists(control):
             if self._guard.poll() is not None:
                 raise self._error(self._said())
+            if self._options.unwanted is not None and self._options.unwanted():
+                raise self._error("the attempt was given up")
             if askpass is not None:
                 # While somebody types, the time stands still.
                 deadline += askpass.serve(_LOOK_SECONDS)

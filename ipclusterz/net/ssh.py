@@ -50,7 +50,8 @@ class Options(Struct, frozen=True):
     """How to connect: a private key's path, a configuration file, seconds, who is asked.
 
     ``config`` stands instead of the user's ``~/.ssh/config``; ``home`` is a folder of the
-    caller's that is removed should this process be killed.
+    caller's that is removed should this process be killed; ``unwanted`` tells while a
+    connection is made that nobody needs it any more (OpenSSH only).
     """
 
     key: str = ""
@@ -58,6 +59,7 @@ class Options(Struct, frozen=True):
     timeout: float = CONNECT_SECONDS
     ask: Ask | None = None
     home: str = ""
+    unwanted: Callable[[], bool] | None = None
 
 
 class Process(Protocol):
@@ -139,6 +141,7 @@ def connect(
     timeout: float = CONNECT_SECONDS,
     ask: Ask | None = None,
     home: str = "",
+    unwanted: Callable[[], bool] | None = None,
 ) -> Connection:
     """Connect to ``[user@]host[:port]``, or through several of them with commas.
 
@@ -147,7 +150,7 @@ def connect(
     OpenSSH where there is an ``ssh`` program.  ``home`` is an owner-only folder of the
     caller's with a short path, which goes when this process is killed.  A server that hangs
     up before the login, as one does that has many logins under way, is tried again.  Raises
-    SSHError within about ``timeout`` seconds.
+    SSHError within about ``timeout`` seconds, or soon after ``unwanted()`` (OpenSSH only).
     """
     try:
         place = target if isinstance(target, Destination) else destination(target)
@@ -169,7 +172,7 @@ def connect(
 
     for left in reversed(range(TRIES)):
         seconds = max(deadline - time.monotonic(), 1.0)
-        options = Options(key, config, seconds, ask and answer, home)
+        options = Options(key, config, seconds, ask and answer, home, unwanted)
         try:
             return _connected(place, options, paramiko)
         except SSHError as error:

@@ -100,6 +100,16 @@ def test_a_wrong_config_file_is_named_in_one_line(
     assert done.stderr.count("\n") == 1
 
 
+def test_a_config_file_of_another_encoding_is_named(ipython_dir: Path) -> None:
+    path = ipython_dir / "cluster_default" / "ipclusterz_config.py"
+    path.parent.mkdir()
+    path.write_bytes("c.StartApp.engines = 'für zwei'".encode("latin-1"))
+    done = run("ipclusterz start")
+    assert done.returncode == 2
+    assert f"the config file {path} cannot be used" in done.stderr
+    assert "utf-8" in done.stderr and "Traceback" not in done.stderr
+
+
 def test_help_in_words() -> None:
     assert run("ipclusterz help").stdout == run("ipclusterz --help").stdout
     done = run("ipclusterz help start")

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy
 import pytest
@@ -118,6 +119,104 @@ def test_a_signals_handler_may_use_the_client_while_its_thread_waits(tmp_path: P
         late = view.apply_async(abs, -1)
         with pytest.raises(ipp.error.ControllerLost, match="closed"):
             late.get(5)
+
+
+class Alarm(Exception):
+    """Raised by a handler, wherever it comes."""
+
+
+def test_a_time_limit_by_alarm_loses_nothing(rc: ipp.Client, tmp_path: Path) -> None:
+    view = rc.load_balanced_view()
+    gate = tmp_path / "gate"
+    lasting = view.apply_async(wait_for, str(gate))
+
+    def expire(number: int, frame: object) -> None:
+        raise Alarm
+
+    before = signal.signal(signal.SIGALRM, expire)
+    interrupted = 0
+    asked: list[tuple[int, ipp.AsyncResult]] = []
+    try:
+        for round in range(150):
+            try:
+                # From "at once" to after the answer: in the middle of all that a call does.
+                signal.setitimer(signal.ITIMER_REAL, 0.0001 + round % 50 * 0.00004)
+                for number in range(20):
+                    asked.append((number, view.apply_async(abs, -number)))
+                    assert asked[-1][1].get(20) == number
+                    assert rc[:].apply_sync(abs, -number) == [number] * len(rc)
+                signal.setitimer(signal.ITIMER_REAL, 0)
+            except Alarm:
+                interrupted += 1
+        with pytest.raises(Alarm):
+            signal.setitimer(signal.ITIMER_REAL, 0.05)
+            lasting.get(20)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert interrupted > 75
+    for number, result in asked:
+        assert result.get(20) == number
+    gate.touch()
+    lasting.get(20)
+    assert view.map_sync(abs, range(-50, 0)) == list(range(50, 0, -1))
+
+
+class Slow:
+    """Takes its time to be unpickled, once."""
+
+    rounds = 0
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _slowly, ()
+
+
+def _slowly() -> int:
+    Slow.rounds += 1
+    if Slow.rounds == 1:
+        time.sleep(20)
+    return 7
+
+
+def test_what_interrupts_unpickling_is_not_its_outcome(rc: ipp.Client) -> None:
+    view = rc.load_balanced_view()
+
+    def expire(number: int, frame: object) -> None:
+        raise Alarm
+
+    before = signal.signal(signal.SIGALRM, expire)
+    try:
+        for result in (view.apply_async(Slow), rc[:].apply_async(Slow)):
+            result.wait(20)
+            Slow.rounds = 0
+            with pytest.raises(Alarm):
+                signal.setitimer(signal.ITIMER_REAL, 0.05)
+                result.get(20)
+            value = result.get(20)
+            assert value == 7 or value == [7] * len(rc)
+        Slow.rounds = 0
+        lazily = view.imap(lambda _: Slow(), range(3))
+        with pytest.raises(Alarm):
+            signal.setitimer(signal.ITIMER_REAL, 0.2)
+            next(lazily)
+        assert list(lazily) == [7, 7, 7]
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def test_an_interrupted_input_does_not_pass_for_its_end(rc: ipp.Client) -> None:
+    def items() -> Iterator[int]:
+        yield from range(3)
+        raise KeyboardInterrupt
+
+    lazily = rc.load_balanced_view().imap(abs, items(), max_outstanding=2)
+    assert next(lazily) == 0
+    with pytest.raises(KeyboardInterrupt):
+        next(lazily)
+    assert [next(lazily), next(lazily)] == [1, 2]
+    with pytest.raises(RuntimeError, match="interrupted .KeyboardInterrupt. while it took"):
+        next(lazily)
 
 
 def test_a_destructor_that_waits_in_the_clients_own_work_is_an_error(

@@ -163,6 +163,19 @@ def many_files() -> Iterator[None]:
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
+def test_a_folder_to_work_in_may_be_relative(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "in" / "here").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    with ipp.Cluster(n=1, work_dir="in/here") as rc:
+        assert rc[0].apply_sync(os.getcwd) == str(tmp_path / "in" / "here")
+        assert rc.cluster is not None
+        rc.cluster.start_engines_sync(1)
+        rc.wait_for_engines(2, timeout=20)
+        assert rc[1].apply_sync(os.getcwd) == str(tmp_path / "in" / "here")
+
+
 def test_a_program_may_have_many_files_open(many_files: None) -> None:
     elder, younger = start()
     hear(younger, "younger")

@@ -444,6 +444,24 @@ def test_clock_and_signal_names() -> None:
     assert signal_name(10) == "USR1"
 
 
+@pytest.mark.parametrize(
+    ("said", "failed"),
+    [
+        ("Job <123>: No matching job found", False),
+        ("Couldn't find/remove all jobs in cluster 123", False),
+        (
+            "Permission denied to remove job 1.0\nCouldn't find/remove all jobs in cluster 1",
+            True,
+        ),
+        ("qdel: Unknown Job Id 12.pbs", False),
+        ("scancel: error: Kill job error on job id 12: Access/permission denied", True),
+        ("bkill: LSF is down. Please wait ...", True),
+    ],
+)
+def test_a_job_that_has_ended_needs_no_cancelling(said: str, failed: bool) -> None:
+    assert bool(systems.refusal(Answer(1, "", said))) is failed
+
+
 def test_a_command_that_is_missing_or_may_not_be_run(tmp_path: Path) -> None:
     with pytest.raises(LaunchError, match="there is no command 'qsub-of-nowhere' on this host"):
         command(["qsub-of-nowhere"])
