@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from benchmarks import rows
-from benchmarks.cases import PAIR, SEALED, engines_name, queue_name
+from benchmarks.cases import BARE, PAIR, SEALED, engines_name, queue_name
 from benchmarks.figures import Results, ratio
 from benchmarks.peers import COPY, ECHO_IPC, IMPORTS, IPYPARALLEL, LOKY, OURS, POOL, RAY, Peer
 from benchmarks.rows import Quantity
@@ -83,6 +83,9 @@ BARS = (
     Bar(rows.QUEUE_ALL, wish=300e6, unit=MB, case=queue_name(1_000_000)),
     Bar(rows.HOSTS_THERE, wish=0.5, case=SEALED, than=PAIR),
     Bar(rows.HOSTS_BACK, wish=0.5, case=SEALED, than=PAIR),
+    Bar(rows.HOSTS_THERE, case=SEALED, than=BARE),
+    Bar(rows.HOSTS_BACK, case=SEALED, than=BARE),
+    Bar(rows.HOSTS_THERE, case=BARE, than=PAIR),
     Bar(rows.HOSTS_CROSSED, wish=1.1, case=SEALED),
     *(
         Bar(rows.MIXED_BOUND, wish=1.1, case=order)

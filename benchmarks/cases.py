@@ -6,6 +6,7 @@ Data only.
 from __future__ import annotations
 
 SEALED = "ipclusterz, sealed"
+BARE = "bare socket, sealed"
 PAIR = "ZeroMQ pair, unsealed"
 """Of the row hosts."""
 

@@ -72,7 +72,8 @@ OF_ROWS: dict[str, str] = {
     "queue all": "the hub and all four schedulers; shared pages counted in parts.",
     "hosts there": "two hosts in network namespaces of this machine (the lab of the tests): a"
     " client and the controller on one, 8 engines on the other. {gigabyte:,} bytes of float64,"
-    " sealed; the bare pair sends as many, unsealed, in pieces of 1 MiB, in the same round.",
+    " sealed; the bare pair sends as many, unsealed, in pieces of 1 MiB, in the same round; so"
+    " does a bare socket, sealed, whose receiver opens them and writes them to shared memory.",
     "hosts crossed": "an array of {megabytes:g} MB to all 8 engines of the other host: bytes"
     " that left by the network interface, divided by the size of the array.",
     "mixed bound": "{long:,} tasks of 10 s and {short:,} of 1 ms, submitted at once to"

@@ -22,7 +22,7 @@ from benchmarks import __main__ as command
 from benchmarks import machine, markdown, pages, peers, plots, processes, report, rows
 from benchmarks.bars import BARS, Verdict, verdicts, wide_name
 from benchmarks.bench import Bench
-from benchmarks.cases import PAIR, SEALED
+from benchmarks.cases import BARE, PAIR, SEALED
 from benchmarks.choices import OF_PEERS
 from benchmarks.environment import ROOT, PeersEnvironment
 from benchmarks.figures import Figure, Results, ratio
@@ -592,7 +592,7 @@ def test_between_two_hosts_an_array_crosses_once(lab: Lab, run: Run) -> None:
     """The fixture is asked for so that it says whether a lab is possible here."""
     pytest.importorskip("numpy", reason="else the benchmarks would install it")
     figures = run("--peers", "ours", plan=replace(TINY, rows=("hosts",), megabytes=4.0))
-    assert {peer for peer, _ in figures} == {SEALED, PAIR}
+    assert {peer for peer, _ in figures} == {SEALED, PAIR, BARE}
     (crossed,) = figures[SEALED, "hosts crossed"].rounds
     assert crossed is not None and 1.0 <= crossed < 1.5
 

@@ -2,7 +2,8 @@
 
 The hosts are those of the lab of the tests: a client and the controller on ``login``, engines
 on ``node1``.  In the same round, between the same two, a bare one-way ZeroMQ pair carries as
-much.  Needs root on Linux, and the programs that the lab needs.
+much, and so does a bare socket whose ends seal, open and keep it.  Needs root on Linux, and
+the programs that the lab needs.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any
 from benchmarks import rows
 from benchmarks.alone import Found, Setting, Unavailable
 from benchmarks.books import Measured
-from benchmarks.cases import PAIR, SEALED
+from benchmarks.cases import BARE, PAIR, SEALED
 from benchmarks.protocol import PeerError
 from tests.lab import build
 from tests.lab.host import Host
@@ -35,7 +36,7 @@ PATIENCE = 30.0
 
 
 def measure(setting: Setting) -> list[Found]:
-    """One transfer of each kind, those of the pair just before ours."""
+    """One transfer of each kind, those of the floors just before ours."""
     if reason := build.lacking():
         raise Unavailable(reason)
     plan = setting.plan
@@ -43,22 +44,27 @@ def measure(setting: Setting) -> list[Found]:
     with Lab() as lab:
         lab.open("node1", "login", "1024-65535")
         size = plan.gigabyte
-        pair = {way: _pair(lab, setting, way, size) for way in ("there", "back")}
+        pair = {way: _bare(lab, setting, "pair", way, size) for way in ("there", "back")}
+        bare = {way: _bare(lab, setting, "sealed", way, size) for way in ("there", "back")}
         ours = _ours(lab, setting, size)
     details = {"bytes": size}
     return [
         (PAIR, Measured(rows.HOSTS_THERE, pair["there"], details)),
         (PAIR, Measured(rows.HOSTS_BACK, pair["back"], details)),
+        (BARE, Measured(rows.HOSTS_THERE, bare["there"], details)),
+        (BARE, Measured(rows.HOSTS_BACK, bare["back"], details)),
         (SEALED, Measured(rows.HOSTS_THERE, ours["there"], details)),
         (SEALED, Measured(rows.HOSTS_BACK, ours["back"], details)),
         (SEALED, Measured(rows.HOSTS_CROSSED, ours["crossed"], {"seconds": ours["shared"]})),
     ]
 
 
-def _pair(lab: Lab, setting: Setting, way: str, size: int) -> float:
-    """Bytes a second of the bare pair; the end on login listens, as the controller does."""
-    address = f"tcp://{lab.login.inside_address}:{PORT}"
-    program = ["python3", "-m", "benchmarks.peers.pair"]
+def _bare(lab: Lab, setting: Setting, floor: str, way: str, size: int) -> float:
+    """Bytes a second of a floor; the end on login listens, as the controller does."""
+    address = f"{lab.login.inside_address}:{PORT}"
+    if floor == "pair":
+        address = f"tcp://{address}"
+    program = ["python3", "-m", f"benchmarks.peers.{floor}"]
     here, far = ("send", "receive") if way == "there" else ("receive", "send")
     listening = lab.login.popen([*program, here, "bind", address, str(size)], env=setting.mark)
     connected = lab.nodes[0].popen(
@@ -67,7 +73,7 @@ def _pair(lab: Lab, setting: Setting, way: str, size: int) -> float:
     outputs = [end.communicate(timeout=LIMIT)[0] for end in (listening, connected)]
     told = "".join(outputs).strip()
     if listening.returncode or connected.returncode or not told:
-        raise PeerError(f"the bare pair failed {way}: {told or 'it said nothing'}")
+        raise PeerError(f"the bare {floor} failed {way}: {told or 'it said nothing'}")
     seconds, carried = json.loads(told)
     return float(carried / seconds)
 
