@@ -461,7 +461,9 @@ class Fetch(Message, tag=24):
     ``key`` tells schedulers whom to ask: the client that made the task, or the agent that
     keeps its result.  That owner seals the piece with ``secret``, 32 random bytes of this
     transfer only, and ``number``, never used twice in it.  A scheduler on the owner's host
-    may answer in its stead, out of ``folder`` if ``proof`` is there (see :class:`Body`).
+    may answer in its stead, out of ``folder`` if ``proof`` is there (see :class:`Body`); one
+    on the host of who asks may write the piece to the file of that name in ``to``, if
+    ``to_proof`` is there, and says so (``written``) instead of passing it on.
     """
 
     key: int
@@ -472,16 +474,22 @@ class Fetch(Message, tag=24):
     secret: bytes
     folder: str = ""
     proof: bytes = b""
+    to: str = ""
+    to_proof: bytes = b""
 
 
 class Chunk(Message, tag=25):
-    """Tells of the piece that comes beside it (:class:`Load`), or the ``problem`` with it."""
+    """Tells of the piece that comes beside it (:class:`Load`), or the ``problem`` with it.
+
+    None comes beside it that is ``written`` already: see :class:`Fetch`.
+    """
 
     key: int
     id: bytes
     offset: int
     number: int
     problem: str = ""
+    written: bool = False
 
 
 class Load:

@@ -81,7 +81,8 @@ class Layout:
 class Transfer:
     """One body of another host on its way to us, for the task or result ``key``.
 
-    ``secret`` is 32 random bytes of this transfer only.
+    ``secret`` is 32 random bytes of this transfer only; ``to`` and ``proof`` are of the folder
+    where it is kept here.
     """
 
     __slots__ = (
@@ -92,13 +93,19 @@ class Transfer:
         "_number",
         "_spoilt",
         "key",
+        "proof",
         "secret",
+        "to",
         "total",
     )
 
-    def __init__(self, key: int, body: m.Body, secret: bytes) -> None:
+    def __init__(
+        self, key: int, body: m.Body, secret: bytes, to: str = "", proof: bytes = b""
+    ) -> None:
         self.key = key
         self.secret = secret
+        self.to = to
+        self.proof = proof
         self.total = total = image_size(body.sizes)
         self._body = body
         self._spoilt = 0
@@ -136,6 +143,8 @@ class Transfer:
             self.secret,
             body.folder,
             body.proof,
+            self.to,
+            self.proof,
         )
 
     def awaited(self, chunk: m.Chunk) -> int:

@@ -26,6 +26,7 @@ from ipclusterz.net.estate import EstateFile
 from ipclusterz.net.gate import Gate
 from ipclusterz.net.listening import Listening
 from ipclusterz.net.loop import Loop, ZSocket, monotonic, serve
+from ipclusterz.net.scribe import Scribe
 from ipclusterz.net.standin import StandIn
 
 TICK_SECONDS = 0.1
@@ -118,6 +119,7 @@ class Scheduler:
             lines=listening.line(channel),
         )
         self._stand_in = StandIn(loop, self._answer)
+        self._scribe = Scribe()
         monitor = context.socket(zmq.DEALER)
         monitor.setsockopt(zmq.LINGER, 0)
         monitor.setsockopt(zmq.SNDHWM, 0)
@@ -201,6 +203,7 @@ class Scheduler:
         if admit is not None and admit.role == m.Role.ENGINE:
             self._lost = (now, message.reason)
         self.gate.expel(message.peer)
+        self._scribe.forget(message.peer)
         self.core.expel(message.peer, message.reason, now)
         if isinstance(self.core, Balancer):
             self.core.write_down()
@@ -228,11 +231,16 @@ class Scheduler:
         if self.broker is not None and self.broker.loads:
             loads, self.broker.loads = self.broker.loads, []
             for peer, load in loads:
-                self.door.load(peer, load)
+                kept = self._scribe.keeps(peer, load)
+                if kept is None:
+                    self.door.load(peer, load)
+                else:
+                    self.door.send(peer, kept)
         if self.broker is not None and self.broker.fetches:
             fetches, self.broker.fetches = self.broker.fetches, []
             for peer, owner, fetch in fetches:
                 if not self._stand_in.takes(peer, owner, fetch):
+                    self._scribe.expect(peer, fetch)
                     self.door.send(owner, fetch)
         # Tasks that only wait are counted, too, though nothing is said about them.
         if self._changed and not self._tallying and self.broker is not None:

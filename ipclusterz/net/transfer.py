@@ -38,13 +38,15 @@ class _Arrival:
         self.channel = channel
         self.here = here
         self.fd = fd
-        self.transfer = Transfer(key, body, secret)
+        self.transfer = Transfer(key, body, secret, here.folder, here.proof)
         self.opener = PieceOpener(secret, here.id)
         # A piece is opened here, and written while it is in the processor's cache.
-        self.room = memoryview(bytearray(min(self.transfer.total, m.PIECE)))
+        self.room = memoryview(b"")
 
     def put(self, chunk: m.Chunk, sealed: Data, size: int) -> None:
         """Open a piece of ``size`` bytes and write it; SealError or OSError."""
+        if not self.room:
+            self.room = memoryview(bytearray(min(self.transfer.total, m.PIECE)))
         opened = self.room[:size]
         self.opener.open(chunk.number, chunk.offset, sealed, opened)
         done = 0
@@ -167,7 +169,8 @@ class Carrier:
             self._end(arrival, chunk.problem)
             return
         try:
-            arrival.put(chunk, sealed, size)
+            if sealed or not chunk.written:
+                arrival.put(chunk, sealed, size)
         except SealError as error:
             request = arrival.transfer.spoil(chunk)
             if request is None:

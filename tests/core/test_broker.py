@@ -552,9 +552,10 @@ def test_pieces_of_a_tasks_body_go_between_its_client_and_its_agent() -> None:
     cluster.say(b"client", load)
     assert cluster.out() == [], "pieces do not queue with messages"
     assert cluster.core.loads == [(b"agent", load)]
-    problem = m.Chunk(key(1), b"i" * 16, 0, 1, "it is gone")
+    problem = m.Chunk(key(1), b"i" * 16, 0, 1, "it is gone", written=True)
     cluster.say(b"client", problem)
     assert cluster.out() == [(b"agent", problem)]
+    assert not problem.written, "only schedulers say so"
 
 
 def test_pieces_of_a_results_body_come_from_the_agent_that_keeps_it() -> None:
