@@ -73,6 +73,7 @@ class Driver:
         self._after_turn = after_turn
         self._enter = enter
         self._followers: deque[LockType] = deque()  # each waits for its own lock
+        self._wanted: deque[int] = deque()  # threads that want the lock, and not to drive
         self._drivers = 0
         self._drove_at = 0.0
         self._left_at = 0.0
@@ -176,7 +177,7 @@ class Driver:
                 left = None if deadline is None else deadline - monotonic()
                 if guard.interrupted or (left is not None and left <= 0):
                     break
-                if self.lock.acquire(False):
+                if not self._wanted and self.lock.acquire(False):
                     self._lead(done, deadline, guard, me)
                 else:
                     self._follow(done, left)
@@ -222,7 +223,7 @@ class Driver:
             finally:
                 self._resting = 0
             loop.process(events)
-            if guard and (self._followers or self.restless):
+            if guard and (self._followers or self.restless or self._wanted):
                 break
 
     @contextmanager
@@ -233,12 +234,17 @@ class Driver:
         """
         me = get_ident()
         if self._owner != me:
-            with self.lock:
-                self._owner = me
-                try:
-                    yield
-                finally:
-                    self._owner = 0
+            self._wanted.append(me)  # who drives may wait for long, and begin again at once
+            try:
+                self.wake()
+                with self.lock:
+                    self._owner = me
+                    try:
+                        yield
+                    finally:
+                        self._owner = 0
+            finally:
+                self._wanted.remove(me)
             return
         if self._resting != me:
             raise RuntimeError(
@@ -258,7 +264,7 @@ class Driver:
         turned = allocate_lock()
         turned.acquire()
         self._followers.append(turned)
-        if not done() and (led or self.lock.locked()):
+        if not done() and (led or self._wanted or self.lock.locked()):
             turned.acquire(timeout=limit)
         try:
             self._followers.remove(turned)
@@ -313,6 +319,7 @@ class Driver:
         self.inbox = deque()
         self.woken = False
         self._followers = deque()
+        self._wanted = deque()
 
     def stop(self) -> None:
         """End our own thread; waits return."""
