@@ -149,6 +149,7 @@ class Cluster(Coroutines):
         self._attached: states.State | None = None
         self._client: Client | None = None
         self._hooked = 0  # the process whose end stops the cluster
+        self._entered = 0  # the process whose block ends it
 
     # -- what it is ------------------------------------------------------------------------
 
@@ -487,6 +488,7 @@ class Cluster(Coroutines):
     # -- with ------------------------------------------------------------------------------
 
     def __enter__(self) -> Client:
+        self._entered = os.getpid()
         self._client = self.start_and_connect_sync()
         return self._client
 
@@ -496,6 +498,8 @@ class Cluster(Coroutines):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        if self._entered != os.getpid():
+            return  # a forked child leaves the block; the cluster is its parent's
         try:
             if self._client is not None:
                 self._client.close()

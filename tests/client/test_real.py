@@ -7,6 +7,8 @@ import concurrent.futures
 import os
 import re
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -81,6 +83,26 @@ def test_a_forked_child_is_told_that_its_client_is_the_parents(
     (tmp_path / "gate").touch()
     pending.get(20)
     assert view.map_sync(abs, range(-50, 0)) == list(range(50, 0, -1))
+
+
+def test_a_forked_child_that_leaves_the_block_leaves_the_cluster(
+    ipython_dir: Path,
+) -> None:
+    code = """
+import os, sys
+import ipclusterz as ipp
+with ipp.Cluster(n=1) as rc:
+    child = os.fork()
+    if child == 0:
+        sys.exit(7)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+    print(rc[0].apply_sync(abs, -3), len(rc))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60
+    )
+    assert done.stdout == "3 1\n", done.stderr
+    assert done.returncode == 0 and not done.stderr
 
 
 def test_a_signals_handler_may_use_the_client_while_its_thread_waits(tmp_path: Path) -> None:
