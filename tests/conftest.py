@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+from ipclusterz.net import signals
 
 pytest_plugins = ["tests.leftovers", "tests.turns", "tests.lab.fixtures", "tests.lab.slurm"]
 
@@ -66,3 +69,21 @@ def ipython_dir(
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("IPYTHONDIR", str(folder))
         yield folder
+
+
+_NO_ALARM = tuple(number for number in signals._NUMBERS if number != signal.SIGALRM)
+
+
+@pytest.fixture(autouse=True)
+def no_alarms(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Clients do not see the handler by which a test's own time limit works.
+
+    With a handler that may raise they work otherwise than in most programs: see
+    :mod:`ipclusterz.net.signals`.
+    """
+    if request.node.get_closest_marker("alarms") is not None:
+        yield
+        return
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(signals, "_NUMBERS", _NO_ALARM)
+        yield

@@ -147,6 +147,7 @@ class Alarm(Exception):
     """Raised by a handler, wherever it comes."""
 
 
+@pytest.mark.alarms
 def test_a_time_limit_by_alarm_loses_nothing(rc: ipp.Client, tmp_path: Path) -> None:
     view = rc.load_balanced_view()
     gate = tmp_path / "gate"
@@ -200,6 +201,7 @@ def _slowly() -> int:
     return 7
 
 
+@pytest.mark.alarms
 def test_what_interrupts_unpickling_is_not_its_outcome(rc: ipp.Client) -> None:
     view = rc.load_balanced_view()
 
