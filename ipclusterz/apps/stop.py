@@ -103,6 +103,10 @@ class StopApp(BaseApp):
         if not state.alive():
             self._clear(places)
             states.clean(state)
+            if states.reread(state) is not None:
+                raise ClusterError(f"{which} does not run, but batch jobs of it may: see above")
+            for made in state.jobs.values():
+                self.say(f"cancelled {made.system} jobs {' '.join(made.ids)}")
             why = f": {state.ended}" if state.ended else ""
             raise AlreadyStopped(f"{which} is not running any more{why}")
         states.end(state)

@@ -55,6 +55,7 @@ _ONCE = ("wait", "dry_run")  # options that are about one launch
 _SECRET = "engine_connector"
 _FOR_EVER = float("inf")
 _NEWS_SECONDS = 10.0  # for a batch system to tell why a job waits
+_NOBODYS = ":left"  # begins the names of jobs that a former cluster could not cancel
 
 
 class AlreadyRunning(ClusterError):
@@ -187,6 +188,8 @@ class Deployment:
 
     def _adopt(self, name: str, left: states.BatchJobs) -> None:
         """Watch, and some day cancel, jobs of the cluster before this one: see ``-r``."""
+        if name.startswith(_NOBODYS):
+            return
         try:
             launcher: Any = self.launcher()
             if not hasattr(launcher, "adopt") or launcher.system().name != left.system:
@@ -847,8 +850,8 @@ def _profile_option(profile: ProfileDir) -> str:
 def check_free(profile: ProfileDir, cluster_id: str) -> dict[str, states.BatchJobs]:
     """Raise AlreadyRunning if a cluster has this id; remove what a dead one left.
 
-    Returns batch jobs that go on: with ``-r`` their engines find the next controller.  Hold
-    :func:`ipclusterz.cluster.state.lock`.
+    Returns batch jobs that go on: with ``-r`` their engines find the next controller, and some
+    could not be cancelled.  Hold :func:`ipclusterz.cluster.state.lock`.
     """
     path = profile.state_file(cluster_id)
     old = states.read(path)
@@ -856,8 +859,7 @@ def check_free(profile: ProfileDir, cluster_id: str) -> dict[str, states.BatchJo
         states.check(path)
         return {}
     if old.ended:
-        states.clean(old, held=True)
-        return {}
+        return _cleaned(old)
     which = f"cluster {cluster_id!r}" if cluster_id else "a cluster"
     option = _profile_option(profile)
     option += f" --cluster-id={cluster_id}" if cluster_id else ""
@@ -878,6 +880,16 @@ def check_free(profile: ProfileDir, cluster_id: str) -> dict[str, states.BatchJo
             f"{which} of profile {profile.name!r} was started on host {old.host} and may run"
             f" there; stop it on that host, or if it is gone: rm {quote(old.path)}"
         )
-    kept = old.jobs if old.reuse else {}
-    states.clean(replace(old, jobs={}) if kept else old, held=True)
-    return kept
+    if not (old.reuse and old.jobs):
+        return _cleaned(old)
+    states.clean(replace(old, jobs={}), held=True)
+    return old.jobs
+
+
+def _cleaned(old: states.State) -> dict[str, states.BatchJobs]:
+    """Remove what a cluster left; return jobs that could not be cancelled."""
+    states.clean(old, held=True)
+    again = states.reread(old)
+    # Nobody watches them, but whoever stops the next cluster tries again.
+    jobs = again.jobs.values() if again is not None else ()
+    return {f"{_NOBODYS}{n}": made for n, made in enumerate(jobs)}

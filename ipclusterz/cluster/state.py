@@ -346,13 +346,17 @@ def clean(state: State, kept: State | None = None, *, held: bool = False) -> Non
 
     Connector files stay with ``-r``, and when another controller has written them since; the
     state file and the jobs in it when they are a later cluster's.  ``kept`` is written in
-    place of the state file.  ``held`` says that the caller holds :func:`lock`.
+    place of the state file, which also stays for jobs that were not cancelled.  ``held`` says
+    that the caller holds :func:`lock`.
     """
+    refused: dict[str, BatchJobs] = {}
     if state.jobs and reread(state) is not None:
         # Whoever submitted them was killed, or is killed now: it has not cancelled them.
         # Without the lock: a batch system may take a minute to answer.
-        for problem in cancel_jobs(state):
-            print(f"ipclusterz: {problem}", file=sys.stderr)
+        refused = cancel_jobs(state)
+    if refused:
+        # Nobody else knows them: with their names gone they could not be cancelled again.
+        kept = left(kept or state, {**(kept.jobs if kept is not None else {}), **refused})
     for folder in (state.runtime, *state.bodies):
         if os.path.basename(folder).startswith(_OURS):
             _remove_folder(folder)
@@ -369,25 +373,27 @@ def clean(state: State, kept: State | None = None, *, held: bool = False) -> Non
             remove(state.path)
 
 
-def cancel_jobs(state: State) -> list[str]:
-    """Cancel the batch jobs that a cluster submitted; return what went wrong."""
+def cancel_jobs(state: State) -> dict[str, BatchJobs]:
+    """Cancel the batch jobs that a cluster submitted; say and return what was refused."""
     from ipclusterz.launchers.systems import command, refusal  # only for batch systems
 
-    problems = []
-    for made in state.jobs.values():
+    refused = {}
+    for name, made in state.jobs.items():
         words = [*made.cancel, *made.ids]
         try:
             why = refusal(command(words))
         except ClusterError as error:
             why = str(error)
         if why:
-            problems.append(
-                f"{made.system} jobs {' '.join(made.ids)} may go on: {why}; cancel them when it"
-                f" answers: {' '.join(words)}"
+            refused[name] = made
+            print(
+                f"ipclusterz: {made.system} jobs {' '.join(made.ids)} may go on: {why}; cancel"
+                f" them when it answers: 'ipclusterz stop' again, or {' '.join(words)}",
+                file=sys.stderr,
             )
         if os.path.basename(os.path.dirname(made.folder)) == "jobs":
             _remove_folder(made.folder)
-    return problems
+    return refused
 
 
 def _written_by(path: str, state: State) -> bool:

@@ -9,6 +9,7 @@ import signal
 import stat
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -204,23 +205,66 @@ def test_a_warned_job_gives_back_what_it_has_not_begun(batch: Path) -> None:
     eventually(lambda: code(batch, 1) == "0")
 
 
-def test_jobs_that_cannot_be_cancelled_are_told_of(batch: Path, ipython_dir: Path) -> None:
-    """With the command that does it later; what needs no batch system is gone."""
+@pytest.fixture
+def refused(batch: Path) -> Iterator[str]:
+    """What a stop said whose batch system cancelled nothing; job 1 is in the queue still."""
     (batch / "hold").touch()
     assert run(f"{START} -n 2 --engines=slurm").returncode == 0
     (batch / "deaf").touch()
     (batch / "silent").touch()
     stopped = run("ipclusterz stop")
     assert stopped.returncode == 0
-    assert "Slurm jobs 1 may go on: scancel: error: Unable to contact" in stopped.stderr
-    assert "cancel them when it answers: scancel 1" in stopped.stderr
+    yield stopped.stderr
+    answers(batch)
+
+
+def answers(batch: Path) -> None:
+    for name in ("deaf", "silent"):
+        (batch / name).unlink(missing_ok=True)
+
+
+def test_jobs_that_cannot_be_cancelled_are_told_of(
+    batch: Path, ipython_dir: Path, refused: str
+) -> None:
+    """With the command that does it later; what needs no batch system is gone."""
+    assert "Slurm jobs 1 may go on: scancel: error: Unable to contact" in refused
+    assert "cancel them when it answers: 'ipclusterz stop' again, or scancel 1" in refused
     log = (profile(ipython_dir) / "log" / "ipclusterz.log").read_text()
     assert "jobs 1 may go on: scancel 1: scancel: error: Unable to contact" in log
-    for name in ("deaf", "silent"):
-        (batch / name).unlink()
-    assert run("ipclusterz stop").returncode == 11
-    assert cancelled(batch) == [], "that was said, and is nobody's any more"
     assert list((profile(ipython_dir) / "jobs").iterdir()) == []
+
+
+def test_jobs_that_were_not_cancelled_are_cancelled_by_the_next_stop(
+    batch: Path, ipython_dir: Path, refused: str
+) -> None:
+    again = run("ipclusterz stop")
+    assert again.returncode == 1 and "jobs 1 may go on" in again.stderr
+    answers(batch)
+    done = run("ipclusterz stop")
+    assert done.returncode == 11 and "cancelled Slurm jobs 1" in done.stdout
+    assert cancelled(batch) == ["1"]
+    assert not (profile(ipython_dir) / "pid" / "cluster-.json").exists()
+
+
+def test_the_next_cluster_takes_over_jobs_that_were_not_cancelled(
+    batch: Path, ipython_dir: Path, refused: str
+) -> None:
+    started = run("ipclusterz start -n 1 --daemon")
+    assert started.returncode == 0 and "jobs 1 may go on" in started.stderr
+    answers(batch)
+    assert run("ipclusterz stop").returncode == 0
+    assert cancelled(batch) == ["1"]
+    assert not (profile(ipython_dir) / "pid" / "cluster-.json").exists()
+
+
+def test_clean_cancels_what_a_stop_could_not(
+    batch: Path, ipython_dir: Path, refused: str
+) -> None:
+    assert run("ipclusterz clean").returncode != 0
+    answers(batch)
+    assert run("ipclusterz clean").returncode == 0
+    assert cancelled(batch) == ["1"]
+    assert not (profile(ipython_dir) / "pid" / "cluster-.json").exists()
 
 
 def test_a_system_that_does_not_answer_for_a_while_ends_nothing(batch: Path) -> None:
