@@ -33,6 +33,7 @@ from ipclusterz.launchers.systems import (
     System,
     Unended,
     command,
+    refusal,
     signal_name,
 )
 
@@ -151,7 +152,8 @@ class BatchJob:
             for made in self._submissions:
                 self.ids.append(self._submit(made))
         except BaseException:
-            if not self._cancel():
+            # What is refused stays ours: who stops the cluster tries again, and tells of it.
+            if not self._cancel() and not self._refused:
                 self.ids = []
             self._clean()
             raise
@@ -212,8 +214,15 @@ class BatchJob:
                 words = made.shown()
                 print(f"ipclusterz: {words} was killed; {_UNNAMED}", file=sys.stderr)
             raise
-        id = "" if answer.code else self.system.parse_id(answer)
-        if not id:
+        id = self.system.parse_id(answer)
+        if answer.code and id:
+            # What a site puts around the command may fail after the job was accepted.
+            self.ids.append(id)
+            raise LaunchError(
+                f"{made.shown()}\nfailed (exit code {answer.code}) although it named the job"
+                f" {id}, which is cancelled:\n{answer.text}"
+            )
+        if answer.code or not id:
             why = f"exit code {answer.code}" if answer.code else "it printed no job id"
             raise LaunchError(
                 f"the job was not accepted ({why}) by: {made.shown()}\n{answer.text}\nThe"
@@ -231,8 +240,8 @@ class BatchJob:
         except LaunchError as error:
             return f"jobs {', '.join(ids)} may go on: {error}"
         asker(self.system).hurry()
-        if answer.code:
-            # They may have ended a moment ago, which some systems call an error.
+        # That one has ended a moment ago is an error to some systems, and no refusal.
+        if answer.code and (refusal(answer) or not answer.text):
             words = " ".join([*self.system.cancel, *ids])
             self._refused = f"{words}: {answer.text or f'exit code {answer.code}'}"
         return ""

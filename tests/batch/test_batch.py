@@ -316,6 +316,31 @@ def test_a_second_job_that_is_not_accepted_takes_the_first_back(
     assert (submitted(batch), cancelled(batch)) == (["1"], ["1"])
 
 
+def test_a_first_job_that_cannot_be_taken_back_is_not_forgotten(
+    batch: Path, ipython_dir: Path
+) -> None:
+    for name in ("hold", "full", "deaf"):
+        (batch / name).touch()
+    words = "--engines=slurm --engines-per-node=1 --shape=per-node"
+    started = run(f"{START} -n 2 {words}")
+    assert started.returncode == 1
+    assert "Invalid partition name" in started.stderr and "jobs 1 may go on" in started.stderr
+    (batch / "deaf").unlink()
+    run("ipclusterz stop")
+    assert cancelled(batch) == ["1"]
+
+
+def test_a_submission_that_fails_although_it_names_a_job(batch: Path) -> None:
+    for name in ("hold", "complains"):
+        (batch / name).touch()
+    started = run(f"{START} -n 2 --engines=slurm")
+    assert started.returncode == 1
+    said = "failed (exit code 3) although it named the job 1, which is cancelled"
+    assert said in started.stderr
+    assert "accounting could not be told" in started.stderr
+    assert cancelled(batch) == ["1"]
+
+
 def test_a_submission_that_hangs_is_ended(batch: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from ipclusterz.launchers import systems
 

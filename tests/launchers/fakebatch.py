@@ -4,7 +4,8 @@
 Called by the name of a command; ``$FAKE_BATCH`` is the folder of its jobs.  Files in there
 make it misbehave: ``hold`` (jobs stay in the queue), ``reject``, ``hang``, ``silent`` (the
 query fails), ``mute`` (no id is printed), ``late`` (it is printed after some seconds),
-``lingers`` (the command does not end after it), ``deaf`` (nothing is cancelled).
+``lingers`` (the command does not end after it), ``complains`` (it fails after it), ``full``
+(no second job is accepted), ``deaf`` (nothing is cancelled).
 """
 
 from __future__ import annotations
@@ -119,7 +120,7 @@ def fail(text: str, code: int) -> None:
 
 
 def sbatch(words: list[str]) -> None:
-    if misbehaves("reject"):
+    if misbehaves("reject") or (misbehaves("full") and (HERE / "counter").exists()):
         fail(
             "sbatch: error: invalid partition specified: nowhere\n"
             "sbatch: error: Batch job submission failed: Invalid partition name specified",
@@ -136,6 +137,8 @@ def sbatch(words: list[str]) -> None:
         time.sleep(2)
     if not misbehaves("mute"):
         print(number, flush=True)
+    if misbehaves("complains"):
+        fail("the site's accounting could not be told of this job", 3)
     if misbehaves("lingers"):
         time.sleep(600)
 

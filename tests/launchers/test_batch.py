@@ -285,6 +285,18 @@ def test_a_job_that_is_no_longer_known_tells_its_end_by_another_command(
     assert "Slurm job 7 has ended: it reached its time limit (TIMEOUT)" in job.poll().text
 
 
+def test_that_another_job_has_ended_already_is_no_refusal(
+    job: BatchJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor does it take time from the one that is ending."""
+    waited: list[float] = []
+    answer = Answer(255, "Job <8> is being terminated", "Job <7>: Job has already finished")
+    monkeypatch.setattr(batchjob, "command", lambda words: answer)
+    monkeypatch.setattr(job, "wait", lambda seconds: waited.append(seconds))
+    job.ids = ["7", "8"]
+    assert (job.stop(10.0).code, waited) == (0, [10.0])
+
+
 def test_how_the_parts_of_a_pbs_array_ended_is_asked_for(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
