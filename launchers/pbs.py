@@ -32,6 +32,7 @@ _GONE = re.compile(r"Unknown Job|Job has finished|unknown job id|Invalid job id"
 _ATTRIBUTE = re.compile(r"\s+([\w.]+) = (.*)")
 _KILLED = 256  # what is added to a signal's number
 _WALLTIME = -29
+_UNKNOWN = 153  # what qstat's exit code means by itself
 
 
 def openpbs(r: Request) -> list[str]:
@@ -62,15 +63,15 @@ def _common(r: Request, output: str = "") -> list[str]:
 
 def read(answer: Answer) -> dict[str, News]:
     """Read ``qstat -f``: one record for each job, long values on several lines."""
-    if answer.code and not answer.out.strip() and not _gone(answer):
-        raise Silent(answer.text or f"exit code {answer.code}")
+    if answer.code and not _gone(answer):
+        # Also after some records: the jobs it did not come to are not gone.
+        raise Silent(answer.err.strip() or f"exit code {answer.code}")
     return {id: _news(facts) for id, facts in _records(answer.out)}
 
 
 def _gone(answer: Answer) -> bool:
     """Tell whether it is the job that is unknown.  Slurm's commands say so by the code only."""
-    said = bool(_GONE.search(answer.text))
-    return said or (answer.code == 153 and not answer.text)
+    return answer.code == _UNKNOWN or bool(_GONE.search(answer.text))
 
 
 def read_end(answer: Answer) -> dict[str, News]:

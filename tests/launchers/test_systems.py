@@ -291,6 +291,7 @@ def test_htcondor_tells_of_jobs_in_fields() -> None:
     ("system", "answer"),
     [
         (pbs.OPENPBS, Answer(255, "", "Connection refused\nqstat: cannot connect to server")),
+        (pbs.OPENPBS, Answer(255, QSTAT_WRAPPER, "qstat: cannot connect to server")),
         (pbs.WRAPPERS, Answer(8, "", "")),
         (
             slurm.SYSTEM,
@@ -312,6 +313,7 @@ def test_a_system_that_does_not_answer_has_lost_no_job(system: System, answer: A
         Answer(153, "", "qstat: Unknown Job Id 5.pbs1"),
         Answer(35, "", "qstat: 5.pbs1 Job has finished, use -x or -H to obtain ..."),
         Answer(153, "", ""),  # Slurm's qstat says nothing
+        Answer(153, "", "Use of uninitialized value $id in printf at /usr/bin/qstat line 7."),
     ],
 )
 def test_pbs_jobs_that_are_no_longer_known(answer: Answer) -> None:
