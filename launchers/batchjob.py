@@ -285,7 +285,8 @@ class BatchJob:
             told = {key: value for key, value in news.items() if belongs(key, id)}
             if told:
                 self._missed[id] = 0
-                for key, value in self._detailed(id, told).items():
+                told = {**self._detailed(id, told), **self._gone_parts(id, told)}
+                for key, value in told.items():
                     self._note(key, value)
             elif self._count_miss(id):
                 for key, value in self._last_words(id).items():
@@ -322,6 +323,20 @@ class BatchJob:
         self._missed[id] = self._missed.get(id, 0) + 1
         seen = any(belongs(key, id) for key in self.news)
         return seen or self._missed[id] >= _PATIENCE
+
+    def _gone_parts(self, id: str, told: dict[str, News]) -> dict[str, News]:
+        """Return how those parts ended that a system leaves out while it tells of others."""
+        if not any(map(is_part, told)):
+            return {}  # it tells of the array as a whole
+        gone = []
+        for key, value in self.news.items():
+            if key in told or value.state == ENDED or not (is_part(key) and belongs(key, id)):
+                self._missed.pop(key, None)
+                continue
+            self._missed[key] = self._missed.get(key, 0) + 1
+            gone += [key] if self._missed[key] >= _PATIENCE else []
+        ends = self._ends(id) if gone else {}
+        return {key: ends.get(key, _LOST) for key in gone}
 
     def _detailed(self, id: str, told: dict[str, News]) -> dict[str, News]:
         """Ask for the exit code of what has just ended, where another command knows it."""

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from ipclusterz.core.template import TemplateError
 from ipclusterz.error import LaunchError
 from ipclusterz.launchers import asker as asking
-from ipclusterz.launchers import batchjob
+from ipclusterz.launchers import batchjob, sge
 from ipclusterz.launchers.asker import Asker
 from ipclusterz.launchers.base import BUILT_IN, LaunchSpec, get_launcher
 from ipclusterz.launchers.batch import BatchLauncher, BatchOptions
@@ -409,6 +409,35 @@ def test_a_path_that_a_system_cannot_take_is_named(
 def test_slurms_own_qsub_is_told_no_path() -> None:
     (made,) = PBSLauncher().plan(replace(spec(), log_dir='/home/"a b"'), WRAPPERS)
     assert not [x for x in made.files[0][1].splitlines() if x.startswith("#PBS -o")]
+
+
+def test_a_part_that_is_no_longer_told_of_has_ended(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Grid Engine and HTCondor leave it out while others run."""
+    asked: list[list[str]] = []
+
+    def command(words: list[str]) -> Answer:
+        asked.append(words)
+        return Answer(0, f"{'=' * 9}\njobnumber    6\ntaskid       1\nexit_status  3\n")
+
+    monkeypatch.setattr(batchjob, "command", command)
+    monkeypatch.setattr(batchjob, "asker", lambda system: Quiet(sge.SYSTEM))
+    made = BatchJob(sge.SYSTEM, spec(), BatchOptions(), 0, [])
+    made.ids = ["6"]
+    made.take({"6.1": News(RUNNING), "6.2": News(RUNNING), "6.3": News(PENDING)})
+    told(made)
+    made.take({"6.2": News(RUNNING)})
+    made.take({"6.1": News(RUNNING), "6.2": News(RUNNING)})
+    assert told(made) == [] and asked == [], "it may have been overlooked"
+    for _ in range(3):
+        made.take({"6.2": News(RUNNING)})
+    made.take({"6.2": News(RUNNING)})
+    assert told(made) == [("6.3", "ended"), ("6.1", "ended")]
+    assert asked == [["qacct", "-j", "6"]] * 2, "once for each time that some have gone"
+    assert made.news["6.1"] == News(ENDED, "exit code 3", code=3)
+    assert "how it ended was not kept" in made.news["6.3"].text
+    assert not made.poll().ended
 
 
 def test_an_array_has_ended_when_all_its_parts_have(job: BatchJob) -> None:
