@@ -288,13 +288,16 @@ class BatchLauncher:
             return "\n".join(line for line in text.splitlines() if line) + "\n"
         path = os.path.abspath(os.path.expanduser(path))
         try:
-            with open(path, encoding="utf-8") as file:
+            # Some editors begin a file with a mark that no shell and no system knows.
+            with open(path, encoding="utf-8-sig") as file:
                 template = file.read()
         except (OSError, UnicodeDecodeError) as error:
             why = error.strerror if isinstance(error, OSError) else "it is no UTF-8 text"
             raise TemplateError(f"cannot read the template {path}: {why}") from None
         text = render(template, names, path)
         self._all_used(used(template), array, path)
+        if system.early:
+            _refuse_late(template, names, system, path)
         if system.first_line and not text.startswith("#!"):
             return f"{system.first_line}\n{text}"
         return text
@@ -319,6 +322,22 @@ class BatchLauncher:
                 f"{path} has no ${{directives}}, which makes a job an array: put it in, or use"
                 " --shape=per-node"
             )
+
+
+def _refuse_late(template: str, names: dict[str, Value], system: System, path: str) -> None:
+    """Refuse directives of ours below a command: the system would not read them."""
+    command = 0
+    for number, line in enumerate(template.split("\n"), 1):
+        written, found = line.strip(), used(line)
+        if command and found and ("directives" in found or written.startswith(system.mark)):
+            raise TemplateError(
+                f"{path}, line {number}: {system.name} reads no directives after the first"
+                f" command, which is in line {command}, so {written} would have no effect: move"
+                " it up"
+            )
+        made = [part.strip() for part in render(line, names, path).split("\n")]
+        if any(part and not part.startswith("#") for part in made):
+            command = command or number
 
 
 def engine_command(

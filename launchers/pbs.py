@@ -134,6 +134,7 @@ OPENPBS = System(
     read_end=read_end,
     signal=("qsig", "-s", "{signal}"),
     mark="#PBS",
+    early=True,
     directives=openpbs,
     index="$PBS_ARRAY_INDEX",
     spread="pbsdsh --",
@@ -149,6 +150,7 @@ TORQUE = System(
     read=read,
     signal=("qsig", "-s", "{signal}"),
     mark="#PBS",
+    early=True,
     directives=torque,
     index="$PBS_ARRAYID",
     spread="pbsdsh -u",
@@ -162,6 +164,7 @@ WRAPPERS = System(
     query=("qstat", "-f"),
     read=read,
     mark="#PBS",
+    early=True,
     directives=lambda r: [
         *_common(r),
         f"-l nodes={r.nodes}:ppn={r.slots}",

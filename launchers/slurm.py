@@ -125,6 +125,7 @@ SYSTEM = System(
     read_end=read_end,
     signal=("scancel", "--batch", "--signal={signal}"),
     mark="#SBATCH",
+    early=True,
     directives=directives,
     index="$SLURM_ARRAY_TASK_ID",
     first_line="#!/bin/sh",

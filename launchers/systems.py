@@ -110,7 +110,8 @@ class System(Struct, frozen=True):
     command that runs once on each node of a job, with ``node_index`` as its number.
     The ``array_`` ones take the place of both where a job array wants other words.
     ``first_line`` is what a script must begin with where the system wants one; put there if a
-    template has none.  ``description`` is a template of a file that names the script, for
+    template has none.  ``early`` says that directives count only before the first command.
+    ``description`` is a template of a file that names the script, for
     systems that submit such a file.
     """
 
@@ -132,6 +133,7 @@ class System(Struct, frozen=True):
     signal: tuple[str, ...] = ()
     spread: str = ""
     node_index: str = ""
+    early: bool = False
     description: str = ""
     array_query: tuple[str, ...] = ()
     array_ask_end: tuple[str, ...] = ()

@@ -159,6 +159,33 @@ def test_a_template_gets_the_first_line_that_its_system_insists_on(
     assert scripts(launcher(options)) == ["#!/bin/bash\nsleep 4\n"]
 
 
+@pytest.mark.parametrize("late", ["${directives}", "#SBATCH --partition=$queue"])
+@pytest.mark.parametrize("command", ["set -e", "  module load gcc", "${setup}"])
+def test_directives_below_a_command_are_refused(
+    late: str, command: str, tmp_path: Path
+) -> None:
+    """Nobody would notice that the job has neither queue nor walltime."""
+    path = tmp_path / "t"
+    path.write_text(f"#!/bin/sh\n# a comment\n\n{command}\n{late}\n$engine_command\n")
+    options = BatchOptions(batch_template=str(path), queue="long", setup=["set -u"] * 2)
+    if "setup" not in command:
+        options.setup = []
+    with pytest.raises(TemplateError, match=r"t, line 5: Slurm reads no .* in line 4, so"):
+        scripts(SlurmLauncher(options))
+    found = scripts(SGELauncher(options))
+    assert len(found) == 1, "its qsub looks at all lines"
+    path.write_text(f"#!/bin/sh\n# a comment\n\n{late}\n{command}\n$engine_command\n")
+    assert "#SBATCH --partition=long" in scripts(SlurmLauncher(options))[0]
+
+
+def test_what_an_editor_puts_before_a_template_is_left_out(tmp_path: Path) -> None:
+    """Slurm would take the line for a command, and what follows for no directives."""
+    path = tmp_path / "t"
+    path.write_bytes("\ufeff#!/bin/bash\r\n${directives}\r\n$engine_command\r\n".encode())
+    text = scripts(slurm(batch_template=str(path)))[0]
+    assert text.startswith("#!/bin/bash\n#SBATCH ") and "\r" not in text
+
+
 def test_a_template_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "t").write_bytes(b"\xff\xfe")
     with pytest.raises(TemplateError, match="it is no UTF-8 text"):
