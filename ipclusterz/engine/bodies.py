@@ -9,8 +9,9 @@ host is never mistaken for the sender's.  Files are opened by bare name, never t
 links, and mapped privately: receivers may write to what they got and share the memory of
 what they do not write to.
 
-A folder may have a limit, with another folder, on a disk, for what goes beyond it.  Both are
-told by a file in it, so whoever writes bodies there keeps to it.
+A folder may have a limit, with another folder, on a disk, for what goes beyond it; without a
+limit that is for what does not fit.  Both are told by a file in it, so whoever writes bodies
+there keeps to it.
 
 The owner keeps the challenge file locked for as long as it lives.  A folder whose file is
 not locked belonged to a process that was killed; whoever makes a folder removes those.
@@ -276,10 +277,15 @@ def claim(
         _reserve(fd, total)
         if bound:
             _keep_to(bound, folder, total)
+        elif beyond is not None and total:
+            # Others write at the same time, and half-way there is no other place any more.
+            os.posix_fallocate(fd, 0, total)
         return folder, proof, fd
-    except OSError as error:
+    except BaseException as error:
         os.close(fd)
         os.unlink(os.path.join(folder, name.hex()))
+        if not isinstance(error, OSError):
+            raise
         if spare is not None and spare.clear():
             return claim(place, name, total)
         if beyond is None:
@@ -309,7 +315,10 @@ def _no_room(error: OSError, total: int, folder: str) -> OSError:
 
 
 def limit(folder: str, size: int, beyond: Place | None) -> None:
-    """Let the bodies in a folder of ours have ``size`` bytes in all; more go to ``beyond``."""
+    """Let the bodies in a folder of ours have ``size`` bytes in all; more go to ``beyond``.
+
+    With 0 it is what does not fit there that goes to ``beyond``.
+    """
     lines = [str(size), *((beyond[0], beyond[1].hex()) if beyond is not None else ())]
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     with open(os.open(os.path.join(folder, LIMIT), flags, 0o600), "wb") as file:

@@ -13,6 +13,7 @@ from typing import Any
 
 from ipclusterz.core import message as m
 from ipclusterz.engine import bodies, serialize
+from ipclusterz.net import sharedmemory
 from ipclusterz.net.discard import Discard
 from ipclusterz.net.lent import Lending, Loan
 from ipclusterz.net.transfer import Carrier
@@ -41,7 +42,7 @@ class Payloads:
     ) -> None:
         self._deliver = deliver
         self._coming: dict[bytes, tuple[int, m.Result]] = {}
-        self.folder, self.proof = bodies.make_folder()
+        self.folder, self.proof, self._folders = sharedmemory.make()
         self.lending = Lending(self.folder, self.proof)
         self._discard = Discard(self.folder, after, hold=True)
         self._carrier = Carrier(
@@ -128,4 +129,5 @@ class Payloads:
         self._carrier.close()
         self._discard.close()
         self.lending.close()
-        bodies.remove_folder(self.folder)
+        for folder in self._folders:
+            bodies.remove_folder(folder)

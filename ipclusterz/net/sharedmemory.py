@@ -1,4 +1,4 @@
-"""An agent's place for bodies: shared memory, within a limit where one was set.
+"""A place for bodies: shared memory, within a limit where one was set or there is little.
 
 Shared memory counts as memory of the batch job or container whose processes wrote it, and
 a disk does not.  So what goes beyond the limit needs a folder that is on a disk.
@@ -14,14 +14,22 @@ from ipclusterz.engine import bodies
 _MEMORY = frozenset(("tmpfs", "ramfs", "devtmpfs"))
 
 
-def make(limit: int, notice: Callable[[str], None]) -> tuple[str, bytes, list[str]]:
+SMALL = 1 << 30
+"""Shared memory of less than this is for small things: containers have 64 MB if nobody asks."""
+
+
+def make(
+    limit: int = 0, notice: Callable[[str], None] = lambda text: None
+) -> tuple[str, bytes, list[str]]:
     """Make the folder for bodies; return it, its proof, and all folders that were made.
 
     ``limit`` (bytes; 0: none) holds for what lies in it at one time, if it is in memory.
-    ``notice`` is told where no folder on a disk can take what goes beyond.
+    What does not fit into shared memory that is small goes to a disk as well, unless the user
+    named the place.  ``notice`` is told where no folder on a disk can take what goes beyond a
+    limit.
     """
     folder, proof = bodies.make_folder()
-    if not limit or not in_memory(folder):
+    if not (limit or _small(folder)) or not in_memory(folder):
         return folder, proof, [folder]
     for base in disks():
         try:
@@ -29,8 +37,14 @@ def make(limit: int, notice: Callable[[str], None]) -> tuple[str, bytes, list[st
             beyond = bodies.folder_in(base)
         except OSError:
             continue
-        bodies.limit(folder, limit, beyond)
+        try:
+            bodies.limit(folder, limit, beyond)
+        except OSError:  # it is full
+            bodies.remove_folder(folder)
+            return *beyond, [beyond[0]]
         return folder, proof, [folder, beyond[0]]
+    if not limit:
+        return folder, proof, [folder]
     bodies.limit(folder, limit, None)
     notice(
         f"--shm-limit: no folder for temporary files is on a disk and can be written"
@@ -38,6 +52,12 @@ def make(limit: int, notice: Callable[[str], None]) -> tuple[str, bytes, list[st
         " error; set TMPDIR to one"
     )
     return folder, proof, [folder]
+
+
+def _small(folder: str) -> bool:
+    place = os.statvfs(folder)
+    told = os.environ.get(bodies.PLACE)
+    return not told and 0 < place.f_blocks * place.f_frsize < SMALL
 
 
 def candidates() -> list[str]:

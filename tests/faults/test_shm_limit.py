@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,7 +23,7 @@ from ipclusterz.net import sharedmemory
 from ipclusterz.net.seal import PieceOpener
 from ipclusterz.net.transfer import Carrier
 from tests.faults.watch import files, until
-from tests.running import run
+from tests.running import ROOT, run
 
 MB = 1 << 20
 
@@ -48,6 +51,88 @@ def kept(place: Path) -> int:
         with contextlib.suppress(FileNotFoundError):  # let go of meanwhile
             total += path.stat().st_size
     return total
+
+
+# -- without a limit -----------------------------------------------------------------------
+
+_IN_A_CONTAINER = """
+import os, sys
+import numpy as np
+import ipclusterz as ipp
+
+def made(n):
+    import numpy as np
+    return np.full(n, 7.0)
+
+def total(array):
+    return float(array.sum())
+
+n = 1_000_000  # eight megabytes: one of them has no room
+with ipp.Cluster(2) as rc:
+    view = rc[:]
+    array = np.ones(2 * n)
+    assert view.apply_sync(total, array) == [2.0 * n] * 2
+    assert view.apply_async(total, array).get(60) == [2.0 * n] * 2
+    assert all((found == 7).all() for found in view.apply_sync(made, n))
+    # Each has room by itself, and not all of them together.
+    parts = [view.apply_async(made, n // 4) for _ in range(20)]
+    assert all((found == 7).all() for part in parts for found in part.get(60))
+    assert view.apply_sync(total, np.ones(n // 4)) == [n / 4] * 2, "the small is where it was"
+    print(sum(name.startswith("ipclusterz-") for name in os.listdir(sys.argv[1])))
+print(len(os.listdir("/dev/shm")))
+"""
+
+
+@pytest.mark.skipif(
+    sys.platform != "linux" or os.geteuid() != 0, reason="to mount needs root on Linux"
+)
+def test_what_a_small_shared_memory_has_no_room_for_goes_to_a_disk(tmp_path: Path) -> None:
+    """A container has 64 MB of it if nobody asks for more; here it is 4."""
+    if sharedmemory.in_memory(str(tmp_path)):
+        pytest.skip("needs temporary files on a disk")
+    place = tmp_path / "disk"
+    place.mkdir()
+    script = tmp_path / "container.py"
+    script.write_text(_IN_A_CONTAINER)
+    environment = {name: value for name, value in os.environ.items() if name != bodies.PLACE}
+    done = subprocess.run(
+        [
+            *("unshare", "-m", "sh", "-c"),
+            'mount -t tmpfs -o size=4m tmpfs /dev/shm && exec "$0" "$@"',
+            *(sys.executable, str(script), str(place)),
+        ],
+        env={**environment, "TMPDIR": str(place), "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["2", "0"], "the client's and the agent's folder, and none"
+    assert [name for name in os.listdir(place) if name.startswith("ipclusterz-")] == []
+
+
+def test_a_small_shared_memory_that_is_full_is_not_used(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    memory, disk = tmp_path / "memory", tmp_path / "disk"
+    memory.mkdir()
+    disk.mkdir()
+    monkeypatch.delenv(bodies.PLACE, raising=False)
+    monkeypatch.setattr(bodies, "_SHARED", str(memory))
+    monkeypatch.setattr(sharedmemory, "_small", lambda folder: True)
+    monkeypatch.setattr(sharedmemory, "in_memory", lambda path: path.startswith(str(memory)))
+    monkeypatch.setattr(sharedmemory, "candidates", lambda: [str(disk)])
+
+    def full(folder: str, size: int, beyond: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(bodies, "limit", full)
+    folder, proof, made = sharedmemory.make()
+    assert made == [folder] and os.path.dirname(folder) == str(disk)
+    body = bodies.write(folder, proof, [b"x" * 100])
+    assert [bytes(part) for part in bodies.read(body)] == [b"x" * 100]
+    bodies.remove_folder(folder)
+    assert os.listdir(memory) == os.listdir(disk) == []
 
 
 # -- folders -------------------------------------------------------------------------------
