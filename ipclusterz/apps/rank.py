@@ -72,6 +72,12 @@ class RankStreams:
                     "this process has no rank: what started it is no launcher of MPI, or one"
                     " that sets neither OMPI_COMM_WORLD_RANK nor PMI_RANK nor SLURM_PROCID"
                 )
+            wanted = found["config"]["n"]
+            if wanted != here.size:  # nobody would know what the others wait for
+                raise LaunchError(
+                    f"{wanted} ranks were asked for, and the launcher started {here.size}:"
+                    " leave the number out of --mpi-cmd and --mpi-args, it comes from -n"
+                )
             world = os.path.basename(self._folder)
             found["config"]["n"] = 1
             found["config"]["rank"] = {"rank": here.rank, "size": here.size, "world": world}

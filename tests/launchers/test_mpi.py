@@ -322,6 +322,15 @@ def test_srun_without_the_plugin_says_so_in_its_own_words(
     slurm.until(lambda: not slurm.queue(), "the job ends")
 
 
+@pytest.mark.parametrize("number", [1, 3])
+def test_another_number_of_ranks_than_was_asked_for(mpi: None, number: int) -> None:
+    """Also more of them: their numbers as engines would not be their ranks."""
+    made = Cluster(n=2, engines="mpi", options=options(f"-np {number}"))
+    with pytest.raises(LaunchError, match=f"2 ranks were .* the launcher started {number}:"):
+        made.start_cluster_sync()
+    assert not made.running
+
+
 def test_a_rank_that_is_alone_says_so_and_leaves_nothing(mpi: None, tmp_path: Path) -> None:
     """Neither Open MPI's daemon for single processes, nor its folder."""
     code = "import os; from ipclusterz.engine.mpi import join\ntry: join(2)\nfinally: "
