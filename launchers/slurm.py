@@ -18,6 +18,12 @@ from ipclusterz.launchers.systems import (
     in_quotes,
 )
 
+_ENDED = frozenset(
+    "BOOT_FAIL CANCELLED COMPLETED DEADLINE FAILED LAUNCH_FAILED NODE_FAIL OUT_OF_MEMORY"
+    " PREEMPTED RECONFIG_FAIL REVOKED TIMEOUT".split()
+)
+"""How a job has ended.  A word that is in neither is a later Slurm's, and ends nothing."""
+
 _STATES = {
     "RUNNING": RUNNING,
     "COMPLETING": RUNNING,
@@ -28,6 +34,7 @@ _STATES = {
     "SIGNALING": RUNNING,
     "PENDING": PENDING,
     "CONFIGURING": PENDING,
+    "POWER_UP_NODE": PENDING,
     "REQUEUED": PENDING,
     "REQUEUE_FED": PENDING,
     "REQUEUE_HOLD": PENDING,
@@ -73,7 +80,7 @@ def read(answer: Answer) -> dict[str, News]:
     found = {}
     for line in answer.out.splitlines():
         id, state, reason, nodes, start = (line.split("|", 4) + [""] * 4)[:5]
-        kind = _STATES.get(state, ENDED)
+        kind = ENDED if state.split("+")[0] in _ENDED else _STATES.get(state, RUNNING)
         why = reason if reason not in ("", "None") else ""
         if kind == ENDED:
             found[id] = News(ENDED, _how(state, why), code=0 if state == "COMPLETED" else None)
@@ -90,7 +97,7 @@ def read_end(answer: Answer) -> dict[str, News]:
     found = {}
     for record in re.split(r"\n\s*\n", answer.out):
         facts = dict(re.findall(r"(\w+)=(\S*)", record))
-        if "JobId" not in facts or facts.get("JobState", "") in _STATES:
+        if "JobId" not in facts or facts.get("JobState", "") not in _ENDED:
             continue
         id = facts["JobId"]
         if "ArrayJobId" in facts:

@@ -547,6 +547,14 @@ SLURM_STATES = {  # all of 'man squeue', JOB STATE CODES
 }
 
 
+def test_a_state_of_slurm_that_nobody_knows_is_no_end() -> None:
+    """A job that counts as ended is watched no longer, and not cancelled."""
+    lines = "7|POWER_UP_NODE|None||N/A\n8|NEW_IN_2030|None|n1|N/A\n9|CANCELLED+|None||N/A\n"
+    found = slurm.read(Answer(0, lines))
+    kinds = {id: news.state for id, news in found.items()}
+    assert kinds == {"7": PENDING, "8": RUNNING, "9": ENDED}
+
+
 @pytest.mark.parametrize(
     ("state", "kind"), [(s, kind) for kind, all in SLURM_STATES.items() for s in all.split()]
 )
