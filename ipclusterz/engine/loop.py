@@ -15,6 +15,7 @@ import select
 import signal
 import socket
 import sys
+import traceback
 
 import msgspec
 
@@ -71,10 +72,20 @@ class Engine:
         buffer = memoryview(mmap.mmap(-1, RECEIVE))  # a bytearray would touch every byte
         receive = self._socket.recv_into
         while True:
+            buffer[0] = 0  # no batch begins so
             try:
-                size = receive(buffer)
-            except BlockingIOError:
-                self._wait(select.POLLIN)
+                try:
+                    size = receive(buffer)
+                except BlockingIOError:
+                    size = -1
+                if size < 0:
+                    self._wait(select.POLLIN)
+                    continue
+            except (Exception, KeyboardInterrupt) as error:
+                # With a batch that has come, but not its size, nothing can be done.
+                if buffer[0] or not _from_handler(error):
+                    raise
+                _say(error)
                 continue
             if size == 0:
                 return
@@ -186,3 +197,21 @@ class Engine:
         self._out.flush_task()
         self._err.flush_task()
         os._exit(0)
+
+
+def _from_handler(error: BaseException) -> bool:
+    """Tell whether a handler that a task left behind raised this, while the engine waited."""
+    if isinstance(error, KeyboardInterrupt):  # Python's own handler has no frame
+        return True
+    trace = error.__traceback__
+    while trace is not None and trace.tb_frame.f_code.co_filename == __file__:
+        trace = trace.tb_next
+    return trace is not None
+
+
+def _say(error: BaseException) -> None:
+    """Print what no task can be told of."""
+    try:
+        traceback.print_exception(error)
+    except Exception:  # a task may have put anything in the place of standard error
+        pass

@@ -7,6 +7,7 @@ the operating system.  Must not know: tasks.  Used by the zygote after its forks
 
 from __future__ import annotations
 
+import _thread
 import atexit
 import faulthandler
 import gc
@@ -25,6 +26,7 @@ from ipclusterz.engine.threads import raise_threads
 _PR_SET_PDEATHSIG = 1
 _ADOPTION = 10.0  # seconds to wait until the agent is our parent
 _FIRST_PAUSE = 0.0002
+_LAST_WORDS = 2.0  # seconds that an engine which failed has for what is called at its end
 _SEEDED = ("random", "numpy.random", "torch")
 PRELOADED: list[str] = []
 """What the zygote has imported for all engines."""
@@ -164,10 +166,19 @@ def _reset_signals() -> None:
 
 
 def _end(status: int) -> None:
+    if status:
+        # The agent waits for the end of a process that it did not tell to end.
+        _thread.start_new_thread(_end_late, (status,))
     try:
         atexit._run_exitfuncs()
         sys.stdout.flush()
         sys.stderr.flush()
     except BaseException:
         pass
+    os._exit(status)
+
+
+def _end_late(status: int) -> None:
+    """End also where a function that is called at the end waits for ever: for a child, say."""
+    time.sleep(_LAST_WORDS)
     os._exit(status)

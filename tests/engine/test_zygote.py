@@ -259,6 +259,41 @@ def test_the_end_of_its_socket_is_its_end(forked: TestEngine, tmp_path: Path) ->
     assert mark.read_text() == "left in order"
 
 
+def test_what_failed_ends_although_what_is_called_at_its_end_waits(forked: TestEngine) -> None:
+    forked.start(
+        run(
+            "import atexit, os, threading\n"
+            "def f():\n"
+            "    atexit.register(threading.Event().wait)\n"
+            "    os.closerange(3, 100)"
+        )
+    )
+    assert forked.reap() == 1
+    assert "Bad file descriptor" in os.read(forked.pipes[1], 1 << 16).decode()
+
+
+@pytest.mark.parametrize("handler", ["late", "signal.default_int_handler"])
+def test_a_handler_that_a_task_left_may_raise_while_it_waits(make: Make, handler: str) -> None:
+    engine = make(keep=True)
+    left = run(
+        "import signal\n"
+        "def late(*_): raise TimeoutError('too late')\n"
+        f"def f(): signal.signal(signal.SIGUSR1, {handler})"
+    )
+    engine.apply(left)
+    for _ in range(2):
+        until(lambda: _state(engine.pid) == "S", "its wait for a task")
+        os.kill(engine.pid, signal.SIGUSR1)
+        assert engine.apply(os.getpid) == engine.pid
+    engine.drain()
+    said = "".join(text for _, _, text in engine.texts)
+    assert said.count("Traceback (most recent call last)") == 2
+
+
+def _state(pid: int) -> str:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
 def test_random_numbers_differ_between_engines(make: Make) -> None:
     loaded = Zygote("--preload", "random,numpy.random")
     draws = []
