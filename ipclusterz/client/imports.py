@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from ipclusterz.client.asyncresult import AsyncResult
     from ipclusterz.client.direct import DirectView
 
+_PREFIXES = frozenset({"CACHE", "EXTENDED_ARG", "NOP"})
+
 
 class Absent(ModuleType):
     """Stands here for a module that was imported on the engines only."""
@@ -108,6 +110,8 @@ def _stores(frame: FrameType) -> list[tuple[str, str]]:
             found.append((imported, bound))
             if not imported:
                 break
+        elif found and step.opname not in _PREFIXES:
+            break  # what is stored from here on is the next statement's
         elif step.opname in ("IMPORT_NAME", "LOAD_CONST", "RETURN_VALUE", "RETURN_CONST"):
             break  # the next statement
     return found

@@ -195,6 +195,25 @@ def test_sync_imports(rc: ipp.Client, capsys: pytest.CaptureFixture[str]) -> Non
     assert decimal.Decimal(1) and capsys.readouterr().out == ""
 
 
+def test_imports_and_what_follows_them(rc: ipp.Client, capsys: pytest.CaptureFixture[str]) -> None:
+    with rc[:].sync_imports():
+        from string import digits
+        from string import hexdigits as some
+
+        hexa = some
+        ten = digits
+        import os.path as op
+
+        join = op.join
+    assert (ten, hexa, join) == (digits, some, op.join)
+    lines = [line.partition("  #")[0] for line in capsys.readouterr().out.splitlines()]
+    assert lines == [
+        "from string import digits",
+        "from string import hexdigits as some",
+        "import os.path as op",
+    ]
+
+
 def test_imports_on_one_side_only(rc: ipp.Client, tmp_path: Path) -> None:
     (tmp_path / "only_there_12.py").write_text("x = 12\n")
     rc[0].execute(f"import sys; sys.path.insert(0, {str(tmp_path)!r})", block=True)
