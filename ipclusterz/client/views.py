@@ -73,8 +73,8 @@ class View:
     def temp_flags(self: V, **flags: Any) -> Iterator[V]:
         """Set flags for the length of a ``with`` block."""
         saved = {name: getattr(self, name) for name in flags if name in self._flag_names}
-        self.set_flags(**flags)
         try:
+            self.set_flags(**flags)  # it may set some before it refuses one
             yield self
         finally:
             self.set_flags(**saved)

@@ -277,6 +277,9 @@ def test_decorators(rc: ipp.Client) -> None:
 
 def test_flags(rc: ipp.Client) -> None:
     view = rc.load_balanced_view()
+    with pytest.raises(ValueError, match="timeout=-1"), view.temp_flags(retries=2, timeout=-1):
+        pass
+    assert view.retries == 0  # not half of what was asked for
     with view.temp_flags(block=True, retries=2, label="x", track=True, timeout=5):
         assert view.apply(abs, -1) == 1 and view.retries == 2 and view.track
     assert (view.block, view.retries, view.label, view.track) == (False, 0, None, False)
