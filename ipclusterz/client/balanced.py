@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ipclusterz.client import dependency as dependencies
-from ipclusterz.client import loads
+from ipclusterz.client import loads, mapping
 from ipclusterz.client import targets as engines_of
 from ipclusterz.client.group import AsyncMapResult
 from ipclusterz.client.lazymap import LazyMap
@@ -85,9 +85,10 @@ class LoadBalancedView(View):
 
     @retries.setter
     def retries(self, value: int) -> None:
-        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        retries = mapping.whole(value)
+        if retries < 0:
             raise ValueError(f"retries={value!r} must be a whole number from 0")
-        self._retries = value
+        self._retries = retries
         self._set_options()
 
     @property

@@ -7,6 +7,7 @@ futures already; nothing here stands between a task and its engine.
 
 from __future__ import annotations
 
+import operator
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor
@@ -99,9 +100,13 @@ class ViewExecutor(Executor):
         chunksize: int | str,
         buffersize: int,
     ) -> Iterator[T]:
-        if isinstance(buffersize, bool) or not isinstance(buffersize, int):
-            raise TypeError(f"buffersize must be an int, not {type(buffersize).__name__}")
-        if buffersize < 1:
+        try:
+            size = operator.index(buffersize)
+        except TypeError:
+            raise TypeError(
+                f"buffersize must be an int, not {type(buffersize).__name__}"
+            ) from None
+        if size < 1:
             raise ValueError(f"buffersize={buffersize} must be from 1")
         if chunksize != 1:
             raise ValueError("with a buffersize items go one by one: leave chunksize out")
@@ -116,7 +121,7 @@ class ViewExecutor(Executor):
             )
         guarded = map(self._unless_shut, iterables[0])
         lazy = self.view.imap(
-            fn, guarded, *iterables[1:], max_outstanding=buffersize, timeout=timeout
+            fn, guarded, *iterables[1:], max_outstanding=size, timeout=timeout
         )
         self._made.add(lazy)
         return lazy

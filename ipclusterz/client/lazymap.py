@@ -41,7 +41,8 @@ class LazyMap(Iterator[Any]):
         timeout: float | None = None,
     ) -> None:
         auto = max_outstanding == "auto" or max_outstanding is None or max_outstanding == 0
-        if not auto and (not isinstance(max_outstanding, int) or max_outstanding < 0):
+        fixed = 0 if auto else mapping.whole(max_outstanding)
+        if fixed < 0:
             raise ValueError(
                 f"max_outstanding={max_outstanding!r} must be a whole number from 1 or 'auto'"
             )
@@ -53,7 +54,7 @@ class LazyMap(Iterator[Any]):
         self._ready: deque[Any] = deque()  # what is left of the chunk taken last
         self._ordered = ordered
         self._return_exceptions = return_exceptions
-        self._fixed = 0 if auto else int(max_outstanding)
+        self._fixed = fixed
         self._deadline = None if timeout is None else monotonic() + timeout
         self._seconds = 1.0  # nothing known: as if tasks were long
         self._order: deque[int] = deque()  # keys to yield next: as sent, or as they came

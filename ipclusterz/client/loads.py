@@ -111,6 +111,7 @@ def cut(
         if not lengths:
             return mapping.growing_chunks(items, engines)
         return mapping.chunks(items, mapping.auto_chunk(min(lengths), engines))
-    if isinstance(chunksize, bool) or not isinstance(chunksize, int) or chunksize < 1:
+    size = mapping.whole(chunksize)
+    if size < 1:
         raise ValueError(f"chunksize={chunksize!r} must be a whole number from 1 or 'auto'")
-    return None if chunksize == 1 else mapping.chunks(items, chunksize)
+    return None if size == 1 else mapping.chunks(items, size)

@@ -7,7 +7,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from itertools import islice
+from operator import index
 from typing import Any
+
+
+def whole(value: Any) -> int:
+    """Return an integer of any kind (numpy's as well) as an int; -1 for what is none.
+
+    >>> whole(3), whole(3.0), whole(True)
+    (3, -1, -1)
+    """
+    try:
+        return -1 if isinstance(value, bool) else index(value)
+    except TypeError:
+        return -1
 
 
 def chunks(items: Iterable[Any], size: int) -> Iterator[list[Any]]:

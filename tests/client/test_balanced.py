@@ -6,6 +6,7 @@ import itertools
 import threading
 from typing import Any
 
+import numpy
 import pytest
 
 from ipclusterz import error
@@ -162,6 +163,19 @@ def test_imap_errors(rc: Client, link: FakeConnection) -> None:
     assert list(view.imap(abs, [])) == []
     with pytest.raises(ValueError, match="max_outstanding"):
         view.imap(abs, [], max_outstanding="many")
+
+
+def test_numbers_of_numpy_are_whole_numbers(rc: Client) -> None:
+    view = rc.load_balanced_view(retries=numpy.int64(2))
+    two, items = numpy.int64(2), range(-5, 0)
+    assert view.retries == 2 and type(view.retries) is int
+    assert view.map_sync(abs, items, chunksize=two) == [5, 4, 3, 2, 1]
+    assert list(view.imap(abs, items, chunksize=two)) == [5, 4, 3, 2, 1]
+    assert list(view.imap(abs, items, max_outstanding=two)) == [5, 4, 3, 2, 1]
+    assert list(view.executor.map(abs, items, buffersize=two)) == [5, 4, 3, 2, 1]
+    for wrong in (2.0, True, "2", None):
+        with pytest.raises(ValueError, match="retries="):
+            view.retries = wrong  # type: ignore[assignment]
 
 
 @pytest.mark.parametrize("ordered", [True, False])
