@@ -328,6 +328,16 @@ def _unpickle(data: bytes) -> BaseException | None:
     return original if isinstance(original, BaseException) else None
 
 
+def bare(
+    kind: type[BaseException], args: tuple[Any, ...], state: dict[str, Any]
+) -> BaseException:
+    """Make an error without its ``__init__``, which may want what the error does not keep."""
+    made = kind.__new__(kind, *args)
+    made.args = args
+    made.__dict__.update(state)
+    return made
+
+
 def ends_programs(kind: type[BaseException]) -> bool:
     """Tell whether an error is meant for the program that raised it, as SystemExit is.
 

@@ -11,9 +11,11 @@ import os
 import pickle
 import traceback
 from types import TracebackType
+from typing import Any
 
 from ipclusterz.core.message import Failure
 from ipclusterz.engine import serialize
+from ipclusterz.error import bare
 
 _TEXT_LIMIT = 8 * 1024
 _TRACEBACK_LIMIT = 20 * 1024
@@ -51,9 +53,10 @@ class CodeError(Exception):
 def failure(error: BaseException, engine: int = -1) -> Failure:
     """Describe ``error``: its type, text, formatted traceback and, where possible, itself.
 
-    Frames of this package are left out.  Long texts are cut in the middle, and an exception
-    that does not pickle, or not come back from it, travels as text alone; so the result
-    always fits a batch.
+    Frames of this package are left out.  Long texts are cut in the middle.  Of an exception
+    that is too long, does not pickle, or does not come back from it, only what does travels
+    with its type; where that cannot be had either, its text alone.  So the result always
+    fits a batch.
     """
     shown = ""
     if isinstance(error, CodeError):
@@ -107,13 +110,34 @@ def _foreign(trace: TracebackType | None) -> TracebackType | None:
     return trace
 
 
+class _Bare:
+    """An error's type and what of it can travel, for one that pickle does not bring."""
+
+    def __init__(self, error: BaseException) -> None:
+        state = {name: value for name, value in vars(error).items() if _fits(value)}
+        args = error.args if _fits(error.args) else ()
+        self._made_of = (type(error), args, state)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (bare, self._made_of)
+
+
+def _fits(value: object) -> bool:
+    return bool(_stream(value, _PICKLE_LIMIT // 8))
+
+
 def _pickled(error: BaseException) -> bytes:
+    return _stream(error, _PICKLE_LIMIT) or _stream(_Bare(error), _PICKLE_LIMIT)
+
+
+def _stream(obj: object, limit: int) -> bytes:
+    """Return ``obj`` pickled; nothing where that is too long, or does not come back."""
     try:
-        parts = serialize.pack(error)
-        if serialize.total(parts) > _PICKLE_LIMIT:
+        parts = serialize.pack(obj)
+        if serialize.total(parts) > limit:
             return b""
-        data = serialize.one_block(error) if len(parts) > 1 else bytes(parts[0])
-        if type(error).__module__ != "builtins":  # those with their own __init__ often fail
+        data = serialize.one_block(obj) if len(parts) > 1 else bytes(parts[0])
+        if type(obj).__module__ != "builtins":  # those with their own __init__ often fail
             pickle.loads(data)
         return data
     except Exception:

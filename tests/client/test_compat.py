@@ -195,7 +195,9 @@ def test_sync_imports(rc: ipp.Client, capsys: pytest.CaptureFixture[str]) -> Non
     assert decimal.Decimal(1) and capsys.readouterr().out == ""
 
 
-def test_imports_and_what_follows_them(rc: ipp.Client, capsys: pytest.CaptureFixture[str]) -> None:
+def test_imports_and_what_follows_them(
+    rc: ipp.Client, capsys: pytest.CaptureFixture[str]
+) -> None:
     with rc[:].sync_imports():
         from string import digits
         from string import hexdigits as some

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import builtins
+import errno
 import functools
 import linecache
 import os
 import pickle
 import signal
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Sequence
@@ -474,6 +476,43 @@ def test_odd_exceptions_still_tell(bench: Bench, kind: str, name: str, text: str
     if kind == "chain":
         assert "KeyError: 'inner'" in told.traceback
     assert bench.apply(abs, -1) == 1
+
+
+class Demanding(Exception):
+    def __init__(self, path: str, *, line: int) -> None:
+        super().__init__(f"{path}:{line}")
+        self.path, self.line = path, line
+        self.held = threading.Lock()
+
+
+def throw_made(kind: str) -> None:
+    if kind == "demanding":
+        raise Demanding("data.csv", line=3)
+    if kind == "long":
+        raise subprocess.CalledProcessError(2, ["make"], output="x" * 100_000)
+    if kind == "text":
+        raise ValueError("x" * 100_000)
+    raise OSError(errno.ENOENT, "no such", "data.csv", None, threading.Lock())
+
+
+@pytest.mark.parametrize(
+    ("kind", "original", "facts"),
+    [
+        ("demanding", Demanding, {"path": "data.csv", "line": 3, "args": ("data.csv:3",)}),
+        ("long", subprocess.CalledProcessError, {"returncode": 2, "cmd": ["make"]}),
+        ("text", ValueError, {}),
+        ("lock", OSError, {}),
+    ],
+)
+def test_what_cannot_travel_of_an_error_does_not_hide_its_type(
+    bench: Bench, kind: str, original: type[Exception], facts: dict[str, Any]
+) -> None:
+    told = bench.apply_failed(throw_made, kind)
+    assert len(told.pickled) < 16 * 1024
+    error = remote_error(told)
+    assert isinstance(error, original) and isinstance(error, RemoteError)
+    assert {name: getattr(error, name) for name in facts} == facts
+    assert isinstance(composite("x", [(0, error), (1, error)]), original)
 
 
 def test_arguments_that_cannot_be_loaded_say_so(bench: Bench) -> None:
