@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 from ipclusterz.client import callbacks, outcome
 from ipclusterz.client.facts import OK, Facts
 from ipclusterz.client.session import limit
+from ipclusterz.client.staying import Stays
 from ipclusterz.core.message import Status
 from ipclusterz.error import TimeoutError
 
@@ -51,7 +52,7 @@ class _Waiters:
         return made
 
 
-class AsyncResult(Facts, Future[Any]):
+class AsyncResult(Stays, Facts, Future[Any]):
     """The result of work sent to engines, now or later.
 
     One task gives its value itself; work for several engines gives a list in the order of
@@ -68,10 +69,17 @@ class AsyncResult(Facts, Future[Any]):
     _direct = False
     _return_exceptions = False
     _shown = "AsyncResult"
+    _cannot_travel = (
+        "a result belongs to the process of its client: send its value, ar.get(), or its"
+        " msg_ids"
+    )
     owner = True
     """Kept for compatibility."""
 
     _name: str
+
+    def __copy__(self) -> AsyncResult:
+        return self  # nobody would tell another one that it is finished
 
     def __init__(self) -> None:
         # Not Future.__init__, on purpose: see the head of this file.

@@ -26,6 +26,7 @@ from ipclusterz.client.hubquestions import HubQuestions
 from ipclusterz.client.past import Books
 from ipclusterz.client.saying import say
 from ipclusterz.client.session import Link, Session
+from ipclusterz.client.staying import Stays
 from ipclusterz.core.message import Op
 from ipclusterz.error import AuthenticationError, TimeoutError
 
@@ -39,7 +40,7 @@ CONTROL = 10.0
 """Seconds that engines get to answer a control request."""
 
 
-class Client(HubQuestions, Books, Dask):
+class Client(Stays, HubQuestions, Books, Dask):
     """A session with a cluster; ``rc[0]``, ``rc[:]``, ``rc[::2]`` are views of its engines.
 
     ``connection_info`` (or ``url_file``) is the path of a connector file, or its content
@@ -63,6 +64,10 @@ class Client(HubQuestions, Books, Dask):
     ``close()`` it.
     """
 
+    _cannot_travel = (
+        "a client belongs to the process that made it: a task that needs one makes its own,"
+        " ipclusterz.Client()"
+    )
     block: bool = False
     """Whether views made from now on return values rather than AsyncResults."""
 

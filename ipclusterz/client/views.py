@@ -15,6 +15,7 @@ from ipclusterz.client import remote as decorators
 from ipclusterz.client.asyncresult import AsyncResult
 from ipclusterz.client.past import History, Past, Results
 from ipclusterz.client.session import keys_of
+from ipclusterz.client.staying import Stays
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 V = TypeVar("V", bound="View")
 
 
-class View:
+class View(Stays):
     """Base of views; made by ``rc[...]``, ``rc.direct_view()``, ``rc.load_balanced_view()``.
 
     ``block``: calls return values (True) or an :class:`AsyncResult` at once (False, the
@@ -40,6 +41,9 @@ class View:
 
     _flag_names: tuple[str, ...] = ("block", "track", "label")
 
+    _cannot_travel = (
+        "a view belongs to the process of its client: a task that needs one makes a Client()"
+    )
     track = False
     label: str | None = None
     _executor: ViewExecutor | None = None

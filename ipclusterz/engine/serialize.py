@@ -219,8 +219,8 @@ def _parts_of(obj: Any) -> Iterable[tuple[str, Any]]:
     if isinstance(obj, list | tuple | set | frozenset):
         return [(f"[{i}]", value) for i, value in enumerate(obj)]
     attributes = getattr(obj, "__dict__", None)
-    if type(obj) in custom.table:  # its serialiser has said what is wrong
-        return []
+    if type(obj) in custom.table or hasattr(type(obj), "_cannot_travel"):
+        return []  # its serialiser, or it itself, has said what is wrong
     if isinstance(attributes, dict) and not isinstance(obj, type):
         return [(f".{name}", value) for name, value in attributes.items()]
     return []

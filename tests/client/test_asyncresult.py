@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import copy
 import gc
 import io
+import pickle
 import threading
 import time
 import weakref
@@ -336,6 +338,47 @@ def test_results_are_not_kept_alive(rc: Client) -> None:
     del result
     gc.collect()
     assert watch() is None
+
+
+class Study:
+    """A user's object that holds what cannot leave its process."""
+
+    def __init__(self, rc: Client) -> None:
+        self.view = rc.load_balanced_view()
+        self.result = self.view.map_async(abs, [-1, -2])
+
+    def double(self, x: int) -> int:
+        return 2 * x
+
+
+def test_copies_of_results_are_the_results(rc: Client) -> None:
+    study = Study(rc)
+    again = copy.deepcopy(study)
+    assert again is not study and again.view is study.view
+    for result in (again.result, copy.copy(study.result), copy.deepcopy([study.result])[0]):
+        assert result is study.result
+    assert study.result.get() == [1, 2]
+    other = copy.copy(study.view).set_flags(retries=3)
+    assert (other.retries, study.view.retries) == (3, 0)
+    assert copy.copy(rc)[0].apply_sync(abs, -1) == 1 and copy.deepcopy(rc) is rc
+
+
+def test_what_stays_in_its_process_says_what_to_send(rc: Client) -> None:
+    study = Study(rc)
+    study.result.get()
+    for thing, text in (
+        (rc, r"makes its own, ipclusterz\.Client\(\)"),
+        (rc[:], r"makes a Client\(\)"),
+        (study.result, r"send its value, ar\.get\(\), or its msg_ids"),
+    ):
+        with pytest.raises(TypeError, match=text):
+            pickle.dumps(thing)
+        with pytest.raises(error.SerializationError, match=rf"argument 0 \(.*{text}"):
+            rc[0].apply_async(str, thing)
+    with pytest.raises(error.SerializationError, match=r"Study\.double.*makes a Client"):
+        rc[0].apply_async(study.double, 1)
+    with pytest.raises(error.SerializationError, match=r"'rc' \(.*makes its own"):
+        rc[0].apply_async(lambda: rc.ids)
 
 
 def test_two_threads_may_ask_at_once(rc: Client, link: FakeConnection) -> None:
