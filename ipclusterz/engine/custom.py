@@ -7,11 +7,13 @@ travel; :mod:`ipclusterz.engine.serialize` asks here.
 
 from __future__ import annotations
 
+import functools
 import pickle
 from collections import ChainMap
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
+from ipclusterz.engine.fingerprint import by_reference
 from ipclusterz.error import SerializationError
 
 T = TypeVar("T")
@@ -89,6 +91,37 @@ def _restore(
     return loads(data)
 
 
+# -- functions in objects of the standard library, which cloudpickle does not know -----------
+
+
+def _reduce_cache(cache: Any) -> str | tuple[Any, ...]:
+    if by_reference(cache):
+        return str(cache.__reduce__())
+    how = cache.cache_parameters()
+    return _cache, (cache.__wrapped__, how["maxsize"], how["typed"])
+
+
+def _cache(function: Callable[..., Any], maxsize: int | None, typed: bool) -> Any:
+    """Make what ``functools.lru_cache`` makes of a function, empty."""
+    return functools.lru_cache(maxsize, typed)(function)
+
+
+def _reduce_property(cached: functools.cached_property[Any]) -> tuple[Any, ...]:
+    return _property, (cached.func, cached.attrname)
+
+
+def _property(function: Callable[[Any], Any], name: str | None) -> Any:
+    made = functools.cached_property(function)
+    made.attrname = name  # told to it by the class that it was made in, and by no other
+    return made
+
+
+_DECORATED: dict[type, Any] = {
+    functools._lru_cache_wrapper: _reduce_cache,
+    functools.cached_property: _reduce_property,
+}
+
+
 # -- which pickler -------------------------------------------------------------------------
 
 
@@ -130,7 +163,7 @@ def thorough(sink: Any, callback: Callable[[pickle.PickleBuffer], bool] | None) 
         import cloudpickle  # type: ignore[import-untyped,unused-ignore]
 
         # A subclass, since C picklers read their class's table when they are made.
-        known = ChainMap(table, cloudpickle.Pickler.dispatch_table)
+        known = ChainMap(table, _DECORATED, cloudpickle.Pickler.dispatch_table)
         _cloud = type("Pickler", (cloudpickle.Pickler,), {"dispatch_table": known})
     return _cloud(sink, 5, callback)
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import builtins
 import sys
 from collections.abc import Iterable, Set
-from functools import lru_cache
+from functools import _lru_cache_wrapper, lru_cache
 from types import BuiltinFunctionType, CellType, CodeType, FunctionType, ModuleType
 from typing import Any
 
@@ -126,6 +126,8 @@ class _Look:
             return sys.modules.get(value.__name__) is value
         if by_reference(value):
             return True
+        if kind is _lru_cache_wrapper:  # what it remembers is what would be computed again
+            return self.at_value(value.__wrapped__)
         return kind is FunctionType and self.at_function(value)
 
     def _at_dict(self, names: dict[str, Any]) -> bool:
@@ -193,7 +195,7 @@ def global_names(code: CodeType) -> tuple[str, ...]:
 
 def by_reference(value: Any) -> bool:
     """Tell whether a function or class travels by name: it can be imported elsewhere."""
-    if not isinstance(value, FunctionType | BuiltinFunctionType | type):
+    if not isinstance(value, FunctionType | BuiltinFunctionType | _lru_cache_wrapper | type):
         return False
     name = getattr(value, "__module__", None) or "builtins"
     if name == "__main__":

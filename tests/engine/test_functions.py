@@ -10,7 +10,7 @@ import pickle
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import cached_property, lru_cache, partial
 from types import ModuleType
 from typing import Any
 
@@ -211,6 +211,38 @@ def test_callables_that_are_no_functions(cache: FunctionCache) -> None:
     assert pickle.loads(cache.pack(Reference("f")).data).name == "f"
     with pytest.raises(TypeError, match="not int"):
         cache.pack(3)  # type: ignore[arg-type]
+
+
+def test_functions_with_a_cache(cache: FunctionCache, pickled: list[int]) -> None:
+    known = fingerprint.global_names
+    assert (
+        cache.pack(known) is cache.pack(known) and pickle.loads(cache.pack(known).data) is known
+    )
+    negate = lru_cache(maxsize=7, typed=True)(user(lambda x: -x))
+    made = pickle.loads(cache.pack(negate).data)
+    assert made(2) == -2 and made.cache_parameters() == {"maxsize": 7, "typed": True}
+    assert made.cache_info().currsize == 1 and negate.cache_info().currsize == 0
+    pickled[0] = 0
+    caller = user(lambda x: negate(x), negate=negate)
+    assert cache.pack(caller) is cache.pack(caller) and pickled == [1]
+    names: dict[str, Any] = {"__name__": "__main__", "lru_cache": lru_cache}
+    exec("@lru_cache\ndef fib(n): return n if n < 2 else fib(n - 1) + fib(n - 2)", names)
+    assert pickle.loads(cache.pack(names["fib"]).data)(50) == 12586269025
+
+
+def test_classes_with_cached_properties(cache: FunctionCache) -> None:
+    class Square:
+        def __init__(self, side: int) -> None:
+            self.side = side
+
+        @cached_property
+        def area(self) -> int:
+            return self.side**2
+
+    Square.__module__ = "__main__"
+    assert pickle.loads(serialize.dumps(Square(3))[0]).area == 9
+    made = pickle.loads(cache.pack(lambda x: Square(x).area).data)
+    assert made(4) == 16
 
 
 def test_large_functions_say_so(cache: FunctionCache) -> None:

@@ -478,6 +478,12 @@ def test_odd_exceptions_still_tell(bench: Bench, kind: str, name: str, text: str
     assert bench.apply(abs, -1) == 1
 
 
+def test_what_a_function_remembers_is_kept_for_the_next_task(bench: Bench) -> None:
+    draw = functools.lru_cache(user(lambda n: n + os.urandom(8).hex(), os=os))
+    first = bench.apply(draw, "a")
+    assert bench.apply(draw, "a") == first != bench.apply(draw, "b")
+
+
 class Demanding(Exception):
     def __init__(self, path: str, *, line: int) -> None:
         super().__init__(f"{path}:{line}")
