@@ -151,6 +151,8 @@ class LoadBalancedView(View):
     def _now(self) -> Options | None:
         """Return the options, with what is known now of the tasks that are waited for."""
         if self._waits:
+            dependencies.check_known(self._after)
+            dependencies.check_known(self._follow)
             self._set_options()
         return self._options
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ipclusterz.client.asyncresult import AsyncResult
 from ipclusterz.client.facts import OK
 from ipclusterz.core.message import COUNTER_BITS, Depend, make_key
+from ipclusterz.error import InvalidDependency
 
 if TYPE_CHECKING:
     from ipclusterz.client.session import Session
@@ -95,6 +96,18 @@ def made(given: Any) -> Dependency | None:
         return None
     dependency = given if isinstance(given, Dependency) else Dependency(given)
     return dependency or None
+
+
+def check_known(dependency: Dependency | None) -> None:
+    """Raise InvalidDependency where it waits for what no scheduler of tasks can tell of."""
+    if not dependency:
+        return
+    for result in dependency.results:
+        if result._direct and not result.done():
+            raise InvalidDependency(
+                f"{result._name} was sent to engines by a direct view and has not ended: a task"
+                " can be after it, or follow it, once it has; wait() for it first"
+            )
 
 
 def wired(session: Session, dependency: Dependency | None) -> Depend | None:

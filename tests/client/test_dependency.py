@@ -71,6 +71,26 @@ def test_follow_runs_where_the_others_ran(rc: ipp.Client, view: ipp.LoadBalanced
         assert view.apply_sync(os.getpid) in [a.get() for a in apart]
 
 
+def test_work_of_direct_views_counts_once_it_has_ended(
+    rc: ipp.Client, view: ipp.LoadBalancedView, tmp_path: Path
+) -> None:
+    pushed = rc[1].push({"data": 3})
+    late = rc[0].apply_async(until, str(tmp_path / "go"))
+    for flags in ({"after": late}, {"follow": ipp.Dependency([late, pushed], all=False)}):
+        with (
+            view.temp_flags(**flags),
+            pytest.raises(ipp.InvalidDependency, match=r"until was sent .*; wait\(\) for it"),
+        ):
+            view.apply_async(abs, -1)
+    pushed.get()
+    with view.temp_flags(follow=pushed):
+        assert view.apply_sync(abs, ipp.Reference("data")) == 3
+    (tmp_path / "go").touch()
+    late.get(30)
+    with view.temp_flags(after=late):
+        assert view.apply_sync(abs, -3) == 3
+
+
 def test_success_failure_all_and_any(view: ipp.LoadBalancedView, tmp_path: Path) -> None:
     good = view.apply_async(abs, -1)
     bad = view.apply_async(lambda: 1 / 0)
