@@ -13,8 +13,10 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 import warnings
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
 
@@ -216,12 +218,16 @@ class Shell(InteractiveShell):  # type: ignore[misc]
         sys.stdout.flush()
         sys.stderr.flush()
         line = self.var_expand(cmd, depth=1)
-        with subprocess.Popen(line, shell=True, process_group=0) as process:
-            try:
-                code = process.wait()
-            except BaseException:  # interrupted: with all that it started
+        process: subprocess.Popen[bytes] | None = None
+        try:
+            with _interrupts_held():  # until it is known whom to end
+                process = subprocess.Popen(line, shell=True, process_group=0)
+            code = process.wait()
+        except BaseException:  # interrupted: with all that it started
+            if process is not None:
                 _end_group(process.pid)
-                raise
+                process.wait()
+            raise
         self.user_ns["_exit_code"] = code
         if code and getattr(self, "system_raise_on_error", False):
             raise subprocess.CalledProcessError(code, cmd)
@@ -303,6 +309,23 @@ def _trimmed(error: BaseException) -> BaseException:
     while trace is not None and trace.tb_frame.f_code.co_filename.startswith(_IPYTHON):
         trace = trace.tb_next
     return error.with_traceback(trace)
+
+
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Have an interrupt that comes during the block raised at its end."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # nor is anything raised there
+        return
+    came: list[Any] = []
+    # Not a mask: what is started in the block would have it, too.
+    handler = signal.signal(signal.SIGINT, lambda *about: came.append(about))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+        if came and callable(handler):
+            handler(*came[-1])
 
 
 def _end_group(pid: int) -> None:

@@ -327,6 +327,32 @@ def test_an_interrupted_command_is_ended(one: Shelled) -> None:
     until(lambda: not _members(leader), "the end of the command")
 
 
+def test_a_command_that_is_interrupted_while_it_is_started_is_ended(one: Shelled) -> None:
+    one.engine.execute(
+        "import subprocess, time\n"
+        "usual = subprocess.Popen\n"
+        "class Slow(usual):\n"
+        "    def __init__(self, *args, **settings):\n"
+        "        super().__init__(*args, **settings)\n"
+        "        print(self.pid, flush=True)\n"
+        "        time.sleep(1)\n"
+        "subprocess.Popen = Slow"
+    )
+    work = one.engine.work(Op.EXECUTE, serialize.pack(("!sleep 1000", False)))
+    key = one.engine.send([work])[0]
+
+    def told() -> str:
+        one.engine.drain()
+        return "".join(text for _, owner, text in one.engine.texts if owner == key)
+
+    leader = int(until(told, "the command's process"))
+    one.engine.interrupt(key)
+    with pytest.raises(Failed, match="KeyboardInterrupt"):
+        one.engine.value(key)
+    one.engine.execute("subprocess.Popen = usual")
+    until(lambda: not _members(leader), "the end of the command")
+
+
 def _members(group: int) -> list[str]:
     found = []
     for name in filter(str.isdigit, os.listdir("/proc")):
