@@ -20,6 +20,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Sequence
+from functools import cache
 
 from ipclusterz.core.ssh import Destination, Forward, cause, kind, refused_beyond
 from ipclusterz.error import SSHError
@@ -111,6 +112,10 @@ class OpenSSHConnection:
             f"ServerAliveInterval {ALIVE_SECONDS}",
             f"ServerAliveCountMax {ALIVE_COUNT}",
             "TCPKeepAlive yes",
+            # Errors are made of its words: QUIET has none, DEBUG too many.
+            "LogLevel INFO",
+            # The user's forwards are for the user's sessions; their ports may be taken.
+            "ClearAllForwardings yes",
             "StreamLocalBindUnlink yes",
             "StreamLocalBindMask 0177",
             "ForwardAgent no",
@@ -120,6 +125,9 @@ class OpenSSHConnection:
             "RequestTTY no",
             "EscapeChar none",
         ]
+        if _is_newer():
+            # Else it would leave our guard, read nothing, or ask for something else to run.
+            lines += ["ForkAfterAuthentication no", "StdinNull no", "SessionType default"]
         if options.key:
             lines += [f'IdentityFile "{options.key}"']
         for path in [options.config] if options.config else ["~/.ssh/config"]:
@@ -160,7 +168,7 @@ class OpenSSHConnection:
         """Start a connection of our own."""
         control = os.path.join(self._folder, "control")
         master = ["ssh", "-F", self._config, "-M", "-S", control, "-N", "-T"]
-        master += ["-o", "ClearAllForwardings=yes", "-o", "ControlPersist=no"]
+        master += ["-o", "ControlPersist=no"]
         askpass = Askpass(self._folder, self._options.ask) if self._options.ask else None
         environment = {**os.environ, **(askpass.environment if askpass else {})}
         if askpass is None:
@@ -224,8 +232,8 @@ class OpenSSHConnection:
         """Start a command by the login shell there."""
         return OpenSSHProcess([*self._argv(), command])
 
-    def _argv(self, *options: str) -> list[str]:
-        argv = ["ssh", "-F", self._config, "-T", *options]
+    def _argv(self, *options: str, config: str = "") -> list[str]:
+        argv = ["ssh", "-F", config or self._config, "-T", *options]
         if self._control:
             # Without its master ssh would connect by itself, and ask again.
             argv += ["-S", self._control, "-o", "ControlMaster=no", "-o", "ProxyCommand=false"]
@@ -242,8 +250,9 @@ class OpenSSHConnection:
         command: str = "",
         stdin: bytes = b"",
         timeout: float = COMMAND_SECONDS,
+        config: str = "",
     ) -> Finished:
-        argv = self._argv(*options) + ([command] if command else [])
+        argv = self._argv(*options, config=config) + ([command] if command else [])
         try:
             done = subprocess.run(argv, input=stdin, capture_output=True, timeout=timeout)
         except subprocess.TimeoutExpired:
@@ -275,7 +284,8 @@ class OpenSSHConnection:
         return ports
 
     def _add(self, words: list[str], what: str) -> Finished:
-        done = self._ssh("-O", "forward", *words)
+        # Without a configuration: ssh would ask for the forwards that are named there, too.
+        done = self._ssh("-O", "forward", *words, config=os.devnull)
         if done.code != 0:
             said = done.stderr.decode(errors="replace") + self._new_words()
             raise self._error(said or "forwarding request failed", what)
@@ -286,7 +296,9 @@ class OpenSSHConnection:
 
     def _guard_forwards(self) -> None:
         """Have the forwards taken back if we end without doing so."""
-        old, cancel = self._cancel, self._argv("-O", "cancel", *self._forwards)
+        # The same: it would take back those that are the user's.
+        cancel = self._argv("-O", "cancel", *self._forwards, config=os.devnull)
+        old = self._cancel
         self._cancel = subprocess.Popen(
             ["sh", "-c", _CANCEL, "sh", self._home or self._folder, *cancel],
             stdin=subprocess.PIPE,
@@ -416,6 +428,18 @@ class OpenSSHProcess:
         for stream in (self._process.stdout, self._process.stderr):
             if stream is not None:
                 stream.close()
+
+
+@cache
+def _is_newer() -> bool:
+    """Tell whether ssh knows the options of OpenSSH 8.7; an older one refuses them."""
+    try:
+        done = subprocess.run(["ssh", "-V"], capture_output=True, stdin=subprocess.DEVNULL)
+    except OSError:
+        return False
+    said = (done.stderr + done.stdout).decode(errors="replace")
+    version = re.search(r"OpenSSH\D*(\d+)\.(\d+)", said)
+    return version is not None and (int(version[1]), int(version[2])) >= (8, 7)
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:

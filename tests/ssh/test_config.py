@@ -1,0 +1,102 @@
+"""What users write into ~/.ssh/config for a host is for their sessions, not for ours."""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from typing import Any
+
+import pytest
+
+from tests.lab.host import Host
+from tests.lab.lab import Lab
+from tests.running import eventually
+
+HEAD = """
+import json, os, socket, subprocess, sys
+from ipclusterz.core.ssh import Forward
+from ipclusterz.error import SSHError
+from ipclusterz.net.ssh import connect
+def said(*words, **more):
+    try:
+        connection = connect(*words, **more)
+    except SSHError as error:
+        return str(error)
+    with_it = connection.run("echo up")
+    connection.close()
+    return with_it.stdout.decode()
+"""
+
+USE = """
+with open("config", "w") as file:
+    file.write(sys.argv[1] + "\\n" + open(".ssh/config").read())
+connection = connect("login", config=os.path.abspath("config"))
+try:
+    answer = {"run": connection.run("cat", b"read").stdout.decode()}
+    connection.forward([Forward(os.path.abspath("near"), "127.0.0.1", 22)])
+    with socket.socket(socket.AF_UNIX) as near:
+        near.connect("near")
+        answer["forward"] = near.recv(8).decode()
+    answer["back"] = connection.reverse([Forward("0", "127.0.0.1", 1)])[0] > 0
+finally:
+    connection.close()
+print(json.dumps(answer))
+"""
+
+
+def answered(laptop: Host, body: str, *words: str, **more: Any) -> Any:
+    """What a script on the laptop printed last, as JSON."""
+    laptop.write("script.py", HEAD + textwrap.dedent(body))
+    done = laptop.run(["python3", "script.py", *words], timeout=60, **more)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        "RemoteForward 22 127.0.0.1:1",  # taken there
+        "LocalForward /dev/null/none 127.0.0.1:1",  # impossible here
+        "ExitOnForwardFailure yes\nRemoteForward 22 127.0.0.1:1",
+        "ForkAfterAuthentication yes",
+        "StdinNull yes",
+        "SessionType none",
+        "RemoteCommand echo no\nRequestTTY force",
+        "LogLevel QUIET",
+    ],
+)
+def test_options_of_the_users_sessions(lab: Lab, laptop: Host, option: str) -> None:
+    """The fixture sees that no process stays."""
+    found = answered(laptop, USE, option)
+    assert found == {"run": "read", "forward": "SSH-2.0-", "back": True}
+
+
+@pytest.mark.parametrize("level", ["QUIET", "DEBUG3"])
+def test_whatever_ssh_is_to_print_the_cause_is_told(lab: Lab, laptop: Host, level: str) -> None:
+    laptop.write("config", f"LogLevel {level}\n")
+    text = answered(laptop, "print(json.dumps(said('bob@login', config='/home/ada/config')))")
+    assert "it does not let us in" in text
+
+
+def test_forwards_of_a_running_connection_are_the_users(lab: Lab, laptop: Host) -> None:
+    """They are there after a connection of ours that went over the same one."""
+    config = "ControlPath ~/.ssh/own\nLocalForward 127.0.0.1:18080 127.0.0.1:22\n"
+    laptop.write("config", config)
+    master = laptop.popen(["ssh", "-F", "config", "-M", "-N", "login"])
+    try:
+        laptop.wait_listening(18080)
+        eventually(laptop.file(".ssh/own").exists)
+        body = """
+        connection = connect("login", config="/home/ada/config")
+        connection.forward([Forward("18081", "127.0.0.1", 22)])
+        with socket.create_connection(("127.0.0.1", 18081)) as near:
+            came = near.recv(8).decode()
+        connection.close()
+        print(json.dumps(came))
+        """
+        assert answered(laptop, body) == "SSH-2.0-"
+        eventually(lambda: 18081 not in laptop.listening())
+        assert 18080 in laptop.listening()
+    finally:
+        master.terminate()
+        master.wait(10)
