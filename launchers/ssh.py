@@ -23,6 +23,7 @@ from ipclusterz.launchers import remote
 from ipclusterz.launchers.base import Event, JobState, LaunchSpec
 from ipclusterz.launchers.sshhost import LEASE_SECONDS, Launch, RemoteHost
 from ipclusterz.launchers.sshsession import Waker
+from ipclusterz.net.ssh import located
 
 _KILL_SECONDS = 3.0
 
@@ -123,8 +124,8 @@ class SSHLauncher:
             spec,
             job.hear,
             threading.Semaphore(options.max_parallel),
-            key=options.ssh_key,
-            config=options.ssh_config or os.environ.get("IPCLUSTERZ_SSH_CONFIG", ""),
+            key=located(options.ssh_key),  # whoever stops it may be elsewhere
+            config=located(options.ssh_config or os.environ.get("IPCLUSTERZ_SSH_CONFIG", "")),
             paramiko=True if options.paramiko else None,
             timeout=options.connect_timeout,
             setup_timeout=options.setup_timeout,

@@ -129,7 +129,11 @@ class OpenSSHConnection:
             # Else it would leave our guard, read nothing, or ask for something else to run.
             lines += ["ForkAfterAuthentication no", "StdinNull no", "SessionType default"]
         if options.key:
-            lines += [f'IdentityFile "{options.key}"']
+            named = options.key.replace("%", "%%")
+            lines += [f'IdentityFile "{named}"']
+            # An agent's keys come first, and servers hang up after some; on the way they may
+            # be needed.
+            lines += [f'Match originalhost "{self.target.host}"', "IdentitiesOnly yes"]
         for path in [options.config] if options.config else ["~/.ssh/config"]:
             lines += ["Match all", f'Include "{path}"']
         if not options.config:

@@ -453,7 +453,9 @@ def _authenticate(
     if others:
         for key in paramiko.Agent().get_keys():
             tries.append(partial(transport.auth_publickey, user, key))
-    for attempt in tries:
+    for number, attempt in enumerate(tries):
+        if number and not transport.is_active():
+            raise paramiko.SSHException("Too many authentication failures")
         try:
             rest = attempt()
         except paramiko.BadAuthenticationType:

@@ -156,10 +156,14 @@ def connect(
         place = target if isinstance(target, Destination) else destination(target)
     except ValueError as error:
         raise SSHError(str(error)) from None
-    if key:
-        key = os.path.abspath(os.path.expanduser(key))
-        if not os.path.isfile(key):
-            raise SSHError(f"cannot log in to {place.shown}: there is no private key {key}")
+    key, config = located(key), located(config)
+    if key and not os.path.isfile(key):
+        raise SSHError(f"cannot log in to {place.shown}: there is no private key {key}")
+    if config and not os.access(config, os.R_OK):  # ssh itself would be silent
+        raise SSHError(
+            f"cannot log in to {place.shown}: there is no ssh configuration {config}, or it may"
+            " not be read: correct --ssh-config or IPCLUSTERZ_SSH_CONFIG"
+        )
     if paramiko is None:
         paramiko = shutil.which("ssh") is None
     deadline, pause = time.monotonic() + timeout, _FIRST_PAUSE
@@ -182,6 +186,15 @@ def connect(
         time.sleep(pause * (0.5 + os.urandom(1)[0] / 255))  # not all of them together again
         pause *= 1.7
     raise AssertionError("the last try returns or raises")
+
+
+def located(path: str) -> str:
+    """Return a path that means the same file from other folders; '' stays.
+
+    A connection is made again when the working folder may be another one, and ssh looks for
+    a relative configuration in ``~/.ssh``.
+    """
+    return os.path.abspath(os.path.expanduser(path)) if path else ""
 
 
 def _connected(place: Destination, options: Options, paramiko: bool) -> Connection:

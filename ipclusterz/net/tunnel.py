@@ -25,7 +25,7 @@ from ipclusterz.core.config import CHANNEL_NAMES
 from ipclusterz.core.connector import Connector, candidates
 from ipclusterz.core.ssh import Destination, Forward, destination
 from ipclusterz.error import SSHError
-from ipclusterz.net.ssh import Ask, Connection, connect
+from ipclusterz.net.ssh import Ask, Connection, connect, located
 from ipclusterz.paths import runtime_dir
 
 FIRST_PAUSE = 0.2
@@ -62,9 +62,9 @@ class Settings:
         prompt: Ask | None = None,
     ) -> None:
         self.server = server
-        self.key = key
+        self.key = located(key)
         self.password = password
-        self.config = config or os.environ.get("IPCLUSTERZ_SSH_CONFIG", "")
+        self.config = located(config or os.environ.get("IPCLUSTERZ_SSH_CONFIG", ""))
         self.paramiko = paramiko
         self.timeout = timeout
         self.prompt = prompt

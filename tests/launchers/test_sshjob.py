@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from ipclusterz.core.hosts import Host
 from ipclusterz.error import SSHError
 from ipclusterz.launchers import sshhost
 from ipclusterz.launchers.base import LaunchSpec
-from ipclusterz.launchers.ssh import SSHJob
+from ipclusterz.launchers.ssh import SSHJob, SSHLauncher, SSHOptions
 from ipclusterz.launchers.sshhost import Launch, RemoteHost
 from ipclusterz.launchers.sshsession import Waker, readable
 
@@ -68,3 +69,17 @@ def test_a_waker_is_readable_once_and_closed_once() -> None:
     assert waker.closed and descriptors() == before
     Waker()
     assert descriptors() == before, "one that nobody has any more"
+
+
+def test_what_is_kept_of_a_host_means_the_same_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever stops a cluster may be in another folder than who started it."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(RemoteHost, "start", lambda host: None)
+    options = SSHOptions(hosts="node1", ssh_key="key", ssh_config="config")
+    spec = LaunchSpec(argv=(), name="the engines", stdin='{"config": {}}\n', n=1)
+    (host,) = SSHLauncher(options).start(spec).hosts
+    place = host._place()
+    assert place["key"] == str(tmp_path / "key")
+    assert place["config"] == str(tmp_path / "config")

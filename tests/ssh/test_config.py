@@ -100,3 +100,61 @@ def test_forwards_of_a_running_connection_are_the_users(lab: Lab, laptop: Host) 
     finally:
         master.terminate()
         master.wait(10)
+
+
+def by_both(laptop: Host, env: dict[str, str] | None = None, **where: str) -> dict[str, str]:
+    """What connecting said, by kind of connection: ``up``, or an error."""
+    body = f"""
+    both = {{"openssh": False, "paramiko": True}}
+    print(json.dumps({{kind: said(paramiko=both[kind], **{where!r}) for kind in both}}))
+    """
+    return dict(answered(laptop, body, env=env))
+
+
+def test_a_configuration_is_looked_for_in_the_working_folder(lab: Lab, laptop: Host) -> None:
+    """ssh itself looks in ~/.ssh, and says nothing when it finds none."""
+    laptop.write("config", "Host other\n    HostName login\n    HostKeyAlias login\n")
+    found = by_both(laptop, target="other", config="config")
+    assert found == {"openssh": "up\n", "paramiko": "up\n"}
+    for text in by_both(laptop, target="login", config="none").values():
+        assert "there is no ssh configuration /home/ada/none" in text
+
+
+MANY_KEYS = """
+for i in 1 2 3 4 5 6 7 8; do
+    ssh-keygen -q -t ed25519 -N '' -f many && ssh-add -q many && rm many many.pub
+done
+"""
+
+
+def test_the_key_that_is_named_comes_before_those_of_an_agent(lab: Lab, laptop: Host) -> None:
+    """Servers hang up after some keys, and an agent may have many."""
+    key = laptop.file(".ssh/id_ed25519").read_text()
+    laptop.write("a 100% key/id", key, mode=0o600)
+    laptop.write("config", "IdentityFile none\n")
+    sock = {"SSH_AUTH_SOCK": "/home/ada/agent"}
+    agent = laptop.popen(["ssh-agent", "-D", "-a", sock["SSH_AUTH_SOCK"]])
+    try:
+        eventually(laptop.file("agent").exists)
+        laptop.run(["sh", "-c", MANY_KEYS], env=sock, check=True)
+        for text in by_both(laptop, sock, target="login", config="config").values():
+            assert "it gave up after too many keys: name the right one" in text
+        found = by_both(laptop, sock, target="login", config="config", key="a 100% key/id")
+        assert found == {"openssh": "up\n", "paramiko": "up\n"}
+    finally:
+        agent.terminate()
+        agent.wait(10)
+
+
+def test_a_tunnel_comes_back_in_another_folder(lab: Lab, laptop: Host) -> None:
+    """Paths that were relative when it was made mean what they meant then."""
+    body = """
+    from ipclusterz.net.tunnel import Settings
+    os.environ["IPCLUSTERZ_SSH_CONFIG"] = ".ssh/config"
+    settings = Settings("login", key=".ssh/id_ed25519")
+    os.chdir("/")
+    connection = settings.connect()
+    connection.close()
+    print(json.dumps("up"))
+    """
+    assert answered(laptop, body) == "up"
