@@ -32,6 +32,7 @@ from ipclusterz.net.ssh import (
     COMMAND_SECONDS,
     Finished,
     Options,
+    of_here,
 )
 from ipclusterz.paths import runtime_dir
 
@@ -174,12 +175,21 @@ class OpenSSHConnection:
         master = ["ssh", "-F", self._config, "-M", "-S", control, "-N", "-T"]
         master += ["-o", "ControlPersist=no"]
         askpass = Askpass(self._folder, self._options.ask) if self._options.ask else None
+        try:
+            self._start(master, askpass)
+            self._await_master(control, askpass)
+        finally:
+            if askpass is not None:
+                askpass.close()
+        self._control = control
+
+    def _start(self, master: list[str], askpass: Askpass | None) -> None:
         environment = {**os.environ, **(askpass.environment if askpass else {})}
         if askpass is None:
             environment["SSH_ASKPASS_REQUIRE"] = "never"
         words = os.open(self._words, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
         try:
-            self._guard = guard = subprocess.Popen(
+            self._guard = subprocess.Popen(
                 [
                     "sh",
                     "-c",
@@ -197,13 +207,7 @@ class OpenSSHConnection:
             )
         finally:
             os.close(words)
-        self._watch = host.pidfd(guard.pid)
-        try:
-            self._await_master(control, askpass)
-        finally:
-            if askpass is not None:
-                askpass.close()
-        self._control = control
+        self._watch = host.pidfd(self._guard.pid)
 
     def _await_master(self, control: str, askpass: Askpass | None) -> None:
         assert self._guard is not None
@@ -234,7 +238,10 @@ class OpenSSHConnection:
 
     def spawn(self, command: str) -> OpenSSHProcess:
         """Start a command by the login shell there."""
-        return OpenSSHProcess([*self._argv(), command])
+        try:
+            return OpenSSHProcess([*self._argv(), command])
+        except OSError as error:
+            raise of_here(error, "run a command on", self.target) from None
 
     def _argv(self, *options: str, config: str = "") -> list[str]:
         argv = ["ssh", "-F", config or self._config, "-T", *options]
@@ -264,6 +271,8 @@ class OpenSSHConnection:
             raise self._error(f"no end of {what!r} within {timeout:g} s") from None
         except BrokenPipeError:
             raise self._error("the connection ended") from None
+        except OSError as error:
+            raise of_here(error, "go on with", self.target) from None
         if done.returncode == 255 and command and not self.alive():
             raise self._error(done.stderr.decode(errors="replace"))
         return Finished(done.returncode, done.stdout, done.stderr)
@@ -303,13 +312,16 @@ class OpenSSHConnection:
         # The same: it would take back those that are the user's.
         cancel = self._argv("-O", "cancel", *self._forwards, config=os.devnull)
         old = self._cancel
-        self._cancel = subprocess.Popen(
-            ["sh", "-c", _CANCEL, "sh", self._home or self._folder, *cancel],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
+        try:
+            self._cancel = subprocess.Popen(
+                ["sh", "-c", _CANCEL, "sh", self._home or self._folder, *cancel],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise of_here(error, "go on with", self.target) from None
         if old is not None:
             _kill(old)
 

@@ -30,6 +30,7 @@ from ipclusterz.net.ssh import (
     Ask,
     Finished,
     Options,
+    of_here,
 )
 
 _PIECE = 256 * 1024
@@ -217,7 +218,12 @@ class ParamikoConnection:
 
     def spawn(self, command: str) -> ParamikoProcess:
         """Start a command by the login shell there."""
-        return ParamikoProcess(self._session(command))
+        channel = self._session(command)
+        try:
+            return ParamikoProcess(channel)
+        except OSError as error:
+            channel.close()
+            raise of_here(error, "run a command on", self.target) from None
 
     def _session(self, command: str) -> paramiko.Channel:
         try:
@@ -238,7 +244,10 @@ class ParamikoConnection:
                     " paramiko cannot forward to: use OpenSSH, or start the controller with"
                     " --transport=tcp"
                 )
-            listener = _listen(entry.here)
+            try:
+                listener = _listen(entry.here)
+            except OSError as error:
+                raise of_here(error, "forward", self.target) from None
             self._listeners.append(listener)
             threading.Thread(
                 target=self._accept, args=(listener, entry), name="ssh forward", daemon=True
@@ -249,7 +258,9 @@ class ParamikoConnection:
             try:
                 near, _ = listener.accept()
             except OSError:
-                return
+                if self._ended.wait(_LOOK_SECONDS):
+                    return
+                continue  # there are descriptors again in a moment
             threading.Thread(
                 target=self._lead, args=(near, entry), name="ssh channel", daemon=True
             ).start()

@@ -20,7 +20,7 @@ from typing import NamedTuple, Protocol
 from msgspec import Struct
 
 from ipclusterz.core.ssh import Destination, Forward, destination
-from ipclusterz.error import SSHError
+from ipclusterz.error import ClusterError, SSHError
 
 CONNECT_SECONDS = 10.0
 COMMAND_SECONDS = 20.0
@@ -179,6 +179,8 @@ def connect(
         options = Options(key, config, seconds, ask and answer, home, unwanted)
         try:
             return _connected(place, options, paramiko)
+        except (OSError, ClusterError) as error:
+            raise of_here(error, "connect to", place) from None
         except SSHError as error:
             late = time.monotonic() + pause > deadline
             if error.kind != "busy" or asked or late or not left:
@@ -195,6 +197,14 @@ def located(path: str) -> str:
     a relative configuration in ``~/.ssh``.
     """
     return os.path.abspath(os.path.expanduser(path)) if path else ""
+
+
+def of_here(error: Exception, what: str, place: Destination) -> SSHError:
+    """Return the error for trouble of this host's own: no descriptors, a full disk."""
+    why = str(error)
+    if isinstance(error, OSError) and error.strerror:
+        why = f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+    return SSHError(f"cannot {what} {place.shown} by ssh: {why} (on this host)")
 
 
 def _connected(place: Destination, options: Options, paramiko: bool) -> Connection:

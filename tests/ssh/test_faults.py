@@ -96,6 +96,57 @@ def test_the_connection_is_killed(lab: Lab, laptop: Host, cluster: None, kind: s
         finish()
 
 
+SHORTAGE = """
+import resource, socket
+from ipclusterz.core.config import CHANNEL_NAMES
+from ipclusterz.core.connector import Connector
+from ipclusterz.net.tunnel import Settings, Tunnel
+from tests.running import eventually
+
+def greeting():  # the tunnel leads to the server's own SSH port
+    near = socket.socket(socket.AF_UNIX)
+    with near:
+        near.settimeout(10)
+        near.connect(path)
+        return near.recv(8) == b"SSH-2.0-"
+
+places = {name: ["tcp://127.0.0.1:22"] for name in CHANNEL_NAMES}
+connector = Connector(
+    exec_key="0" * 40, server_key="0" * 40, role="client", url="tcp://127.0.0.1:22",
+    hostid="elsewhere", addresses=places,
+)
+tunnel = Tunnel(Settings("login", paramiko=KIND == "paramiko"), connector)
+path = tunnel.addresses["query"][0].removeprefix("ipc://")
+waiting = [socket.socket(socket.AF_UNIX) for _ in range(3)]
+limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 4, limits[1]))
+taken = []
+try:
+    while True:
+        taken.append(os.open(os.devnull, os.O_RDONLY))
+except OSError:
+    pass
+if KIND == "openssh":
+    os.killpg(tunnel._connection._guard.pid, signal.SIGTERM)
+    eventually(lambda: "Too many open files" in tunnel.problem)
+else:
+    for one in waiting:  # the first ones take what was kept for them
+        one.connect(path)
+    time.sleep(0.2)  # the fault itself, not a wait for something
+for fd in taken:
+    os.close(fd)
+resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+eventually(lambda: tunnel.up, 30)
+print(json.dumps(greeting()))
+tunnel.close()
+"""
+
+
+def test_no_descriptors_for_a_while(lab: Lab, laptop: Host, kind: str) -> None:
+    """The tunnel is made again, and leads on, when there are some."""
+    assert answer(script(laptop, SHORTAGE, kind)) is True
+
+
 def test_a_refused_client_file(lab: Lab, laptop: Host, kind: str) -> None:
     """The controller of the file has ended: its port answers the server, not us."""
     with cluster_on(lab.login, "--ssh=login") as text:
