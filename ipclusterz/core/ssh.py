@@ -169,6 +169,10 @@ _CAUSES: tuple[tuple[str, str], ...] = (
         "the two sides have no {what} in common",
     ),
     (
+        r"Read from remote host|client_loop: send disconnect|Connection to \S+ closed by",
+        "the connection was ended by its server, or on the way",
+    ),
+    (
         r"kex_exchange_identification|Connection (?:closed|reset) by|banner",
         "it, or a host on the way, closed the connection before we could log in: is that port"
         " SSH's, and are there too many connections at once (MaxStartups)?",
@@ -211,10 +215,23 @@ def kind(words: str) -> str:
     return ""
 
 
+def unanswered(target: Destination, timeout: float) -> str:
+    """Return the error for a command that did not end; not its text, which may be long."""
+    return (
+        f"cannot run a command on {target.shown} by ssh: no end of it within {timeout:g} s;"
+        f" does a start-up file of the shell there wait for something? ssh {target.shown} true"
+    )
+
+
 def last_lines(words: str, count: int) -> list[str]:
     """Return the last lines that say something."""
     lines = [line.strip() for line in words.splitlines()]
     return [line for line in lines if line and not _NOISE.match(line)][-count:]
+
+
+def of_connection(words: str) -> str:
+    """Return what ssh said of a connection that was up, without what it said of forwards."""
+    return re.sub(r"(?m)^channel \d+: open failed: .*$", "", words)
 
 
 def refused_beyond(words: str) -> str:

@@ -22,7 +22,15 @@ import time
 from collections.abc import Sequence
 from functools import cache
 
-from ipclusterz.core.ssh import Destination, Forward, cause, kind, refused_beyond
+from ipclusterz.core.ssh import (
+    Destination,
+    Forward,
+    cause,
+    kind,
+    of_connection,
+    refused_beyond,
+    unanswered,
+)
 from ipclusterz.error import SSHError
 from ipclusterz.net import host
 from ipclusterz.net.askpass import Askpass
@@ -87,6 +95,7 @@ class OpenSSHConnection:
         self._link: socket.socket | None = None
         self._cancel: subprocess.Popen[bytes] | None = None
         self._forwards: list[str] = []
+        self._begun = 0  # how much was said until it was up: banners, warnings
         self._read = 0
         self._forgotten = 0
         self._closed = False
@@ -182,6 +191,7 @@ class OpenSSHConnection:
             if askpass is not None:
                 askpass.close()
         self._control = control
+        self._begun = self._read = os.stat(self._words).st_size
 
     def _start(self, master: list[str], askpass: Askpass | None) -> None:
         environment = {**os.environ, **(askpass.environment if askpass else {})}
@@ -267,8 +277,9 @@ class OpenSSHConnection:
         try:
             done = subprocess.run(argv, input=stdin, capture_output=True, timeout=timeout)
         except subprocess.TimeoutExpired:
-            what = command or " ".join(options)
-            raise self._error(f"no end of {what!r} within {timeout:g} s") from None
+            if not self.alive():
+                raise self._error(self._last_words() or "the connection ended") from None
+            raise SSHError(unanswered(self.target, timeout)) from None
         except BrokenPipeError:
             raise self._error("the connection ended") from None
         except OSError as error:
@@ -349,7 +360,7 @@ class OpenSSHConnection:
     def problem(self) -> str:
         """Return why it ended, or why the last forward could not be connected; or ''."""
         if not self.alive():
-            return cause(self._said(), self.target) or "the connection ended"
+            return cause(self._last_words(), self.target) or "the connection ended"
         return refused_beyond(self._said(self._forgotten))
 
     def fine(self) -> None:
@@ -392,6 +403,10 @@ class OpenSSHConnection:
                 return file.read().decode(errors="replace")
         except OSError:
             return ""
+
+    def _last_words(self) -> str:
+        """Return what the master said of the connection since it was up."""
+        return of_connection(self._said(self._begun))
 
     def _new_words(self) -> str:
         """Return what the master has printed since this was asked last."""

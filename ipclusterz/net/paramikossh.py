@@ -21,7 +21,15 @@ from typing import Any
 
 import paramiko
 
-from ipclusterz.core.ssh import FORBIDDEN, Destination, Forward, cause, destination, kind
+from ipclusterz.core.ssh import (
+    FORBIDDEN,
+    Destination,
+    Forward,
+    cause,
+    destination,
+    kind,
+    unanswered,
+)
 from ipclusterz.error import SSHError
 from ipclusterz.net.ssh import (
     ALIVE_COUNT,
@@ -203,8 +211,7 @@ class ParamikoConnection:
                 channel.sendall(stdin)
             channel.shutdown_write()
             if not channel.status_event.wait(timeout):
-                words = f"no end of {command!r} within {timeout:g} s"
-                raise self._error(self.target, words)
+                raise SSHError(unanswered(self.target, timeout))
             for thread in threads:
                 thread.join(timeout)
         except OSError as error:

@@ -170,6 +170,12 @@ Connection closed by UNKNOWN port 65535
             "",
         ),
         ("Error reading SSH protocol banner", "is that port SSH's", "busy"),
+        (
+            "Read from remote host login: Connection reset by peer\r\nclient_loop: send"
+            " disconnect: Broken pipe",
+            "the connection was ended by its server, or on the way",
+            "",
+        ),
         ("Connection closed by 1.2.3.4 port 22", "closed the connection", ""),
         (
             "Unable to negotiate with 1.2.3.4 port 22: no matching host key type found.",

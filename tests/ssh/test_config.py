@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import textwrap
 from typing import Any
 
@@ -158,3 +159,46 @@ def test_a_tunnel_comes_back_in_another_folder(lab: Lab, laptop: Host) -> None:
     print(json.dumps("up"))
     """
     assert answered(laptop, body) == "up"
+
+
+@pytest.mark.parametrize("kind", ["openssh", "paramiko"])
+def test_a_command_that_does_not_end_is_told_as_such(lab: Lab, laptop: Host, kind: str) -> None:
+    """Not with its text, and not as what that may happen to name."""
+    body = """
+    connection = connect("login", paramiko=sys.argv[1] == "paramiko")
+    try:
+        connection.run("sleep 60; : Permission denied", timeout=0.5)
+    except SSHError as error:
+        print(json.dumps([str(error), error.kind]))
+    connection.close()
+    """
+    text, what = answered(laptop, body, kind)
+    assert text.startswith("cannot run a command on login by ssh: no end of it within 0.5 s")
+    assert "Permission" not in text and what == ""
+
+
+def test_what_forwards_met_is_not_why_a_connection_ended(lab: Lab, laptop: Host) -> None:
+    body = """
+    connection = connect("login")
+    connection.forward([Forward(os.path.abspath("near"), "127.0.0.1", 1)])
+    with socket.socket(socket.AF_UNIX) as near:
+        near.connect("near")
+        assert near.recv(1) == b""
+    refused = connection.problem()
+    print("up", flush=True)
+    sys.stdin.readline()
+    while connection.alive():
+        select.select([], [], [], 0.05)
+    print(json.dumps([refused, connection.problem()]))
+    connection.close()
+    """
+    laptop.write("script.py", HEAD + "import select\n" + textwrap.dedent(body))
+    pipe = subprocess.PIPE
+    script = laptop.popen(["python3", "script.py"], stdin=pipe, stdout=pipe, stderr=pipe)
+    assert script.stdout is not None and script.stdout.readline() == "up\n"
+    lab.login.sshd.kill_sessions()
+    out, errors = script.communicate("\n", timeout=30)
+    assert script.returncode == 0, errors
+    refused, ended = json.loads(out)
+    assert refused == "Connection refused"
+    assert "nothing listens on its SSH port" not in ended
