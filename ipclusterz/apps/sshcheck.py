@@ -134,7 +134,10 @@ class SSHCheckApp(BaseApp):
     def _show(self, name: str, lines: list[Line]) -> None:
         if self.output:
             return
-        shown = [line for line in lines if not self.quiet or line.state == sshcheck.FAILED]
+        failed = [line for line in lines if line.state == sshcheck.FAILED]
+        # Nothing failed and something was not tested: whoever reads this must know why.
+        silent = not failed and not _good(lines)
+        shown = failed if self.quiet and not silent else lines
         if not shown:
             return
         width = max(len(check) for check in sshcheck.CHECKS)
@@ -148,6 +151,8 @@ class SSHCheckApp(BaseApp):
                 print(f"  {'':10}  {'':{width}}  -> {line.remedy}")
         if rest:  # all for the same reason: what came before has failed
             print(f"  {sshcheck.SKIPPED:10}  {', '.join(line.check for line in rest)}")
+            if silent:
+                print(f"  {'':10}  -> {rest[0].text}")
         sys.stdout.flush()
 
 

@@ -180,7 +180,15 @@ class Probe:
             f' exec "$p" -c {quoted([text])}'
         )
         before = time.time()
-        done = connection.run(in_sh(script), timeout=_ANSWER_SECONDS)
+        try:
+            done = connection.run(in_sh(script), timeout=_ANSWER_SECONDS)
+        except SSHError as error:
+            if not connection.alive():
+                raise
+            remedy = f"do start-up files wait for something? ssh {self.place.shown} true"
+            text = f"it did not answer within {_ANSWER_SECONDS:.0f} s"
+            self._lines.append(judge.failed("shell", text, remedy))
+            raise _Stop(str(error)) from None
         after = time.time()
         out = done.stdout.decode(errors="replace")
         printed, begun, rest = out.partition(f"\n{mark}\n")

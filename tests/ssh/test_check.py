@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from ipclusterz.apps.sshcheck import SSHCheckApp
 from ipclusterz.core import sshcheck
 from ipclusterz.core.sshcheck import CHECKS, FAILED, PASSED, SKIPPED
 from tests.lab.host import Host
@@ -130,6 +131,29 @@ def test_a_shell_that_prints(lab: Lab) -> None:
     with lab.login.greeting("Welcome to login"):
         line = trouble(lab)
         assert line["check"] == "shell" and "'Welcome to login'" in line["text"]
+
+
+def test_a_shell_that_waits(lab: Lab) -> None:
+    """It is told, and what to do, also to those who only want to know what failed."""
+    with lab.login.greeting(""):
+        lab.login.write(".bashrc", "sleep 40\n")
+        done = check(lab.laptop, "-q", "login")
+    assert done.returncode == 1
+    assert "  shell           it did not answer within 15 s" in done.stdout
+    assert "-> do start-up files wait for something? ssh login true" in done.stdout
+    lab.login.kill_users()
+
+
+@pytest.mark.parametrize("quiet", [False, True])
+def test_why_nothing_more_was_tested(capsys: pytest.CaptureFixture[str], quiet: bool) -> None:
+    """Also when nothing of the host itself has failed."""
+    app = SSHCheckApp(quiet=quiet)
+    lines = [sshcheck.passed("name", "found")]
+    app._show("node1", sshcheck.rest(lines, "the host key of login has changed"))
+    shown = capsys.readouterr().out
+    assert shown.startswith("node1\n") and shown.count("-> the host key of login") == 1
+    app._show("node1", [sshcheck.passed(check, "well") for check in CHECKS])
+    assert bool(capsys.readouterr().out) is not quiet
 
 
 def test_python_that_is_not_there_or_not_ours(lab: Lab) -> None:
