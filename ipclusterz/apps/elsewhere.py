@@ -13,6 +13,7 @@ import os
 import sys
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 
@@ -22,7 +23,7 @@ from ipclusterz.cluster import state as states
 from ipclusterz.cluster.deployment import AlreadyRunning, check_free
 from ipclusterz.core.connector import dump, parse, valid_ssh
 from ipclusterz.core.ssh import in_sh, last_lines, quoted
-from ipclusterz.error import ClusterError, LaunchError
+from ipclusterz.error import ClusterError, KernelError, LaunchError
 from ipclusterz.files import remove, write_private
 from ipclusterz.net.ssh import Connection, connect
 from ipclusterz.paths import ProfileDir
@@ -33,6 +34,7 @@ _MARK = "ipclusterz-answers"
 _SAY_MARK = f"printf '\\n%s\\n' {_MARK}"
 _START_SECONDS = 30.0  # besides those that engines may take
 _STOP_SECONDS = 40.0
+_STOP_TRIES, _STOP_PAUSE = 4, 0.5  # a command there is seconds from beginning, at most
 
 # For whatever Python is there; argv: our package's folder, then the command's words.
 _RUN = """
@@ -60,16 +62,54 @@ def start(
     with states.lock(profile):
         check_free(profile, cluster_id)
     connection = _connected(host)
+    may_run = False
     try:
-        said = _run(connection, host, ["start", "--daemon", *passed_on(words)], wait)
+        began = _clock(connection)
+        may_run = True
         try:
-            _fetch(connection, profile, cluster_id, host, words)
-        except BaseException:
-            _run(connection, host, ["stop", *_selection(words)], _STOP_SECONDS)
+            said = _run(connection, host, ["start", "--daemon", *passed_on(words)], wait)
+        except ClusterError:
+            may_run = False  # the command there says so itself
             raise
+        _fetch(connection, profile, cluster_id, host, words)
+    except BaseException as error:  # Ctrl-C as well: the command there would go on
+        if may_run and not _undone(connection, host, words, cluster_id, began):
+            raise ClusterError(
+                f"{error or type(error).__name__}; a cluster may have begun on {host}: end it"
+                f" there (ssh {host} ipclusterz stop)"
+            ) from None
+        raise
     finally:
         connection.close()
     return said
+
+
+def _undone(
+    connection: Connection, host: str, words: Sequence[str], cluster_id: str, began: float
+) -> bool:
+    """Stop what a start there began, which may be about to; False if that is not possible.
+
+    A cluster from before ``began``, by the clock there, is somebody else's.
+    """
+    try:
+        for _ in range(_STOP_TRIES):
+            if row := _row(connection, host, words, cluster_id):
+                if row["started"] >= began:
+                    _run(connection, host, ["stop", *_selection(words)], _STOP_SECONDS)
+                return True
+            time.sleep(_STOP_PAUSE)
+    except AlreadyStopped:
+        pass
+    except KernelError:
+        return False
+    return True
+
+
+def _clock(connection: Connection) -> float:
+    """Return the time there; where it is not told, one that is later than all."""
+    done = connection.run(in_sh(f"{_SAY_MARK}; date +%s"))
+    said = _own(done.stdout).strip()
+    return float(said) if said.isdigit() else float("inf")
 
 
 def stop(state: states.State) -> None:
@@ -160,16 +200,9 @@ def _fetch(
             f"{host} has the same home folder as this host, so the profile would hold two"
             f" clusters: run 'ipclusterz start' there (ssh {host}), Client() finds it here"
         )
-    listed = _run(connection, host, ["list", "-o", "json"], 0.0)
-    name = _value(words, "--profile", "-p") or "default"
-    rows = [
-        row
-        for row in json.loads(listed)
-        if row["profile"] == name and row["cluster_id"] == cluster_id
-    ]
-    if not rows:
+    row = _row(connection, host, words, cluster_id)
+    if not row:
         raise LaunchError(f"on {host}: the cluster ended as soon as it had begun")
-    row = rows[0]
     done = connection.run(in_sh(f"{_SAY_MARK}; cat -- {quoted([row['client_file']])}"))
     if done.code != 0:
         words_there = " ".join(last_lines(done.stderr.decode(errors="replace"), 1))
@@ -184,6 +217,18 @@ def _fetch(
     write_private(state.client_file, dump(connector).encode())
     with states.lock(profile):
         states.write(state)
+
+
+def _row(
+    connection: Connection, host: str, words: Sequence[str], cluster_id: str
+) -> dict[str, Any]:
+    """Return what the list of clusters there says of ours; empty if it is not in it."""
+    listed = _run(connection, host, ["list", "-o", "json"], 0.0)
+    name = _value(words, "--profile", "-p") or "default"
+    for row in json.loads(listed):
+        if row["profile"] == name and row["cluster_id"] == cluster_id:
+            return dict(row)
+    return {}
 
 
 def _selection(words: Sequence[str]) -> list[str]:

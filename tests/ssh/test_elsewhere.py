@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 from collections.abc import Iterator
+from contextlib import suppress
 
+import psutil
 import pytest
 
 from ipclusterz.apps.elsewhere import passed_on
@@ -78,6 +81,38 @@ def test_one_that_ended_there(lab: Lab, laptop: Host) -> None:
     done = laptop.run(["ipclusterz", "stop"], timeout=60)
     assert done.returncode == 11
     assert "on node1: ipclusterz stop: no cluster runs" in done.stderr
+
+
+@pytest.mark.timeout(120)
+def test_ctrl_c_also_ends_what_has_begun_there(lab: Lab, laptop: Host) -> None:
+    words = "--controller-host=login --engines=ssh --hosts=node1 --setup".split()
+    command = ["ipclusterz", "start", "--controller=ssh", *words, "sleep 60"]
+    for others in (False, True):
+        if others:  # one that was there before is not ours to stop
+            lab.login.run(["ipclusterz", "start", "-n", "1", "--daemon"], check=True)
+        starting = laptop.popen(command)
+        try:
+            eventually(lambda: having(lab.login, "-c", "start", "--daemon"), 30)
+            having(laptop, "start", "--controller=ssh")[-1].send_signal(signal.SIGINT)
+            assert starting.wait(60) != 0
+        finally:
+            starting.kill()
+            starting.communicate()
+        eventually(lambda: not having(lab.login, "-c", "start", "--daemon"), 30)
+        listed = lab.login.run(["ipclusterz", "list", "-o", "json"], check=True).stdout
+        assert len(json.loads(listed)) == others
+    lab.login.run(["ipclusterz", "stop"], check=True, timeout=60)
+    lab.nodes[0].kill_users()  # a set-up line is let end
+
+
+def having(host: Host, *words: str) -> list[psutil.Process]:
+    """The programs there, the youngest last, that have these words."""
+    found = []
+    for process in host.processes("ada"):
+        with suppress(psutil.Error):
+            if set(words) <= set(process.cmdline()):
+                found.append(process)
+    return sorted(found, key=lambda process: process.create_time())
 
 
 @pytest.mark.parametrize(
