@@ -106,6 +106,7 @@ def _wrapped(sshx: str) -> str:
 
 def cd_or_home(folder: str) -> str:
     """Return the command that goes to a folder there; '' is the home folder."""
+    folder = "" if folder == "~" else folder
     rest = folder.removeprefix("~/")
     if rest != folder:
         return f'cd -- "$HOME"/{quoted([rest])}'

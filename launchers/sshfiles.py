@@ -29,17 +29,27 @@ def send(connection: Connection, host: Host, entries: list[str], patience: float
                 data = file.read()
         except OSError as error:
             raise LaunchError(f"cannot read {path} (send): {error.strerror}") from None
-        put(connection, host, there or os.path.basename(path), data, patience)
+        name = os.path.basename(path)
+        put(connection, host, there or name, data, patience, name)
 
 
-def put(connection: Connection, host: Host, there: str, data: bytes, patience: float) -> None:
-    """Write a file there; relative names begin at the host's folder, ``~/`` at home."""
-    name = there.removeprefix("~/")
-    cd = remote.cd_or_home(host.cwd if name == there else "")
-    part = quoted([f"{name}.{os.urandom(4).hex()}.part"])
+def put(
+    connection: Connection, host: Host, there: str, data: bytes, patience: float, name: str
+) -> None:
+    """Write a file there; relative names begin at the host's folder, ``~/`` at home.
+
+    In a folder it has the ``name`` that it has here.
+    """
+    start = "" if there == "~" or there.startswith("~/") else host.cwd
+    path = ("" if there == "~" else there.removeprefix("~/")) or "."
+    part = f".{os.urandom(4).hex()}.part"
     command = (
-        f"{cd} && umask 077 && cat > {part} && mv -f -- {part} {quoted([name])}"
-        f" || {{ rm -f -- {part}; exit 1; }}"
+        f"{remote.cd_or_home(start)} && umask 077 && to={quoted([path])} &&"
+        # A name that ends in a slash is a folder's, also of one that is not there.
+        f' {{ case $to in */) ;; *) [ -d "$to" ];; esac'
+        f" && to=${{to%/}}/{quoted([name])} || :; }}"
+        f' && part="$to{part}" && cat > "$part" && mv -f -- "$part" "$to"'
+        f' || {{ rm -f -- "$part"; exit 1; }}'
     )
     done = connection.run(in_sh(command), data, patience + len(data) / _SLOWEST)
     if done.code != 0:

@@ -245,11 +245,18 @@ def test_the_historic_form(lab: Lab, laptop: Host, sshx: str) -> None:
 
 def test_files_are_sent_and_logs_fetched(lab: Lab, laptop: Host) -> None:
     laptop.write("data.txt", "x" * 300_000)
+    lab.nodes[0].run(["mkdir", "-p", "one", "two dir"], check=True)
     more = ["--send=data.txt", "--send=data.txt:~/there.txt", "--fetch-logs"]
+    # Into a folder, as scp does it.
+    more += ["--send=data.txt:one/", "--send=data.txt:~/two dir", "--send=there.txt:~"]
+    laptop.write("there.txt", "y")
     done = start(laptop, *more, hosts="node1")
     assert done.returncode == 0, done.stderr
     assert lab.nodes[0].file("data.txt").read_text() == "x" * 300_000
-    assert lab.nodes[0].file("there.txt").stat().st_size == 300_000
+    assert lab.nodes[0].file("there.txt").read_text() == "y"
+    for folder in ("one", "two dir"):
+        (came,) = lab.nodes[0].file(folder).iterdir()
+        assert (came.name, came.stat().st_size) == ("data.txt", 300_000)
     assert laptop.run(["ipclusterz", "stop"], timeout=60).returncode == 0
     logs = list(laptop.file(LOG).parent.glob("ssh-node1-ipenginez-agent-*.log"))
     assert len(logs) == 1
