@@ -454,10 +454,19 @@ def _configuration(path: str) -> paramiko.SSHConfig:
 
 
 def _known_hosts(client: paramiko.SSHClient, facts: dict[str, Any]) -> None:
+    known = client._system_host_keys
     said = str(facts.get("userknownhostsfile", "")).split()
     for path in [*(said or ["~/.ssh/known_hosts"]), "/etc/ssh/ssh_known_hosts"]:
-        with contextlib.suppress(OSError, paramiko.SSHException):
-            client.load_system_host_keys(os.path.expanduser(path))
+        try:
+            with open(os.path.expanduser(path), encoding="utf-8", errors="replace") as file:
+                lines = [line.strip() for line in file]
+        except OSError:
+            continue
+        for line in lines:  # one by one: paramiko gives up a file where ssh passes over a line
+            with contextlib.suppress(paramiko.hostkeys.InvalidHostKey, paramiko.SSHException):
+                entry = paramiko.hostkeys.HostKeyEntry.from_line(line)
+                if entry is not None and not line.startswith("#"):
+                    known._entries.append(entry)
 
 
 def _authenticate(

@@ -202,3 +202,17 @@ def test_what_forwards_met_is_not_why_a_connection_ended(lab: Lab, laptop: Host)
     refused, ended = json.loads(out)
     assert refused == "Connection refused"
     assert "nothing listens on its SSH port" not in ended
+
+
+def test_a_line_of_known_hosts_that_is_spoilt(lab: Lab, laptop: Host) -> None:
+    """ssh passes over it, and so must whoever reads the file in its place."""
+    path = laptop.file(".ssh/known_hosts")
+    before = path.read_bytes()
+    try:
+        path.write_bytes(b"login ssh-ed25519 AAA!\nlogin\n\xff\xfe caf\xe9 x\n" + before)
+        assert by_both(laptop, target="login") == {"openssh": "up\n", "paramiko": "up\n"}
+        path.write_bytes(b"# " + before.replace(b"\n", b"\n# "))
+        for text in by_both(laptop, target="login").values():
+            assert "its host key is not known here" in text
+    finally:
+        path.write_bytes(before)
