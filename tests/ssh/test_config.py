@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import textwrap
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -43,6 +44,16 @@ finally:
     connection.close()
 print(json.dumps(answer))
 """
+
+
+@pytest.fixture
+def laptop(lab: Lab) -> Iterator[Host]:
+    """The laptop, on which nothing stays: ssh ends a moment after whoever started it."""
+    yield lab.laptop
+    try:
+        eventually(lambda: not lab.laptop.processes("ada"), what="processes outlived it")
+    finally:
+        lab.laptop.kill_users()
 
 
 def answered(laptop: Host, body: str, *words: str, **more: Any) -> Any:
