@@ -282,6 +282,9 @@ class _Failure(Protocol):
     pickled: bytes
 
 
+KINDS = 500
+"""Types of errors that are remembered; a task may make a new one each time."""
+
 _mixed: dict[type[BaseException], type[RemoteError]] = {}
 
 
@@ -350,19 +353,25 @@ def ends_programs(kind: type[BaseException]) -> bool:
 def _mix(kind: type[BaseException]) -> type[RemoteError]:
     """Return a subclass of both RemoteError and ``kind`` (RemoteError where impossible)."""
     made = _mixed.get(kind)
-    if made is None and ends_programs(kind):
-        made = _mixed[kind] = RemoteError
     if made is None:
         try:
-            made = type(
-                kind.__name__,
-                (RemoteError, kind),
-                {"__module__": kind.__module__, "__doc__": kind.__doc__},
-            )
+            made = RemoteError if ends_programs(kind) else _mixture(kind)
         except Exception:  # incompatible layouts, or a class that refuses to be derived from
             made = RemoteError
-        _mixed[kind] = made
+        remember(_mixed, kind, made)
     return made
+
+
+def _mixture(kind: type[BaseException]) -> type[RemoteError]:
+    members = {"__module__": kind.__module__, "__doc__": kind.__doc__}
+    return type(kind.__name__, (RemoteError, kind), members)
+
+
+def remember(kinds: dict[Any, Any], kind: type[BaseException], made: type) -> None:
+    """Note what was made for a type, and forget the oldest where there are many."""
+    while len(kinds) >= KINDS:
+        kinds.pop(list(kinds)[0], None)  # noqa: RUF015 - other threads may do the same
+    kinds[kind] = made
 
 
 def _empty(error: type[RemoteError], original: BaseException) -> RemoteError:

@@ -20,6 +20,7 @@ from ipclusterz.error import (
     KernelError,
     RemoteError,
     SerializationError,
+    remember,
     remote_error,
 )
 from ipclusterz.net import signals
@@ -169,7 +170,7 @@ def _composite_type(kind: type[BaseException]) -> type[CompositeError]:
             made.__new__(made)
         except Exception:  # layouts that cannot be combined, or a class with other demands
             made = CompositeError
-        _composites[original] = made
+        remember(_composites, original, made)
     return made
 
 

@@ -19,6 +19,8 @@ import msgspec
 import numpy
 import pytest
 
+from ipclusterz import error
+from ipclusterz.client import outcome
 from ipclusterz.client.outcome import composite
 from ipclusterz.core.message import INLINE, Failure, Op, Outcome, Status, Work
 from ipclusterz.engine import bodies, runner, serialize
@@ -300,6 +302,20 @@ def test_execute_awaits(bench: Bench) -> None:
     assert bench.do(Op.EXECUTE, ("task.result()", False)) == shown("6", 2)
     told = bench.failed(Op.EXECUTE, serialize.pack(("await later(1 / 0)", True)))
     assert told.name == "ZeroDivisionError" and "execute.py" not in told.traceback
+
+
+def test_types_that_tasks_make_anew_are_not_kept_for_ever(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(error, "KINDS", 20)
+    error._mixed.clear()
+    outcome._composites.clear()
+    for number in range(50):
+        kind = type(f"Error{number}", (ValueError,), {})
+        told = remote_error(failure(kind("no")))
+        assert isinstance(told, ValueError) and isinstance(told, RemoteError)
+        composite("name", [(0, told), (1, told)])
+    assert len(error._mixed) <= error.KINDS and len(outcome._composites) <= error.KINDS
 
 
 def test_tracebacks_may_be_coloured(bench: Bench) -> None:
