@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 import time
 from collections.abc import Sequence
@@ -34,6 +35,7 @@ _MARK = "ipclusterz-answers"
 _SAY_MARK = f"printf '\\n%s\\n' {_MARK}"
 _START_SECONDS = 30.0  # besides those that engines may take
 _STOP_SECONDS = 40.0
+_UNKNOWN = float("inf")
 _STOP_TRIES, _STOP_PAUSE = 4, 0.5  # a command there is seconds from beginning, at most
 
 # For whatever Python is there; argv: our package's folder, then the command's words.
@@ -94,6 +96,8 @@ def _undone(
     try:
         for _ in range(_STOP_TRIES):
             if row := _row(connection, host, words, cluster_id):
+                if began == _UNKNOWN:
+                    return False
                 if row["started"] >= began:
                     _run(connection, host, ["stop", *_selection(words)], _STOP_SECONDS)
                 return True
@@ -106,10 +110,11 @@ def _undone(
 
 
 def _clock(connection: Connection) -> float:
-    """Return the time there; where it is not told, one that is later than all."""
-    done = connection.run(in_sh(f"{_SAY_MARK}; date +%s"))
+    """Return the time there; :data:`_UNKNOWN` where ``date`` does not tell it exactly."""
+    # Whole seconds would take a cluster of the same second, from before, for ours.
+    done = connection.run(in_sh(f"{_SAY_MARK}; date +%s.%N"))
     said = _own(done.stdout).strip()
-    return float(said) if said.isdigit() else float("inf")
+    return float(said) if re.fullmatch(r"\d+\.\d+", said) else _UNKNOWN
 
 
 def stop(state: states.State) -> None:

@@ -125,6 +125,17 @@ SMALL = """
 import os
 import ipclusterz as ipp
 with ipp.Cluster(n=2) as rc:
+    assert rc[0].apply_sync(len, bytes(5_000_000)) == 5_000_000  # on a disk
+    assert len(rc[1].apply_sync(bytes, 5_000_000)) == 5_000_000
+assert os.listdir("/dev/shm") == []
+print("all done")
+"""
+
+WANTED = """
+import os
+os.environ["IPCLUSTERZ_BODIES"] = "/dev/shm"  # and no other place
+import ipclusterz as ipp
+with ipp.Cluster(n=2) as rc:
     a = os.urandom(500_000)
     assert rc[:].apply_sync(lambda x: x[::-1], a) == [a[::-1]] * 2
     for large in (lambda: rc[0].apply_sync(len, bytes(5_000_000)),
@@ -144,7 +155,11 @@ print("all done")
 
 
 @LINUX_ROOT
-@pytest.mark.parametrize(("state", "code"), [("full", FULL), ("small", SMALL)])
+@pytest.mark.parametrize(
+    ("state", "code"),
+    [("full", FULL), ("small", SMALL), ("small", WANTED)],
+    ids=["full", "small", "wanted"],
+)
 def test_shared_memory_that_is_full_or_small(state: str, code: str) -> None:
     inside = ["sh", "-c", SMALL_SHARED_MEMORY, "sh", state, sys.executable, "-c", code]
     done = subprocess.run(
