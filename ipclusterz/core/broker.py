@@ -679,9 +679,10 @@ class Broker:
 
     def _pass_on(self, peer: bytes, message: Any, now: float) -> None:
         """Route a piece of a body, or the request for one, to the other end."""
-        key = message.chunk.key if isinstance(message, m.Load) else message.key
-        if isinstance(message, m.Chunk):
-            message.written = False  # only schedulers say so
+        told = message.chunk if isinstance(message, m.Load) else message
+        key = told.key
+        if isinstance(told, m.Chunk):
+            told.written = False  # only schedulers say so
         if peer in self.clients:
             task = self._task(key)
             other = task.agent if task is not None else self._settling.get(key, b"")

@@ -43,7 +43,6 @@ JOIN_SECONDS = 5.0
 # and back costs 6 to 9 us a call, 45 a round trip.
 _plain = sys.modules.get("_signal", signal)
 _set_handler: Callable[[int, Any], Any] = _plain.signal
-_get_handler: Callable[[int], Any] = _plain.getsignal
 _SIGINT = int(signal.SIGINT)
 
 Call = tuple[Callable[..., Any], tuple[Any, ...]]
@@ -347,7 +346,7 @@ class Guard:
         self._frame: FrameType | None = None
         self._old: Any = None
         if threading.get_ident() == main:
-            old = _get_handler(_SIGINT)
+            old = signals.get_handler(_SIGINT)
             if callable(old):
                 self._old = old
 

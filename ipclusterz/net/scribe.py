@@ -12,8 +12,11 @@ import os
 from typing import NamedTuple
 
 from ipclusterz.core import message as m
+from ipclusterz.core.link import Data
 from ipclusterz.engine import bodies
-from ipclusterz.net.seal import KEY_BYTES, TAG_BYTES, PieceOpener, SealError
+from ipclusterz.net.seal import KEY_BYTES, PieceOpener, SealError
+from ipclusterz.net.standin import ID_BYTES
+from ipclusterz.net.transfer import write_piece
 
 MOST = 256
 """Bodies whose pieces are expected; of the one that was asked for first, they are passed on."""
@@ -21,7 +24,6 @@ MOST = 256
 PIECES = 64
 """The same for the pieces of one body."""
 
-ID_BYTES = 16
 _WRITE = os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
@@ -86,20 +88,12 @@ class Scribe:
             return None  # who asked finds the same, and knows what to say
         return m.Chunk(chunk.key, chunk.id, chunk.offset, chunk.number, written=True)
 
-    def _write(
-        self, body: _Body, chunk: m.Chunk, size: int, sealed: bytes | memoryview
-    ) -> None:
+    def _write(self, body: _Body, chunk: m.Chunk, size: int, sealed: Data) -> None:
         if not self._room:
             self._room = memoryview(bytearray(m.PIECE))
-        if len(sealed) != size + TAG_BYTES:
-            raise SealError("a piece of another size")
-        opened = self._room[:size]  # in the processor's cache
-        body.opener.open(chunk.number, chunk.offset, sealed, opened)
         fd = os.open(body.path, _WRITE)
         try:
-            done = 0
-            while done < size:
-                done += os.pwrite(fd, opened[done:], chunk.offset + done)
+            write_piece(body.opener, chunk, sealed, self._room[:size], fd)
         finally:
             os.close(fd)
 

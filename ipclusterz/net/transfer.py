@@ -47,11 +47,17 @@ class _Arrival:
         """Open a piece of ``size`` bytes and write it; SealError or OSError."""
         if not self.room:
             self.room = memoryview(bytearray(min(self.transfer.total, m.PIECE)))
-        opened = self.room[:size]
-        self.opener.open(chunk.number, chunk.offset, sealed, opened)
-        done = 0
-        while done < size:
-            done += os.pwrite(self.fd, opened[done:], chunk.offset + done)
+        write_piece(self.opener, chunk, sealed, self.room[:size], self.fd)
+
+
+def write_piece(
+    opener: PieceOpener, chunk: m.Chunk, sealed: Data, room: memoryview, fd: int
+) -> None:
+    """Open a piece in ``room``, which is of its size, and write it; SealError or OSError."""
+    opener.open(chunk.number, chunk.offset, sealed, room)
+    done = 0
+    while done < len(room):
+        done += os.pwrite(fd, room[done:], chunk.offset + done)
 
 
 Read = Callable[[int, memoryview], memoryview]

@@ -566,9 +566,10 @@ def test_pieces_of_a_results_body_come_from_the_agent_that_keeps_it() -> None:
     fetch = m.Fetch(key(1), b"i" * 16, 0, 10, 1, b"s" * 32)
     cluster.say(b"client", fetch)
     assert cluster.core.fetches == [(b"client", b"agent", fetch)] and cluster.out() == []
-    load = m.Load(m.Chunk(key(1), b"i" * 16, 0, 1), b"0123456789")
+    load = m.Load(m.Chunk(key(1), b"i" * 16, 0, 1, written=True), b"")
     cluster.say(b"agent", load)
     assert cluster.core.loads == [(b"client", load)]
+    assert not load.chunk.written, "only schedulers say so"
 
 
 def test_who_asks_for_a_piece_of_somebody_gone_is_told_so() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import select
 import socket as socketlib
 import struct
@@ -14,6 +15,7 @@ import zmq
 
 from ipclusterz.core import message as m
 from ipclusterz.core.message import Channel
+from ipclusterz.engine import bodies
 from ipclusterz.net import lines, sockets
 from ipclusterz.net.dial import Dial, Identity
 from ipclusterz.net.door import Door
@@ -23,6 +25,15 @@ from ipclusterz.net.loop import Loop
 CHANNEL = Channel.TASK
 PEER = Identity(b"p" * 16, b"s" * 32, b"password")
 OTHER = Identity(b"q" * 16, b"z" * 32, b"another's")
+
+
+@pytest.fixture
+def place() -> Iterator[bodies.Place]:
+    """A folder for bodies, and its proof; gone afterwards."""
+    made = bodies.make_folder()
+    yield made
+    bodies.remove_folder(made[0])
+    assert not os.path.exists(made[0])
 
 
 class RawLine:

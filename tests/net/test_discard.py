@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 
@@ -30,13 +30,6 @@ class Later:
         for _, act in calls:
             act()
         return [seconds for seconds, _ in calls]
-
-
-@pytest.fixture
-def place() -> Iterator[bodies.Place]:
-    made = bodies.make_folder()
-    yield made
-    bodies.remove_folder(made[0])
 
 
 @pytest.fixture

@@ -45,14 +45,6 @@ class Call:
 
 
 @pytest.fixture
-def place() -> Iterator[bodies.Place]:
-    made = bodies.make_folder()
-    yield made
-    bodies.remove_folder(made[0])
-    assert not os.path.exists(made[0])
-
-
-@pytest.fixture
 def lending(place: bodies.Place) -> Lending:
     return Lending(*place)
 

@@ -23,13 +23,6 @@ SECRET = b"s" * 32
 
 
 @pytest.fixture
-def place() -> Iterator[bodies.Place]:
-    made = bodies.make_folder()
-    yield made
-    bodies.remove_folder(made[0])
-
-
-@pytest.fixture
 def owner() -> Iterator[bodies.Place]:
     made = bodies.make_folder()
     yield made

@@ -43,13 +43,6 @@ def bench() -> Iterator[Bench]:
     made.loop.close()
 
 
-@pytest.fixture
-def place() -> Iterator[bodies.Place]:
-    made = bodies.make_folder()
-    yield made
-    bodies.remove_folder(made[0])
-
-
 def fetch(body: m.Body, number: int = 1, offset: int = 0, size: int = 64) -> m.Fetch:
     return m.Fetch(7, body.id, offset, size, number, SECRET, body.folder, body.proof)
 
